@@ -1,0 +1,1 @@
+//! Commands as child processes that survive a crash of the scheduler.

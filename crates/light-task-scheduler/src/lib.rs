@@ -1,0 +1,28 @@
+//! A task scheduling framework: any store, any executor, exact limits.
+
+pub mod clock;
+pub mod error;
+pub mod executor;
+pub mod rate;
+pub mod results;
+pub mod retry;
+pub mod state;
+pub mod store;
+pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use error::{Error, ErrorKind, Result, TaskError};
+pub use executor::{Context, Executor, FunctionExecutor};
+pub use rate::RateLimit;
+pub use results::{LogStore, ResultStore};
+pub use retry::RetryPolicy;
+pub use state::Command;
+#[cfg(feature = "sqlite")]
+pub use store::sql::SqliteStore;
+pub use store::{MemoryStore, QueueSettings, Store};
+pub use task::{
+    Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, Progress, Record, ReplicaId, ResultRef, Spec, Start,
+    State, Task, TaskId,
+};

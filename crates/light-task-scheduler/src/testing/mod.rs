@@ -1,0 +1,7 @@
+//! What tests need: a clock that stands still, conformance suites, fault injection, the simulator.
+//!
+//! Compiled with feature `testing` only.
+
+mod clock;
+
+pub use clock::TestClock;
