@@ -25,7 +25,7 @@ use crate::state::{Command, Refusal, RunEvent};
 use crate::task::{Name, NewTask, Outcome, Progress, ReplicaId, State, Task, TaskId, Token};
 
 pub use ext::StoreExt;
-pub use memory::MemoryStore;
+pub use memory::{MemoryOptions, MemoryStore};
 
 /// Most items in one call of [`Store::insert`], [`Store::apply`], [`Store::command`] or [`Store::get`].
 /// More is refused: a vector of this size is past the point where a larger one is faster.
