@@ -4,4 +4,4 @@
 
 mod clock;
 
-pub use clock::TestClock;
+pub use clock::{TEST_EPOCH, TestClock};

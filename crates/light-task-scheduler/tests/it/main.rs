@@ -1,0 +1,3 @@
+//! The one integration binary: scheduler behaviour on real stores and executors.
+
+mod scheduler;
