@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -197,9 +197,12 @@ impl Payload {
 
     /// Encodes a value as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        serde_json::to_vec(value).map(|bytes| Payload(bytes.into())).map_err(|e| {
+        // Most functions return nothing: all of those share one payload.
+        static NULL: LazyLock<Payload> = LazyLock::new(|| Payload(Arc::from(*b"null")));
+        let bytes = serde_json::to_vec(value).map_err(|e| {
             Error::invalid(format!("a {} cannot be written as JSON: {e}", std::any::type_name::<T>())).with_source(e)
-        })
+        })?;
+        Ok(if bytes == NULL.as_bytes() { NULL.clone() } else { Payload(bytes.into()) })
     }
 
     /// Decodes JSON.
@@ -401,7 +404,7 @@ impl NewTask {
     /// A task of `kind` with these bytes as its payload.
     pub fn with_payload(kind: Name, payload: Payload) -> Self {
         // Every task of the default queue shares one name.
-        static DEFAULT_QUEUE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| name_constant("default"));
+        static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| name_constant("default"));
         let queue = DEFAULT_QUEUE.clone();
         NewTask { id: None, queue, kind, payload, priority: 0, start: Start::Now, options: None }
     }

@@ -33,9 +33,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(600);
 pub(super) async fn memory(tasks: u64) -> Result<Report> {
     let limit_drain_per_s = limits::spawned(tasks, CONCURRENCY).await;
     let limit_enqueue_per_s = limits::sent(tasks, &[7; PAYLOAD_BYTES]);
-    let open = || {
-        Ok::<Arc<dyn Store>, Error>(MemoryStore::by_priority_with(MemoryOptions::default()).into())
-    };
+    let open = || Ok::<Arc<dyn Store>, Error>(MemoryStore::by_priority_with(MemoryOptions::default()).into());
     let report = Report { store: "memory", tasks, limit_drain_per_s, limit_enqueue_per_s, ..Report::default() };
     measure(report, open).await
 }
@@ -63,7 +61,9 @@ async fn measure(report: Report, open: impl Fn() -> Result<Arc<dyn Store>>) -> R
 fn task() -> Result<NewTask> {
     Ok(NewTask::with_payload(
         light_task_scheduler::Name::new("noop")?,
-        light_task_scheduler::Payload::from_bytes(vec![b' '; PAYLOAD_BYTES - 4].into_iter().chain(*b"null").collect::<Vec<u8>>()),
+        light_task_scheduler::Payload::from_bytes(
+            vec![b' '; PAYLOAD_BYTES - 4].into_iter().chain(*b"null").collect::<Vec<u8>>(),
+        ),
     ))
 }
 

@@ -80,17 +80,31 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 #[allow(clippy::print_stdout, reason = "this is the command's output")]
 fn print(report: &Report, json: bool) -> Result<()> {
-    let share = |ours: f64, limit: f64| if limit > 0.0 { format!("{:.2} of {limit:.0}", ours / limit) } else { String::new() };
+    let share =
+        |ours: f64, limit: f64| if limit > 0.0 { format!("{:.2} of {limit:.0}", ours / limit) } else { String::new() };
     println!("store                  {}", report.store);
     println!("tasks                  {}", report.tasks);
-    println!("enqueue, vectors       {:.0}/s  ({})", report.enqueue_per_s, share(report.enqueue_per_s, report.limit_enqueue_per_s));
-    println!("enqueue, 50 callers    {:.0}/s  ({})", report.enqueue_one_per_s, share(report.enqueue_one_per_s, report.limit_enqueue_one_per_s));
-    println!("drain                  {:.0}/s  ({})", report.drain_per_s, share(report.drain_per_s, report.limit_drain_per_s));
+    println!(
+        "enqueue, vectors       {:.0}/s  ({})",
+        report.enqueue_per_s,
+        share(report.enqueue_per_s, report.limit_enqueue_per_s)
+    );
+    println!(
+        "enqueue, 50 callers    {:.0}/s  ({})",
+        report.enqueue_one_per_s,
+        share(report.enqueue_one_per_s, report.limit_enqueue_one_per_s)
+    );
+    println!(
+        "drain                  {:.0}/s  ({})",
+        report.drain_per_s,
+        share(report.drain_per_s, report.limit_drain_per_s)
+    );
     println!("pickup p50 / p99       {:.0} / {:.0} µs", report.pickup_p50_us, report.pickup_p99_us);
     println!("bytes per waiting task {:.0}", report.bytes_per_waiting_task);
     println!("cpu / peak memory      {:.2} s / {:.0} MB", report.cpu_s, report.peak_rss_mb);
     if json {
-        let line = serde_json::to_string(report).map_err(|error| Error::internal("the report is no JSON").with_source(error))?;
+        let line = serde_json::to_string(report)
+            .map_err(|error| Error::internal("the report is no JSON").with_source(error))?;
         println!("{line}");
     }
     Ok(())

@@ -163,7 +163,7 @@ impl Heart {
             if core.registry.get(&id).is_some_and(|held| held.token().run == run) {
                 continue;
             }
-            if last.get(&id) == Some(&run) && !core.registry.dispatching.load(Ordering::SeqCst) {
+            if last.get(&id) == Some(&run) && core.registry.dispatching.load(Ordering::SeqCst) == 0 {
                 orphans.push(self.give_back(id, Token { owner: replica, run }));
             } else {
                 self.mismatched.insert(id, run);
