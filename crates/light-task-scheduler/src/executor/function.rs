@@ -25,9 +25,10 @@ use crate::task::{Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload,
 const ABORT_PATIENCE: Duration = Duration::from_millis(500);
 
 type CallFuture = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
+type HandlerFn = dyn Fn(Context, &Payload) -> CallFuture + Send + Sync;
 
 struct Handler {
-    call: Box<dyn Fn(Context, &Payload) -> CallFuture + Send + Sync>,
+    call: Box<HandlerFn>,
     /// It runs on a thread, which nothing can end from outside: dropping its future would only hide it.
     blocking: bool,
 }

@@ -158,11 +158,11 @@ impl Dispatcher {
     fn begin(&self, task: Task, clock: &mut Instant, writes: &mut Vec<Write>, slots: &mut Vec<Slot>) {
         let core = &self.core;
         // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
-        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token()) {
-            if held.execution() == task.record.execution {
-                held.set_token(token);
-                return;
-            }
+        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token())
+            && held.execution() == task.record.execution
+        {
+            held.set_token(token);
+            return;
         }
         core.hub.tell(&task.id, State::Running);
         let Some(held) = core.hold(task) else { return };

@@ -132,10 +132,10 @@ impl Heart {
             }
         }
         for report in &reply.reports {
-            if let Some(held) = self.core.registry.get(&report.id) {
-                if held.execution() == report.execution {
-                    held.report(report.said.clone());
-                }
+            if let Some(held) = self.core.registry.get(&report.id)
+                && held.execution() == report.execution
+            {
+                held.report(report.said.clone());
             }
         }
     }

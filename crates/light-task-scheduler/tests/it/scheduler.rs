@@ -175,9 +175,18 @@ async fn all_three_trackings_see_the_end() {
 #[tokio::test(start_paused = true)]
 async fn shutdown_waits_then_gives_back() {
     let functions = FunctionExecutor::new()
-        .register("short", |_: Context, (): ()| async { Ok(tokio::time::sleep(Duration::from_secs(3)).await) })
-        .register("long", |context: Context, (): ()| async move { Ok(context.cancelled().await) })
-        .register("stuck", |_: Context, (): ()| async { Ok(tokio::time::sleep(Duration::from_secs(9_999)).await) });
+        .register("short", |_: Context, (): ()| async {
+            let _: () = tokio::time::sleep(Duration::from_secs(3)).await;
+            Ok(())
+        })
+        .register("long", |context: Context, (): ()| async move {
+            let _: () = context.cancelled().await;
+            Ok(())
+        })
+        .register("stuck", |_: Context, (): ()| async {
+            let _: () = tokio::time::sleep(Duration::from_secs(9_999)).await;
+            Ok(())
+        });
     let store = MemoryStore::fifo();
     let scheduler = Scheduler::builder(store.clone()).functions(functions).config(config()).start().await.unwrap();
     let mut events = scheduler.subscribe();
