@@ -270,7 +270,7 @@ pub struct NewReplica {
 pub struct Heartbeat {
     /// Who.
     pub replica: ReplicaId,
-    /// How many tasks it holds, running and exporting, and the [`holdings_hash`] of them. `None`: it cannot
+    /// How many tasks it holds, running and exporting, and the [`holding_hash`] of them. `None`: it cannot
     /// tell just now, because a claim or a final write is in flight.
     pub holdings: Option<Holdings>,
 }
