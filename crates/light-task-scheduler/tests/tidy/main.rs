@@ -253,6 +253,22 @@ fn both_readmes_say_the_same() {
     assert!(!english.1.is_empty());
 }
 
+#[test]
+fn the_code_in_the_readme_is_an_example() {
+    let readme = outline(&fs::read_to_string(root().join("README.md")).unwrap());
+    let examples: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| source.path.starts_with("crates/light-task-scheduler/examples/"))
+        .map(|source| format!("```rust\n{}", source.text))
+        .collect();
+    let rust = readme.1.iter().filter(|block| block.starts_with("```rust"));
+    assert_none(
+        rust.filter(|block| !examples.contains(block))
+            .map(|block| format!("README.md: no example is\n{block}"))
+            .collect(),
+    );
+}
+
 mod the_rules_catch {
     use super::*;
 
