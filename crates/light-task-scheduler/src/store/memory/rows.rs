@@ -159,6 +159,12 @@ impl Rows {
         self.free.push(slot);
     }
 
+    /// How many slots there are, free ones included.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.rows.len()
+    }
+
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Row)> {
         (0..).zip(&self.rows).filter(|(_, row)| row.seq != 0)
