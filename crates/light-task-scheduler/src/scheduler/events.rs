@@ -196,12 +196,14 @@ mod tests {
         let hub = Arc::new(EventHub::new());
         let id = TaskId::new("a").unwrap();
         let (first, second) = (hub.wait_for(&id), hub.wait_for(&id));
-        let notified = second.bell.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        drop(first);
-        hub.tell(&id, State::Succeeded);
-        notified.await;
+        {
+            let notified = second.bell.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            drop(first);
+            hub.tell(&id, State::Succeeded);
+            notified.await;
+        }
         drop(second);
         assert_eq!(hub.waiters().len(), 0);
         assert_eq!(hub.waiting.load(Ordering::Acquire), 0);
