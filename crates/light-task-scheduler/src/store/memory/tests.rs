@@ -94,7 +94,7 @@ impl World {
     }
 
     fn audit(&self) {
-        self.store.with(|data| audit(data));
+        self.store.with(audit);
     }
 }
 
@@ -311,7 +311,7 @@ async fn a_repeated_claim_takes_nothing_new() {
         let tasks = w.claim_as(w.me, 1, 5).await.unwrap().tasks;
         tasks.into_iter().map(|task| task.id).collect::<Vec<_>>()
     };
-    assert_eq!(repeated().await, [stays.clone()]);
+    assert_eq!(repeated().await, std::slice::from_ref(&stays));
 
     // Nor if it came to run here without a claim.
     let dead = ReplicaId::generate(&*w.clock);
@@ -432,7 +432,7 @@ struct Walk {
 
 impl Walk {
     async fn new(seed: u64) -> Walk {
-        let w = World::new(seed % 2 == 0).await;
+        let w = World::new(seed.is_multiple_of(2)).await;
         let limited = QueueSettings { concurrency: Some(3), ..QueueSettings::default() };
         w.store.set_queue(name("limited"), limited).await.unwrap();
         let mut walk = Walk { w, random: fastrand::Rng::with_seed(seed), replicas: vec![], ids: vec![] };
