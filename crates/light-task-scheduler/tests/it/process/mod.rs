@@ -1,0 +1,4 @@
+//! The process executor with real commands.
+
+mod commands;
+mod support;
