@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use light_task_scheduler::FailureKind;
 use light_task_scheduler::executor::process::{CommandSpec, Limits};
 
-use super::support::{end_of, executor, failure, refusal, result, sh};
+use super::support::{end_of, executor, failure, refusal, result, run_of, sh};
 
 #[tokio::test]
 async fn success_says_what_it_took() {
@@ -46,7 +46,13 @@ async fn what_cannot_start_is_refused_in_one_sentence() {
     let cwd = CommandSpec { cwd: Some(PathBuf::from("/no/dir")), ..CommandSpec::new(["true"]) };
     assert_eq!(said(cwd).await, "no such directory: /no/dir");
     assert!(said(CommandSpec::new(Vec::<String>::new())).await.contains("argv is empty"));
-    assert_eq!(std::fs::read_dir(dir.path().join("test")).unwrap().count(), 0, "nothing is left of them");
+    let namespaces: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    assert_eq!(namespaces.len(), 1);
+    assert_eq!(std::fs::read_dir(&namespaces[0]).unwrap().count(), 0, "nothing is left of them");
 }
 
 #[tokio::test]
@@ -72,7 +78,9 @@ async fn the_environment_is_a_list_of_what_is_allowed() {
         sh(r#"test -z "$CARGO_MANIFEST_DIR" && test -n "$PATH" && test "$MINE" = "a b" && test -z "$LTS_LAUNCHER""#);
     spec.env.insert("MINE".into(), "a b".into());
     result(&end_of(&executor, &spec).await);
-    let mut allowed = sh(r#"test -n "$CARGO_MANIFEST_DIR" && test -z "$HOME" && test "$LTS_EXECUTION" = test/task/1"#);
+    let script = r#"test -n "$CARGO_MANIFEST_DIR" && test -z "$HOME" && test "$LTS_EXECUTION" = "$0""#;
+    let mark = run_of("task", 1, &sh("")).execution_name();
+    let mut allowed = CommandSpec::new(["sh", "-c", script, mark.as_str()]);
     allowed.env_allow = Some(vec!["PATH".into(), "CARGO_MANIFEST_DIR".into()]);
     result(&end_of(&executor, &allowed).await);
 }
