@@ -48,7 +48,10 @@ pub(super) fn supervise(order: &Order, channel: OwnedFd, oom_counter: Option<&Fi
     let Some(run_file) = dir.claim(started_at)? else { return Ok(()) };
     setsid()?;
     set_child_subreaper(Some(getpid()))?;
-    let signals = sys::signal_file(&[&STOP_SIGNALS[..], &[KILL_SIGNAL, libc::SIGCHLD]].concat())?;
+    let heard = [&STOP_SIGNALS[..], &[KILL_SIGNAL, libc::SIGCHLD]].concat();
+    let signals = sys::signal_file(&heard)?;
+    // The command inherits what is blocked: nothing.
+    sys::block_signals(&[]);
     let kills_before = oom_kills(oom_counter);
     let (child, stdout, stderr) = match spawn(order, &dir) {
         Ok(spawned) => spawned,
@@ -61,6 +64,8 @@ pub(super) fn supervise(order: &Order, channel: OwnedFd, oom_counter: Option<&Fi
             return Ok(());
         }
     };
+    // A signal that came before this has ended us: whoever sent it finds the command by its mark.
+    sys::block_signals(&heard);
     say(&channel, &Word::Started);
     let orphan_after = order.orphan_after_ms.map(Duration::from_millis);
     let mut watch = Supervised {
@@ -108,15 +113,12 @@ struct Supervised<'a> {
 
 impl Supervised<'_> {
     fn until_all_has_ended(&mut self) -> io::Result<End> {
-        loop {
+        while !self.reap()? {
             self.sleep()?;
             self.hear_signals();
             // Once each: a command that never stops talking must not keep the rest from being done.
             self.stdout.copy();
             self.stderr.copy();
-            if self.reap()? {
-                break;
-            }
             self.look_at_the_time();
         }
         self.stdout.finish();

@@ -52,23 +52,34 @@ pub(super) fn close_inherited_files() {
     unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, 0) };
 }
 
-/// Blocks these signals and opens a file from which they are read instead.
+/// Opens a file from which these signals are read once they are [blocked](block_signals).
 pub(super) fn signal_file(signals: &[i32]) -> io::Result<OwnedFd> {
-    // SAFETY: an all-zero signal set is a valid value to initialise, the pointers are to this local value, and
-    // the descriptor that `signalfd` answers is new and owned by nobody else.
+    let set = signal_set(signals);
+    // SAFETY: the pointer is to a local value, and the descriptor that is answered is new and owned by nobody else.
+    unsafe {
+        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Keeps these signals, and no others, from interrupting this process. Programs that it starts inherit that.
+pub(super) fn block_signals(signals: &[i32]) {
+    let set = signal_set(signals);
+    // SAFETY: the pointer is to a local value; with these arguments the call cannot fail.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: an all-zero signal set is a valid value to initialise, and the pointers are to this local value.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         for &signal in signals {
             libc::sigaddset(&raw mut set, signal);
         }
-        if libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
+        set
     }
 }
 
