@@ -90,10 +90,7 @@ async fn a_command_outlives_its_scheduler_and_is_adopted() {
     let failure = failure(reports.ended().await);
     assert_eq!((failure.exit_code, failure.kind), (Some(5), FailureKind::Error));
     assert_eq!(logs.text("task", Stream::Stdout), "before\nafter\n");
-    assert!(matches!(
-        executor.recover(run.clone(), Some(handle.clone()), reporter().0).await,
-        Recovered::Attached(_)
-    ));
+    assert!(matches!(executor.recover(run.clone(), Some(handle.clone()), reporter().0).await, Recovered::Attached(_)));
     executor.release(&handle).await;
 }
 
