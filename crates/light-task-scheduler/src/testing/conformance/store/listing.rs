@@ -165,7 +165,7 @@ pub async fn all_filters_together(h: &dyn StoreHarness) {
 /// Page by page gives the same as all at once, for every page size, filtered or not.
 pub async fn pages_make_up_the_list(h: &dyn StoreHarness) {
     let w = World::open(h).await;
-    let new = |n: usize| task().start(if n % 3 == 0 { Start::Held } else { Start::Now });
+    let new = |n: usize| task().start(if n.is_multiple_of(3) { Start::Held } else { Start::Now });
     w.add_all((0..23).map(new).collect()).await;
     for states in [vec![], vec![State::Held]] {
         let query = TaskQuery { states, ..TaskQuery::default() };
