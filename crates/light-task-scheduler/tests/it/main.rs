@@ -1,8 +1,3 @@
-//! The one integration binary: everything against real stores, executors and processes.
+//! The integration tests, in one binary.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-#[cfg(feature = "process")]
-mod process;
-mod results;
-mod scheduler;
+mod store_memory;
