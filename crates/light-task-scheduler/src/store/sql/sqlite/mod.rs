@@ -294,3 +294,6 @@ impl Store for SqliteStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
