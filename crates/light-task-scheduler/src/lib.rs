@@ -6,6 +6,7 @@ pub mod executor;
 pub mod rate;
 pub mod results;
 pub mod retry;
+pub mod scheduler;
 pub mod state;
 pub mod store;
 pub mod task;
@@ -18,10 +19,11 @@ pub use executor::{Context, Executor, FunctionExecutor};
 pub use rate::RateLimit;
 pub use results::{LogStore, ResultStore};
 pub use retry::RetryPolicy;
+pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
-pub use store::{MemoryStore, QueueSettings, Store};
+pub use store::{MemoryStore, QueueSettings, Store, StoreExt};
 pub use task::{
     Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, Progress, Record, ReplicaId, ResultRef, Spec, Start,
     State, Task, TaskId,

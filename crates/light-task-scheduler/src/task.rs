@@ -178,6 +178,11 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// A name that is a constant of this crate, known to be valid.
+pub(crate) fn name_constant(text: &'static str) -> Name {
+    Name(text.into())
+}
+
 /// Opaque bytes, JSON by convention: what goes into a task, and what comes out. Stores never parse them.
 ///
 /// Cloning is cheap.
@@ -396,7 +401,7 @@ impl NewTask {
     /// A task of `kind` with these bytes as its payload.
     pub fn with_payload(kind: Name, payload: Payload) -> Self {
         // Every task of the default queue shares one name.
-        static DEFAULT_QUEUE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| Name("default".into()));
+        static DEFAULT_QUEUE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| name_constant("default"));
         let queue = DEFAULT_QUEUE.clone();
         NewTask { id: None, queue, kind, payload, priority: 0, start: Start::Now, options: None }
     }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::store::{Report, Said};
-use crate::task::{Failure, Handle, Name, NewTask, Outcome, Payload, Progress, Task, TaskId};
+use crate::store::Said;
+use crate::task::{Failure, Handle, Name, NewTask, Outcome, Payload, Progress, Task};
 
 pub use function::{Context, FunctionExecutor};
 
@@ -133,40 +133,44 @@ pub enum Stopped {
     Unconfirmed(String),
 }
 
+/// Takes what a run says of itself. Any `Fn(Said)` is one.
+pub trait ReportSink: Send + Sync {
+    /// Takes one report. Must not block.
+    fn report(&self, said: Said);
+}
+
+impl<F: Fn(Said) + Send + Sync> ReportSink for F {
+    fn report(&self, said: Said) {
+        self(said);
+    }
+}
+
 /// Handed to a run: by it the run pushes progress and its end to the scheduler (the original's callback).
 ///
 /// Pushing never blocks and never fails; what comes after the end is dropped.
 #[derive(Clone)]
-pub struct Reporter {
-    id: TaskId,
-    execution: u64,
-    push: Arc<dyn Fn(Report) + Send + Sync>,
-}
+pub struct Reporter(Arc<dyn ReportSink>);
 
 impl Reporter {
-    /// A reporter for one execution that hands every report to `push`.
-    pub fn new(id: TaskId, execution: u64, push: Arc<dyn Fn(Report) + Send + Sync>) -> Self {
-        Reporter { id, execution, push }
+    /// A reporter for one execution.
+    pub fn new(sink: Arc<dyn ReportSink>) -> Self {
+        Reporter(sink)
     }
 
     /// Says how far the run has come.
     pub fn progress(&self, progress: Progress) {
-        self.say(Said::Progress(progress));
+        self.0.report(Said::Progress(progress));
     }
 
     /// Says how the run ended.
     pub fn ended(&self, outcome: Outcome) {
-        self.say(Said::Ended(outcome));
-    }
-
-    fn say(&self, said: Said) {
-        (self.push)(Report { id: self.id.clone(), execution: self.execution, said });
+        self.0.report(Said::Ended(outcome));
     }
 }
 
 impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reporter({}/{})", self.id, self.execution)
+        f.write_str("Reporter")
     }
 }
 

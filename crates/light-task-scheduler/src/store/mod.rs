@@ -7,6 +7,7 @@
 //! A store exists when it passes the conformance suite
 //! ([`testing::conformance`](crate::testing), feature `testing`), whole.
 
+mod ext;
 mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sql;
@@ -23,7 +24,8 @@ use crate::rate::RateLimit;
 use crate::state::{Command, Refusal, RunEvent};
 use crate::task::{Name, NewTask, Outcome, Progress, ReplicaId, State, Task, TaskId, Token};
 
-pub use memory::MemoryStore;
+pub use ext::StoreExt;
+pub use memory::{MemoryOptions, MemoryStore};
 
 /// Most items in one call of [`Store::insert`], [`Store::apply`], [`Store::command`] or [`Store::get`].
 /// More is refused: a vector of this size is past the point where a larger one is faster.

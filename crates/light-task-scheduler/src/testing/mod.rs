@@ -3,5 +3,6 @@
 //! Compiled with feature `testing` only.
 
 mod clock;
+pub mod conformance;
 
-pub use clock::TestClock;
+pub use clock::{TEST_EPOCH, TestClock};

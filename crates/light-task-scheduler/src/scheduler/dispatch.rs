@@ -1,0 +1,189 @@
+//! Claims tasks when slots are free, and starts them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{self, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::{Timestamp, monotonic};
+use crate::error::ErrorKind;
+use crate::executor::{Reporter, Started};
+use crate::scheduler::completer::{self, Write};
+use crate::scheduler::core::{Core, Held, Slot, StoreRetry};
+use crate::scheduler::run::{self, Stage, Starting};
+use crate::store::{Changes, Claim, ClaimRequest};
+use crate::task::{State, Task};
+
+/// The shortest wait between two claims that bring nothing, whatever the store says is due.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// The loop of the dispatcher.
+pub(super) async fn dispatch(core: Arc<Core>) {
+    let mut dispatcher = Dispatcher { core: core.clone(), number: 0, seen: Changes::default() };
+    while !core.life.draining.is_cancelled() {
+        dispatcher.turn().await;
+        // A store in memory never makes us wait: let others have a turn.
+        tokio::task::yield_now().await;
+    }
+}
+
+struct Dispatcher {
+    core: Arc<Core>,
+    /// The number of the last claim.
+    number: u64,
+    seen: Changes,
+}
+
+impl Dispatcher {
+    /// One turn: wait until a claim makes sense, claim, start what was claimed, wait for news.
+    async fn turn(&mut self) {
+        let core = self.core.clone();
+        tokio::select! {
+            biased;
+            () = core.life.draining.cancelled() => return,
+            () = core.replica.valid() => {}
+        }
+        let limit = if core.slots.exporting() >= core.config.exporting_max() { 0 } else { core.slots.free() };
+        // What changes from here on is news: it may or may not be in the claim.
+        let seen = self.seen;
+        core.registry.dispatching.store(true, Ordering::SeqCst);
+        let claim = self.claim(limit).await;
+        let claimed = claim.as_ref().map_or(0, |claim| claim.tasks.len());
+        let next_at = claim.as_ref().and_then(|claim| claim.next_at.map(|at| instant(claim.now, at)));
+        if let Some(claim) = claim {
+            self.start(claim).await;
+        }
+        core.registry.dispatching.store(false, Ordering::SeqCst);
+        let full = claimed == limit;
+        if !(full && core.slots.free() > 0 && claimed > 0) {
+            self.wait(seen, full, next_at).await;
+        }
+    }
+
+    /// Claims, repeating the same claim until the store has answered. `None`: this replica must register anew.
+    async fn claim(&mut self, limit: usize) -> Option<Claim> {
+        let core = &self.core;
+        self.number += 1;
+        let mut retry = StoreRetry::new();
+        loop {
+            let replica = core.replica.id();
+            let request = ClaimRequest {
+                replica,
+                number: self.number,
+                kinds: core.kind_names.clone(),
+                queues: core.config.queues.clone(),
+                limit,
+            };
+            match core.store.claim(request).await {
+                Ok(claim) => return Some(claim),
+                Err(error) if error.kind() == ErrorKind::NotRegistered => {
+                    // The heartbeat finds out why, and renews or registers.
+                    if core.replica.id() == replica {
+                        core.replica.invalidate();
+                        core.replica.rescue.notify_one();
+                    }
+                    return None;
+                }
+                Err(error) => tracing::warn!(%error, "the store did not answer a claim; repeating it"),
+            }
+            retry.wait(core.chance()).await;
+        }
+    }
+
+    /// Starts what was claimed. Quick kinds are polled right here, and their ends are written as one batch.
+    async fn start(&self, claim: Claim) {
+        let core = &self.core;
+        for id in &claim.expired {
+            core.hub.tell(id, State::Failed);
+        }
+        // A claim whose answer took longer than the lease starts nothing: its tasks may have another owner.
+        core.replica.valid().await;
+        let owner = core.replica.id();
+        let mut writes = Vec::new();
+        let mut slots = Vec::new();
+        let mut clock = monotonic();
+        for task in claim.tasks {
+            if task.record.owner != Some(owner) {
+                // Claimed under an id that has died since: whoever rescues it adopts the task, maybe we.
+                continue;
+            }
+            self.begin(task, &mut clock, &mut writes, &mut slots);
+        }
+        if !writes.is_empty() {
+            completer::flush(core, &mut writes).await;
+        }
+    }
+
+    fn begin(&self, task: Task, clock: &mut Instant, writes: &mut Vec<Write>, slots: &mut Vec<Slot>) {
+        let core = &self.core;
+        // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
+        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token()) {
+            if held.execution() == task.record.execution {
+                held.set_token(token);
+                return;
+            }
+        }
+        core.hub.tell(&task.id, State::Running);
+        let Some(held) = core.hold(task) else { return };
+        let slot = core.slots.take();
+        let mut starting = starting(&held);
+        let Some(kind) = core.kinds.get(&held.run.task.spec.kind) else { return };
+        if !kind.pace.is_quick() {
+            run::spawn(core, held, slot, Stage::Starting(starting));
+            return;
+        }
+        let polled = starting.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
+        let before = std::mem::replace(clock, monotonic());
+        kind.pace.observe(matches!(polled, Poll::Ready(Ok(Started::Ended(_)))), clock.duration_since(before));
+        match polled {
+            Poll::Ready(Ok(Started::Ended(outcome))) if core.results.is_none() => {
+                let event = run::settle(core, &held, outcome);
+                writes.push(Write { held, event, reply: None });
+                slots.push(slot);
+            }
+            Poll::Ready(answer) => run::spawn(core, held, slot, Stage::Started(answer)),
+            Poll::Pending => run::spawn(core, held, slot, Stage::Starting(starting)),
+        }
+    }
+
+    /// Waits until another claim may bring something.
+    async fn wait(&mut self, seen: Changes, full: bool, next_at: Option<Instant>) {
+        let core = &self.core;
+        let poll = monotonic() + core.config.store_poll;
+        // While every slot is taken, only a free one is news; what is due now waits for that too.
+        let at = if full { poll } else { next_at.map_or(poll, |at| at.min(poll)).max(monotonic() + PAUSE_MIN) };
+        let news = async {
+            let mut seen = seen;
+            loop {
+                let now = core.store.changed(seen).await;
+                if now.work != seen.work {
+                    return now;
+                }
+                seen = now;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = core.life.draining.cancelled() => {}
+            () = core.slots.freed.notified() => {}
+            now = news, if !full => self.seen = now,
+            () = tokio::time::sleep_until(at) => {}
+        }
+    }
+}
+
+/// The future that starts a run. It owns what it needs, so that it can be polled here or become a task.
+pub(super) fn starting(held: &Arc<Held>) -> Starting {
+    let held = held.clone();
+    Box::pin(async move {
+        let reporter = Reporter::new(held.clone());
+        held.executor.start(held.run.clone(), reporter).await
+    })
+}
+
+/// When it is `at` for a store whose time is `now`.
+fn instant(now: Timestamp, at: Timestamp) -> Instant {
+    monotonic() + at.since(now)
+}

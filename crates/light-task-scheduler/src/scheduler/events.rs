@@ -1,0 +1,145 @@
+//! What subscribers and waiters see.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, broadcast};
+
+use crate::task::{State, TaskId};
+
+/// How many events wait for a slow subscriber before it misses some.
+pub const EVENTS_KEPT: usize = 1_024;
+
+/// Something that happened to a task of this replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskEvent {
+    /// The task.
+    pub id: TaskId,
+    /// The state it has come to.
+    pub state: State,
+}
+
+/// What [`Events::next`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Something happened.
+    Event(TaskEvent),
+    /// This subscriber was too slow and missed so many events. No task is affected.
+    Missed(u64),
+}
+
+/// A subscription to what happens on this replica. Slow reading loses events, never blocks a task.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<TaskEvent>);
+
+impl Events {
+    /// The next event; `None` once the scheduler is gone.
+    pub async fn next(&mut self) -> Option<Seen> {
+        match self.0.recv().await {
+            Ok(event) => Some(Seen::Event(event)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Seen::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Tells subscribers and waiters; costs next to nothing while there are none.
+#[derive(Debug)]
+pub(super) struct EventHub {
+    subscribers: broadcast::Sender<TaskEvent>,
+    waiters: Mutex<HashMap<TaskId, Arc<Notify>>>,
+    waiting: AtomicUsize,
+}
+
+impl EventHub {
+    pub(super) fn new() -> Self {
+        EventHub {
+            subscribers: broadcast::Sender::new(EVENTS_KEPT),
+            waiters: Mutex::new(HashMap::new()),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> Events {
+        Events(self.subscribers.subscribe())
+    }
+
+    /// Says that a task has come to a state.
+    pub(super) fn tell(&self, id: &TaskId, state: State) {
+        if self.subscribers.receiver_count() > 0 {
+            // An error means that the last subscriber has just left.
+            let _ = self.subscribers.send(TaskEvent { id: id.clone(), state });
+        }
+        if state.is_terminal() && self.waiting.load(Ordering::Acquire) > 0 {
+            if let Some(waiter) = self.waiters().get(id) {
+                waiter.notify_waiters();
+            }
+        }
+    }
+
+    /// Registers interest in the end of a task. Register first, then look at the store: no end is missed.
+    pub(super) fn wait_for(self: &Arc<Self>, id: &TaskId) -> Waiter {
+        let mut waiters = self.waiters();
+        let bell = waiters.entry(id.clone()).or_default().clone();
+        self.waiting.store(waiters.len(), Ordering::Release);
+        Waiter { hub: self.clone(), id: id.clone(), bell }
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Notify>>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Interest in the end of one task.
+pub(super) struct Waiter {
+    hub: Arc<EventHub>,
+    id: TaskId,
+    pub(super) bell: Arc<Notify>,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiters = self.hub.waiters();
+        // Two owners: the map and this waiter. More: others wait for the same task.
+        if Arc::strong_count(&self.bell) <= 2 {
+            waiters.remove(&self.id);
+        }
+        self.hub.waiting.store(waiters.len(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_subscriber_is_told_what_it_missed() {
+        let hub = EventHub::new();
+        let mut events = hub.subscribe();
+        let id = TaskId::new("a").unwrap();
+        for _ in 0..EVENTS_KEPT + 3 {
+            hub.tell(&id, State::Running);
+        }
+        assert_eq!(events.next().await, Some(Seen::Missed(3)));
+        assert_eq!(events.next().await, Some(Seen::Event(TaskEvent { id, state: State::Running })));
+        drop(hub);
+        while let Some(Seen::Event(_)) = events.next().await {}
+    }
+
+    #[tokio::test]
+    async fn waiters_leave_nothing_behind() {
+        let hub = Arc::new(EventHub::new());
+        let id = TaskId::new("a").unwrap();
+        let (first, second) = (hub.wait_for(&id), hub.wait_for(&id));
+        let notified = second.bell.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        drop(first);
+        hub.tell(&id, State::Succeeded);
+        notified.await;
+        drop(second);
+        assert_eq!(hub.waiters().len(), 0);
+        assert_eq!(hub.waiting.load(Ordering::Acquire), 0);
+    }
+}

@@ -1,0 +1,324 @@
+//! One attempt, from its start to its final write: start → watch → outcome → export → final write → release.
+//!
+//! Every step is a small function; what they decide is decided by `retry::decide` and `state::step`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::monotonic;
+use crate::executor::{Recovered, Reporter, StartError, Started, Stopped};
+use crate::retry::{self, Verdict};
+use crate::scheduler::core::{Core, Held, Slot};
+use crate::scheduler::deadlines::{self, Limit};
+use crate::scheduler::export;
+use crate::state::RunEvent;
+use crate::store::Answer;
+use crate::task::{Failure, FailureKind, Handle, OUTPUT_BYTES_MAX, Outcome, Progress, ResultRef, State};
+
+/// How often progress is written at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long until a stop that could not be confirmed is tried again.
+const STOP_RETRY: Duration = Duration::from_secs(2);
+/// How long until an executor that cannot tell is asked again about a run to recover.
+const RECOVER_RETRY: Duration = Duration::from_secs(1);
+
+/// What an executor answers to a start.
+pub(super) type StartAnswer = Result<Started, StartError>;
+/// A start under way.
+pub(super) type Starting = Pin<Box<dyn Future<Output = StartAnswer> + Send>>;
+
+/// Where a run is taken up.
+pub(super) enum Stage {
+    /// Claimed; the start has not been polled to its end.
+    Starting(Starting),
+    /// Claimed; the start has answered.
+    Started(StartAnswer),
+    /// Adopted while it ran: it is to be found again.
+    Recovering,
+    /// Adopted while its result was being saved.
+    Exporting,
+}
+
+/// How a run ended, before the store knows.
+enum End {
+    /// So it ended, and this is to be written. The handle is released once it is safe.
+    Event(RunEvent, Option<Handle>),
+    /// It is not ours any more.
+    Lost(Option<Handle>),
+    /// It goes on without us.
+    Detached,
+}
+
+/// Makes a run a task of its own.
+pub(super) fn spawn(core: &Arc<Core>, held: Arc<Held>, slot: Slot, stage: Stage) {
+    // Registered here and not in the task: from now on the heartbeat counts it.
+    core.registry.add(&held);
+    let shared = core.clone();
+    core.spawn(async move {
+        run(&shared, &held, slot, stage).await;
+        shared.registry.remove(&held);
+    });
+}
+
+async fn run(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, stage: Stage) {
+    let end = match stage {
+        Stage::Exporting => {
+            slot.exports();
+            let record = &held.run.task.record;
+            End::Event(RunEvent::Outcome(record.output().cloned()), record.handle().cloned())
+        }
+        Stage::Recovering => recover(core, held).await,
+        Stage::Started(answer) => started(core, held, answer).await,
+        Stage::Starting(starting) => {
+            let begun = monotonic();
+            let answer = starting.await;
+            if let Some(kind) = core.kinds.get(&held.run.task.spec.kind) {
+                kind.pace.observe(matches!(answer, Ok(Started::Ended(_))), begun.elapsed());
+            }
+            started(core, held, answer).await
+        }
+    };
+    finish(core, held, slot, end).await;
+}
+
+async fn started(core: &Arc<Core>, held: &Arc<Held>, answer: StartAnswer) -> End {
+    match answer {
+        Ok(Started::Ended(outcome)) => End::Event(settle(core, held, outcome), None),
+        Ok(Started::Running(handle)) => {
+            held.set_handle(&handle);
+            if held.executor.adoptable() {
+                // The name alone would find the run again; the handle finds it faster.
+                core.completer.note(held, RunEvent::Started(Some(handle.clone()))).await;
+            }
+            watch(core, held, handle).await
+        }
+        Err(StartError::Refused(failure)) => End::Event(conclude(core, held, failure), None),
+        Err(StartError::Busy { message, retry_after }) => {
+            let mut failure = Failure::new(FailureKind::Busy, message);
+            failure.retry_after = Some(retry_after);
+            End::Event(conclude(core, held, failure), None)
+        }
+    }
+}
+
+/// Finds a run again that was started under another owner, or proves that there is none.
+async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
+    let stored = held.run.task.record.handle().cloned();
+    loop {
+        let reporter = Reporter::new(held.clone());
+        match held.executor.recover(held.run.clone(), stored.clone(), reporter).await {
+            Recovered::Attached(handle) => {
+                held.set_handle(&handle);
+                if stored.as_ref() != Some(&handle) {
+                    core.completer.note(held, RunEvent::Started(Some(handle.clone()))).await;
+                }
+                return watch(core, held, handle).await;
+            }
+            Recovered::Gone(why) => {
+                let failure = Failure::new(FailureKind::Lost, why);
+                return End::Event(conclude(core, held, failure), stored);
+            }
+            // Unknown is neither success nor failure: the task keeps its slot until somebody can tell.
+            Recovered::Unreachable(why) => tracing::debug!(id = %held.id(), why, "cannot recover a run yet"),
+        }
+        tokio::select! {
+            biased;
+            () = held.rung() => {}
+            () = tokio::time::sleep(RECOVER_RETRY) => {}
+        }
+        let mail = held.read();
+        if mail.lost {
+            return End::Lost(stored);
+        }
+        if mail.detach || mail.drain {
+            return End::Detached;
+        }
+    }
+}
+
+/// Follows a started run until it has ended, is stopped, or is not ours any more.
+async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
+    let limit = deadlines::limit(core, held);
+    let never = monotonic() + deadlines::NEVER;
+    let mut unsaid: Option<Progress> = None;
+    let mut said_at: Option<Instant> = None;
+    loop {
+        let mail = held.read();
+        if mail.lost {
+            return End::Lost(Some(handle));
+        } else if let Some(outcome) = mail.ended {
+            return End::Event(settle(core, held, outcome), Some(handle));
+        } else if mail.cancel {
+            return stop(core, held, handle, Reason::Cancel).await;
+        } else if mail.detach && held.executor.adoptable() {
+            return End::Detached;
+        } else if mail.drain || mail.detach {
+            return stop(core, held, handle, Reason::Drain).await;
+        }
+        unsaid = mail.progress.or(unsaid);
+        let may_say = said_at.map_or_else(monotonic, |at| at + PROGRESS_INTERVAL);
+        if monotonic() >= may_say {
+            if let Some(progress) = unsaid.take() {
+                core.completer.note(held, RunEvent::Progress(progress)).await;
+                said_at = Some(monotonic());
+            }
+        }
+        let say_at = if unsaid.is_some() { may_say } else { never };
+        let limit_at = limit.as_ref().map_or(never, |limit| limit.at);
+        tokio::select! {
+            biased;
+            () = held.rung() => {}
+            () = tokio::time::sleep_until(limit_at) => {
+                let Some(limit) = limit else { continue };
+                return stop(core, held, handle, Reason::Limit(limit)).await;
+            }
+            () = tokio::time::sleep_until(say_at) => {}
+        }
+    }
+}
+
+/// Why a run is stopped.
+enum Reason {
+    Cancel,
+    Limit(Limit),
+    Drain,
+}
+
+/// Stops a run and does not return before it is dead, or not ours any more.
+async fn stop(core: &Arc<Core>, held: &Arc<Held>, handle: Handle, reason: Reason) -> End {
+    let mut marked = false;
+    loop {
+        match held.executor.stop(&handle, core.config.stop_grace).await {
+            Stopped::Confirmed(outcome) => {
+                // What it said itself, to the executor or by a push, is preferred to "it was stopped".
+                let outcome = outcome.or(held.read().ended);
+                return End::Event(stopped(core, held, &reason, outcome), Some(handle));
+            }
+            Stopped::Unconfirmed(why) => {
+                tracing::warn!(id = %held.id(), why, "a run could not be confirmed dead; its slot stays taken");
+                if !marked {
+                    marked = true;
+                    core.completer.note(held, RunEvent::StopUnconfirmed).await;
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = held.rung() => {}
+            () = tokio::time::sleep(STOP_RETRY) => {}
+        }
+        let mail = held.read();
+        if mail.lost {
+            return End::Lost(Some(handle));
+        }
+        if mail.ended.is_some() {
+            return End::Event(stopped(core, held, &reason, mail.ended), Some(handle));
+        }
+        if mail.detach {
+            // Shutting down with a run that cannot be stopped: nothing more can be done from here.
+            return End::Detached;
+        }
+    }
+}
+
+/// What becomes of a run that was stopped.
+fn stopped(core: &Core, held: &Held, reason: &Reason, outcome: Option<Outcome>) -> RunEvent {
+    match (reason, outcome) {
+        (Reason::Cancel, _) => RunEvent::Cancelled,
+        // It was done before it could be stopped.
+        (_, Some(Outcome::Succeeded(output))) => settle(core, held, Outcome::Succeeded(output)),
+        (Reason::Limit(limit), Some(Outcome::Failed(said))) => {
+            let message = format!("{}; when stopped it said: {}", limit.message(), said.message);
+            conclude(core, held, Failure { exit_code: said.exit_code, ..Failure::new(limit.kind, message) })
+        }
+        (Reason::Limit(limit), None) => conclude(core, held, Failure::new(limit.kind, limit.message())),
+        (Reason::Drain, _) => conclude(core, held, Failure::new(FailureKind::Drained, "the scheduler shut down")),
+    }
+}
+
+/// What is to be written for a run that ended by itself.
+pub(super) fn settle(core: &Core, held: &Held, outcome: Outcome) -> RunEvent {
+    match outcome {
+        Outcome::Failed(failure) => conclude(core, held, failure),
+        Outcome::Succeeded(Some(output)) if output.len() > OUTPUT_BYTES_MAX => {
+            let message = format!("the output has {} bytes, more than {OUTPUT_BYTES_MAX}", output.len());
+            RunEvent::Fail(Failure::new(FailureKind::Export, message))
+        }
+        Outcome::Succeeded(Some(output)) if core.results.is_none() => RunEvent::Complete(ResultRef::Inline(output)),
+        Outcome::Succeeded(output) => RunEvent::Outcome(output),
+    }
+}
+
+/// What is to be written for a run that ended without success.
+fn conclude(core: &Core, held: &Held, failure: Failure) -> RunEvent {
+    let task = &held.run.task;
+    let now = core.replica.store_now();
+    let verdict = retry::decide(&task.retry_policy(), &task.record, task.spec.deadline(), &failure, now, core.chance());
+    match verdict {
+        Verdict::Retry(at) => RunEvent::Retry(at, failure),
+        Verdict::Release(at) => RunEvent::Release(at, failure),
+        Verdict::Fail => RunEvent::Fail(failure),
+    }
+}
+
+/// Writes the end, saves the result where that is still to be done, and cleans up.
+async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
+    let (event, handle) = match end {
+        End::Event(event, handle) => (event, handle),
+        End::Lost(handle) => return abandon(core, held, handle).await,
+        End::Detached => return,
+    };
+    let output = match &event {
+        RunEvent::Outcome(output) => Some(output.clone()),
+        _ => None,
+    };
+    let answer = core.completer.write(held, event).await;
+    let answer = match (answer, output) {
+        (Some(Answer::Applied(Some(State::Exporting)) | Answer::Already(State::Exporting)), Some(output)) => {
+            slot.exports();
+            let event = export::export(core, held, handle.as_ref(), output).await;
+            core.completer.write(held, event).await
+        }
+        (answer, _) => answer,
+    };
+    drop(slot);
+    match answer {
+        Some(Answer::Applied(state)) => release(held, handle, state).await,
+        Some(Answer::Already(state)) => release(held, handle, Some(state)).await,
+        Some(Answer::Missing) => release(held, handle, None).await,
+        // A new owner, or the end of this scheduler: what is left belongs to the next one.
+        Some(Answer::Refused(_)) | None => {}
+    }
+}
+
+/// Removes what the run left, now that its end is safe.
+async fn release(held: &Held, handle: Option<Handle>, state: Option<State>) {
+    // A failed export may be tried again, and then needs what the handle leads to.
+    let kept = state == Some(State::Failed) && held.run.task.record.state == State::Exporting;
+    if let (Some(handle), false) = (handle, kept) {
+        held.executor.release(&handle).await;
+    }
+}
+
+/// Ends a run that is not ours any more, unless its new owner has adopted that very run.
+async fn abandon(core: &Core, held: &Held, handle: Option<Handle>) {
+    let Some(handle) = handle else { return };
+    if held.executor.adoptable() {
+        let found = core.store.get(std::slice::from_ref(held.id())).await;
+        let adopted = |task: &crate::Task| task.record.state.is_owned() && task.record.execution == held.execution();
+        match found {
+            Ok(tasks) if !tasks.iter().flatten().any(adopted) => {}
+            // Adopted, or nobody knows: better let it run than kill another owner's run.
+            _ => return,
+        }
+    }
+    while let Stopped::Unconfirmed(why) = held.executor.stop(&handle, core.config.stop_grace).await {
+        tracing::warn!(id = %held.id(), why, "a run that lost its owner could not be confirmed dead");
+        tokio::time::sleep(STOP_RETRY).await;
+    }
+    held.executor.release(&handle).await;
+}

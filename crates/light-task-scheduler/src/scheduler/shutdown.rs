@@ -1,0 +1,66 @@
+//! The orderly end of a scheduler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::monotonic;
+use crate::error::Result;
+use crate::scheduler::core::Core;
+
+/// How long the last words may take beyond the stop grace: flushing and leaving, also with a stuck handler.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How a scheduler ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long what runs may go on before it is stopped or handed over. 0: not at all.
+    pub grace: Duration,
+    /// Leave runs that outlive this process for the next owner, instead of stopping them.
+    pub hand_over: bool,
+}
+
+impl Default for Shutdown {
+    /// Half a minute of grace, then runs that can be adopted are handed over.
+    fn default() -> Self {
+        Shutdown { grace: Duration::from_secs(30), hand_over: true }
+    }
+}
+
+/// Ends within grace, stop grace and [`LAST_WORDS`], whatever a run does. Calling it again with a shorter
+/// grace while it waits shortens the wait.
+pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
+    core.life.draining.cancel();
+    core.slots.freed.notify_waiters();
+    idle_within(core, how.grace).await;
+    for held in core.registry.all() {
+        let detach = how.hand_over && held.executor.adoptable();
+        held.tell(|mail| if detach { mail.detach = true } else { mail.drain = true });
+    }
+    idle_within(core, core.config.stop_grace + LAST_WORDS).await;
+    let replica = core.replica.id();
+    // What could not be stopped in time belongs to the next owner now, like after a crash.
+    let left = tokio::time::timeout(LAST_WORDS, core.store.leave(replica)).await;
+    core.life.kill.cancel();
+    left.unwrap_or_else(|_| {
+        Err(crate::Error::unavailable("the store did not answer; this replica's lease will expire"))
+    })
+}
+
+/// Waits until nothing runs here, but not longer than `bound`.
+async fn idle_within(core: &Core, bound: Duration) {
+    let end = monotonic() + bound;
+    loop {
+        let changed = core.registry.bell.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let dispatching = core.registry.dispatching.load(std::sync::atomic::Ordering::SeqCst);
+        if core.registry.is_empty() && !dispatching {
+            return;
+        }
+        // The dispatcher rings no bell when it has finished: look again soon.
+        let look = if dispatching { end.min(monotonic() + Duration::from_millis(1)) } else { end };
+        if tokio::time::timeout_at(look, changed).await.is_err() && monotonic() >= end {
+            return;
+        }
+    }
+}
