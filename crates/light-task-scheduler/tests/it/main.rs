@@ -7,3 +7,5 @@ mod process;
 mod results;
 mod scheduler;
 mod store_memory;
+#[cfg(feature = "sqlite")]
+mod store_sqlite;
