@@ -1,7 +1,7 @@
 //! Tasks that survive a kill: start it, kill it, start it again.
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
-use std::time::Duration;
 use light_task_scheduler::{Context, FunctionExecutor, NewTask, Result, RetryPolicy, Scheduler, Shutdown, SqliteStore};
+use std::time::Duration;
 
 #[tokio::main]
 async fn main() -> Result<()> {
