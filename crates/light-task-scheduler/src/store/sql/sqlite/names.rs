@@ -27,9 +27,9 @@ pub(super) struct Lane {
 }
 
 impl Names {
-    /// Forgets everything: after a rollback some of it may not exist.
+    /// Forgets what was read: after a rollback some of it may not exist.
     pub(super) fn forget(&mut self) {
-        *self = Names::default();
+        *self = Names { empty_claims: std::mem::take(&mut self.empty_claims), ..Names::default() };
     }
 
     /// The number of a lane, if it ever had a task.
