@@ -121,7 +121,8 @@ fn kind_of(opened: Result<SqliteStore>) -> ErrorKind {
 async fn files_that_cannot_be_used_are_refused_with_their_reason() {
     let directory = directory();
     let path = directory.path().join("tasks.db");
-    std::fs::write(&path, "a text that is long enough to be read as the header of a database, and is none at all").unwrap();
+    std::fs::write(&path, "a text that is long enough to be read as the header of a database, and is none at all")
+        .unwrap();
     assert_eq!(kind_of(SqliteStore::open(&path)), ErrorKind::Incompatible);
     assert_eq!(kind_of(SqliteStore::open(path.join("below a file.db"))), ErrorKind::Invalid);
     assert_eq!(kind_of(SqliteStore::open(directory.path())), ErrorKind::Invalid);
@@ -163,12 +164,14 @@ async fn a_full_disk_stores_nothing_by_halves() {
     store.insert(vec![new_task("before")]).await.unwrap();
     let limit = |pages: i64| {
         move |tx: &mut Tx<'_>| {
-            let set: i64 = tx.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0))?;
+            let set: i64 =
+                tx.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0))?;
             Ok(set)
         }
     };
     store.write(1, limit(100)).await.unwrap();
-    let large = |n: usize| NewTask::with_payload(name("k"), Payload::from_bytes(vec![7; 100_000])).id(&format!("{n}")).unwrap();
+    let large =
+        |n: usize| NewTask::with_payload(name("k"), Payload::from_bytes(vec![7; 100_000])).id(&format!("{n}")).unwrap();
     let e = store.insert((0..50).map(large).collect()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Full, "{e}");
     let listed = store.list(&TaskQuery::default()).await.unwrap().tasks;
