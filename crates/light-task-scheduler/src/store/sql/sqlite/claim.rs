@@ -45,14 +45,17 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
     tx.write_tallies()?;
     let mut lanes = open_lanes(tx, request)?;
     promote(tx, &mut lanes.lanes)?;
-    let repeated = request.number <= replica.claim.cast_unsigned();
+    let last = replica.claim.cast_unsigned().max(tx.names.last_empty_claim(replica.key));
+    let repeated = request.number <= last;
     let limit = if repeated { 0 } else { request.limit };
     let picked = pick(tx, &mut lanes, limit)?;
     if repeated {
         claim.tasks = claimed_before(tx, replica.key, request.number)?;
     } else {
         take(tx, request, &picked.seqs, &mut claim)?;
-        if !claim.tasks.is_empty() {
+        if claim.tasks.is_empty() {
+            tx.names.note_empty_claim(replica.key, request.number);
+        } else {
             let set = "UPDATE replicas SET claim = ?2 WHERE key = ?1";
             tx.connection.prepare_cached(set)?.execute([replica.key, request.number.cast_signed()])?;
         }
