@@ -2,4 +2,5 @@
 //!
 //! A backend exists when it passes its suite, whole. A bug found in one backend becomes a case for all.
 
+pub mod executor;
 pub mod results;
