@@ -54,6 +54,8 @@ fn part(path: &[String]) -> Option<Part> {
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
         ["scheduler", ..] => Part::Scheduler,
         ["testing", ..] => Part::Testing,
+        // Small programs over the public face.
+        ["bin", ..] => Part::Root,
         _ => return None,
     })
 }
