@@ -1,1 +1,13 @@
-fn main() {}
+//! lts
+mod bench;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use clap::Parser;
+#[derive(Parser)]
+enum Cli {
+    Bench(bench::BenchArgs),
+}
+fn main() {
+    let Cli::Bench(a) = Cli::parse();
+    bench::run(&a).unwrap();
+}

@@ -3,25 +3,24 @@
 //! A [`Task`] has three parts: its [`TaskId`], its [`Spec`] (what was asked; it never changes) and its
 //! [`Record`] (what has happened; only [`state::step`](crate::state::step) changes it).
 
-use std::borrow::Borrow;
+mod id;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp, new_uuid};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::RetryPolicy;
 
-/// Longest task id, in bytes.
-pub const TASK_ID_BYTES_MAX: usize = 200;
-/// Longest queue, kind or label name, in bytes.
-pub const NAME_BYTES_MAX: usize = 100;
+pub(crate) use id::name_constant;
+pub use id::{NAME_BYTES_MAX, Name, ReplicaId, TASK_ID_BYTES_MAX, TaskId};
+
 /// Largest payload, in bytes (1 MiB).
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Largest output kept in a task's row, in bytes (4 MiB).
@@ -37,152 +36,6 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 128;
 /// Longest handle of an executor, in bytes (4 KiB).
 pub const HANDLE_BYTES_MAX: usize = 4 << 10;
 
-/// The id of a task: a UUID made here, or any text of its submitter's choice.
-///
-/// Text has 1 to [`TASK_ID_BYTES_MAX`] bytes and no control characters. A text that is a UUID in its
-/// usual lower-case form is the same id as that UUID.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(IdRepr);
-
-// UUIDs are kept as 16 bytes without an allocation: most ids are ours, and a million of them wait.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum IdRepr {
-    Uuid(Uuid),
-    Text(Arc<str>),
-}
-
-impl TaskId {
-    /// Checks and keeps a text of the submitter's choice.
-    pub fn new(text: &str) -> Result<Self> {
-        check_text("task id", text, TASK_ID_BYTES_MAX)?;
-        Ok(match Uuid::try_parse(text) {
-            Ok(uuid) if is_canonical(&uuid, text) => TaskId(IdRepr::Uuid(uuid)),
-            _ => TaskId(IdRepr::Text(text.into())),
-        })
-    }
-
-    /// A fresh id, ordered by time.
-    pub fn generate(clock: &dyn Clock) -> Self {
-        TaskId(IdRepr::Uuid(new_uuid(clock)))
-    }
-
-    /// Runs `f` on the id as text, without allocating.
-    pub fn with_str<R>(&self, f: impl FnOnce(&str) -> R) -> R {
-        match &self.0 {
-            IdRepr::Uuid(uuid) => f(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
-            IdRepr::Text(text) => f(text),
-        }
-    }
-}
-
-fn is_canonical(uuid: &Uuid, text: &str) -> bool {
-    uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with_str(|text| f.pad(text))
-    }
-}
-
-impl fmt::Debug for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with_str(|text| f.write_str(text))
-    }
-}
-
-impl std::str::FromStr for TaskId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        TaskId::new(text)
-    }
-}
-
-impl Serialize for TaskId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.with_str(|text| serializer.serialize_str(text))
-    }
-}
-
-impl<'de> Deserialize<'de> for TaskId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        TaskId::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
-    if text.is_empty() || text.len() > bytes_max {
-        return Err(Error::invalid(format!("a {what} has 1 to {bytes_max} bytes, this one has {}", text.len())));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("{what} {text:?} has a control character")));
-    }
-    Ok(())
-}
-
-/// The name of a queue, a kind or a label: 1 to [`NAME_BYTES_MAX`] bytes without control characters.
-///
-/// Cloning is cheap.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
-
-impl Name {
-    /// Checks and keeps a name.
-    pub fn new(text: &str) -> Result<Self> {
-        check_text("name", text, NAME_BYTES_MAX)?;
-        Ok(Name(text.into()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Borrow<str> for Name {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::str::FromStr for Name {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Name::new(text)
-    }
-}
-
-impl Serialize for Name {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Name::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-/// A name that is a constant of this crate, known to be valid.
-pub(crate) fn name_constant(text: &'static str) -> Name {
-    Name(text.into())
-}
-
 /// Opaque bytes, JSON by convention: what goes into a task, and what comes out. Stores never parse them.
 ///
 /// Cloning is cheap.
@@ -197,9 +50,12 @@ impl Payload {
 
     /// Encodes a value as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        serde_json::to_vec(value).map(|bytes| Payload(bytes.into())).map_err(|e| {
+        // Most functions return nothing: all of those share one payload.
+        static NULL: LazyLock<Payload> = LazyLock::new(|| Payload(Arc::from(*b"null")));
+        let bytes = serde_json::to_vec(value).map_err(|e| {
             Error::invalid(format!("a {} cannot be written as JSON: {e}", std::any::type_name::<T>())).with_source(e)
-        })
+        })?;
+        Ok(if bytes == NULL.as_bytes() { NULL.clone() } else { Payload(bytes.into()) })
     }
 
     /// Decodes JSON.
@@ -231,48 +87,6 @@ impl fmt::Debug for Payload {
         let shown = &self.0[..self.0.len().min(SHOWN_BYTES)];
         let more = if shown.len() < self.0.len() { "…" } else { "" };
         write!(f, "{}{more}", String::from_utf8_lossy(shown))
-    }
-}
-
-/// Which replica: a fresh UUIDv7 for every registration, never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ReplicaId(Uuid);
-
-impl ReplicaId {
-    /// A fresh id.
-    pub fn generate(clock: &dyn Clock) -> Self {
-        ReplicaId(new_uuid(clock))
-    }
-
-    /// The id behind these bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        ReplicaId(Uuid::from_bytes(bytes))
-    }
-
-    /// Its bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Display for ReplicaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Debug for ReplicaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl std::str::FromStr for ReplicaId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Uuid::try_parse(text).map(ReplicaId).map_err(|_| Error::invalid(format!("{text:?} is not a replica id")))
     }
 }
 
@@ -401,7 +215,7 @@ impl NewTask {
     /// A task of `kind` with these bytes as its payload.
     pub fn with_payload(kind: Name, payload: Payload) -> Self {
         // Every task of the default queue shares one name.
-        static DEFAULT_QUEUE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| name_constant("default"));
+        static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| name_constant("default"));
         let queue = DEFAULT_QUEUE.clone();
         NewTask { id: None, queue, kind, payload, priority: 0, start: Start::Now, options: None }
     }
@@ -820,24 +634,6 @@ pub struct Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
-
-    #[test]
-    fn a_uuid_text_is_the_same_id_as_the_uuid() {
-        let id = TaskId::generate(&SystemClock);
-        assert_eq!(TaskId::new(&id.to_string()).unwrap(), id);
-        let upper = TaskId::new(&id.to_string().to_uppercase()).unwrap();
-        assert_ne!(upper, id, "ids are compared as text");
-    }
-
-    #[test]
-    fn bad_ids_and_names_are_refused() {
-        for bad in ["", "a\nb", "\0", &"x".repeat(TASK_ID_BYTES_MAX + 1)] {
-            assert!(TaskId::new(bad).is_err(), "{bad:?}");
-            assert!(Name::new(bad).is_err(), "{bad:?}");
-        }
-        assert!(TaskId::new("数字/'; drop table tasks --").is_ok());
-    }
 
     #[test]
     fn a_new_task_names_all_its_problems() {

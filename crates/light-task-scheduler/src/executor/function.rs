@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
@@ -24,10 +24,11 @@ use crate::task::{Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload,
 /// How long an aborted handler gets to reach its next await point before it counts as not stoppable.
 const ABORT_PATIENCE: Duration = Duration::from_millis(500);
 
-type Call = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
+type CallFuture = Pin<Box<dyn Future<Output = Result<Payload, TaskError>> + Send>>;
+type HandlerFn = dyn Fn(Context, &Payload) -> CallFuture + Send + Sync;
 
 struct Handler {
-    call: Box<dyn Fn(Context, &Payload) -> Call + Send + Sync>,
+    call: Box<HandlerFn>,
     /// It runs on a thread, which nothing can end from outside: dropping its future would only hide it.
     blocking: bool,
 }
@@ -128,7 +129,7 @@ impl FunctionExecutor {
     #[allow(clippy::expect_used, reason = "documented: a kind is a constant of the program")]
     fn with<F>(mut self, kind: &str, blocking: bool, call: F) -> Self
     where
-        F: Fn(Context, &Payload) -> Call + Send + Sync + 'static,
+        F: Fn(Context, &Payload) -> CallFuture + Send + Sync + 'static,
     {
         let kind = Name::new(kind).expect("a kind is a valid name");
         self.handlers.insert(kind, Handler { call: Box::new(call), blocking });
@@ -147,13 +148,14 @@ impl FunctionExecutor {
     }
 
     /// Lets a handler go on as a task of its own, and keeps how to watch and stop it.
-    fn detach(&self, name: String, call: Caught, blocking: bool, cancel: CancellationToken, reporter: Reporter) {
+    fn detach(&self, name: String, call: Caught, blocking: bool, context: Context) {
         let (sender, outcome) = watch::channel(None);
+        let cancel = context.cancel().clone();
         let task = tokio::spawn(async move {
             let outcome = call.await;
             // Stored before it is pushed: whoever reacts to the push finds it.
             sender.send_replace(Some(outcome.clone()));
-            reporter.ended(outcome);
+            context.0.reporter.ended(outcome);
         });
         self.runs().insert(name, Live { cancel, abort: (!blocking).then(|| task.abort_handle()), outcome });
     }
@@ -185,8 +187,8 @@ impl Executor for FunctionExecutor {
             let message = format!("no function is registered for the kind `{}`", run.task.spec.kind);
             return Err(StartError::Refused(Failure::new(FailureKind::Refused, message)));
         };
-        let cancel = CancellationToken::new();
-        let context = Context { task: run.task.clone(), reporter: reporter.clone(), cancel: cancel.clone() };
+        let context = Context(Arc::new(Call { task: run.task.clone(), reporter, cancel: OnceLock::new() }));
+        let shared = context.clone();
         // The call itself may panic before there is a future.
         let call = match catch_unwind(AssertUnwindSafe(|| (handler.call)(context, &run.task.spec.payload))) {
             Ok(call) => call,
@@ -201,7 +203,7 @@ impl Executor for FunctionExecutor {
         let name = run.execution_name();
         let handle = Handle::new(&name)
             .map_err(|error| StartError::Refused(Failure::new(FailureKind::Refused, error.to_string())))?;
-        self.detach(name, call, handler.blocking, cancel, reporter);
+        self.detach(name, call, handler.blocking, shared);
         Ok(Started::Running(handle))
     }
 
@@ -276,7 +278,7 @@ impl fmt::Debug for FunctionExecutor {
 }
 
 /// A call whose panics are outcomes.
-struct Caught(Call);
+struct Caught(CallFuture);
 
 impl Future for Caught {
     type Output = Outcome;
@@ -306,42 +308,50 @@ fn dropped() -> Failure {
 
 /// What a handler knows of its run, and how it speaks with the scheduler. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub struct Context(Arc<Call>);
+
+#[derive(Debug)]
+struct Call {
     task: Arc<Task>,
     reporter: Reporter,
-    cancel: CancellationToken,
+    /// Made when first asked for: a handler that ends at its first poll never needs one.
+    cancel: OnceLock<CancellationToken>,
 }
 
 impl Context {
     /// The task.
     pub fn task(&self) -> &Task {
-        &self.task
+        &self.0.task
+    }
+
+    fn cancel(&self) -> &CancellationToken {
+        self.0.cancel.get_or_init(CancellationToken::new)
     }
 
     /// Which start of the task this is, the first in its generation is 1.
     pub fn attempt(&self) -> u32 {
-        self.task.record.attempt
+        self.0.task.record.attempt
     }
 
     /// The same for every repeat that could double a side effect of *this* start, and different for the
     /// next: hand it to other services as their idempotency key.
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}", self.task.id, self.task.record.execution)
+        format!("{}/{}", self.0.task.id, self.0.task.record.execution)
     }
 
     /// Says how far the run has come. Cheap; written to the store at most about once a second.
     pub fn progress(&self, done: u64, total: u64, message: impl Into<String>) {
-        self.reporter.progress(Progress { done, total, message: message.into() });
+        self.0.reporter.progress(Progress { done, total, message: message.into() });
     }
 
     /// Whether the run is asked to stop: cancelled, timed out, or its scheduler shuts down.
     pub fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.cancel().is_cancelled()
     }
 
     /// Waits until the run is asked to stop.
     pub async fn cancelled(&self) {
-        self.cancel.cancelled().await;
+        self.cancel().cancelled().await;
     }
 }
 

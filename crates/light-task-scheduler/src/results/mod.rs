@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::task::{Payload, ResultRef, TaskId};
 
 pub use directory::{DirectoryLogs, DirectoryResults};
@@ -48,6 +48,20 @@ pub trait ResultStore: Send + Sync + fmt::Debug {
 /// The reference to `payload` under `key`.
 pub fn stored(key: String, payload: &Payload) -> ResultRef {
     ResultRef::Stored { key, len: payload.len() as u64, hash: short_hash(payload.as_bytes()) }
+}
+
+/// Refuses bytes that are not those that were saved as `result`.
+pub fn verify(result: &ResultRef, bytes: &[u8]) -> Result<()> {
+    match result {
+        ResultRef::Stored { key, len, hash } if bytes.len() as u64 != *len || short_hash(bytes) != *hash => {
+            Err(Error::internal(format!(
+                "the result `{key}` is damaged: it has {} bytes and the hash {}, not {len} and {hash}; requeue the task",
+                bytes.len(),
+                short_hash(bytes)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The first 16 bytes of the SHA-256, in hexadecimal.
@@ -89,6 +103,12 @@ pub struct LogKey {
     pub stream: Stream,
 }
 
+impl fmt::Display for LogKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} of task {} (execution {})", self.stream.as_str(), self.id, self.execution)
+    }
+}
+
 /// Keeps the logs of runs as bytes addressed by offset, so that a writer that starts again after a
 /// crash neither repeats nor loses any, and any replica can show them.
 #[async_trait]
@@ -108,9 +128,54 @@ pub trait LogStore: Send + Sync + fmt::Debug {
     async fn delete(&self, id: &TaskId) -> Result<()>;
 }
 
+/// What of `bytes`, meant for `offset`, a log of length `len` does not have yet and has room for: every
+/// log store decides by this.
+///
+/// Fails as [`Invalid`](crate::ErrorKind::Invalid) for more than [`LOG_CHUNK_BYTES_MAX`] bytes, and as
+/// [`Conflict`](crate::ErrorKind::Conflict) if `offset` is past the end.
+pub fn unwritten<'a>(log: &LogKey, len: u64, offset: u64, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    if bytes.len() > LOG_CHUNK_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "{} bytes for {log} in one call, more than {LOG_CHUNK_BYTES_MAX}; write them in parts",
+            bytes.len()
+        )));
+    }
+    if offset > len {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("{log} has {len} bytes and cannot be written at {offset}; write on from its end"),
+        ));
+    }
+    let from = usize::try_from(len - offset).unwrap_or(usize::MAX).min(bytes.len());
+    let room = usize::try_from(LOG_BYTES_MAX.saturating_sub(len)).unwrap_or(usize::MAX);
+    let new = &bytes[from..];
+    Ok(&new[..room.min(new.len())])
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("a read or write of results or logs did not finish").with_source(e))?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_unwritten_part_is_written() {
+        let log = LogKey { id: TaskId::new("a").unwrap(), execution: 1, stream: Stream::Stdout };
+        let of = |len, offset| unwritten(&log, len, offset, b"hello").map(<[u8]>::to_vec).map_err(|e| e.kind());
+        assert_eq!(of(0, 0), Ok(b"hello".to_vec()));
+        assert_eq!(of(2, 0), Ok(b"llo".to_vec()));
+        assert_eq!(of(9, 0), Ok(vec![]));
+        assert_eq!(of(2, 3), Err(ErrorKind::Conflict));
+        assert_eq!(of(LOG_BYTES_MAX - 2, LOG_BYTES_MAX - 2), Ok(b"he".to_vec()));
+        assert_eq!(of(LOG_BYTES_MAX, LOG_BYTES_MAX), Ok(vec![]));
+        let large = vec![0; LOG_CHUNK_BYTES_MAX + 1];
+        assert_eq!(unwritten(&log, 0, 0, &large).unwrap_err().kind(), ErrorKind::Invalid);
+    }
 
     #[test]
     fn the_traits_are_object_safe() {

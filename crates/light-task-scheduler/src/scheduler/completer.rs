@@ -57,6 +57,9 @@ pub(super) async fn complete(core: Arc<Core>, mut queue: mpsc::Receiver<Write>) 
 
 /// Writes a batch, however long the store takes to take it, and empties it.
 pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
+    if writes.is_empty() {
+        return;
+    }
     let mut retry = StoreRetry::new();
     let answers = loop {
         let change = |write: &Write| Change {

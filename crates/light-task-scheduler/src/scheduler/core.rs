@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -212,8 +212,8 @@ impl ReportSink for Held {
 #[derive(Default)]
 pub(super) struct Registry {
     held: Mutex<HashMap<TaskId, Arc<Held>>>,
-    /// The dispatcher has a claim in flight or claimed tasks in its hands that are not registered.
-    pub(super) dispatching: AtomicBool,
+    /// How many claims are in flight, or in the dispatcher's hands with tasks that are not registered.
+    pub(super) dispatching: AtomicUsize,
     /// Rung when a run is added or removed.
     pub(super) bell: Notify,
 }
@@ -250,7 +250,7 @@ impl Registry {
 
     /// A digest of what is held under `owner`; `None` while the dispatcher has more in its hands.
     pub(super) fn holdings(&self, owner: ReplicaId) -> Option<Holdings> {
-        if self.dispatching.load(Ordering::SeqCst) {
+        if self.dispatching.load(Ordering::SeqCst) > 0 {
             return None;
         }
         let mut holdings = Holdings::default();

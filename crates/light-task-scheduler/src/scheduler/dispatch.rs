@@ -19,6 +19,9 @@ use crate::task::{State, Task};
 /// The shortest wait between two claims that bring nothing, whatever the store says is due.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
+/// From this many ends of quick runs on, another task writes them.
+const PARALLEL_FLUSH_MIN: usize = 64;
+
 /// The loop of the dispatcher.
 pub(super) async fn dispatch(core: Arc<Core>) {
     let mut dispatcher = Dispatcher { core: core.clone(), number: 0, seen: Changes::default() };
@@ -26,6 +29,22 @@ pub(super) async fn dispatch(core: Arc<Core>) {
         dispatcher.turn().await;
         // A store in memory never makes us wait: let others have a turn.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Shows the heartbeat, while it lives, that the dispatcher holds tasks that are not registered.
+struct Hands(Arc<Core>);
+
+impl Hands {
+    fn full(core: &Arc<Core>) -> Self {
+        core.registry.dispatching.fetch_add(1, Ordering::SeqCst);
+        Hands(core.clone())
+    }
+}
+
+impl Drop for Hands {
+    fn drop(&mut self) {
+        self.0.registry.dispatching.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -45,21 +64,34 @@ impl Dispatcher {
             () = core.life.draining.cancelled() => return,
             () = core.replica.valid() => {}
         }
-        let limit = if core.slots.exporting() >= core.config.exporting_max() { 0 } else { core.slots.free() };
+        let limit = self.limit();
         // What changes from here on is news: it may or may not be in the claim.
         let seen = self.seen;
-        core.registry.dispatching.store(true, Ordering::SeqCst);
+        let hands = Hands::full(&core);
         let claim = self.claim(limit).await;
         let claimed = claim.as_ref().map_or(0, |claim| claim.tasks.len());
         let next_at = claim.as_ref().and_then(|claim| claim.next_at.map(|at| instant(claim.now, at)));
         if let Some(claim) = claim {
-            self.start(claim).await;
+            self.start(claim, hands).await;
+        } else {
+            drop(hands);
         }
-        core.registry.dispatching.store(false, Ordering::SeqCst);
         let full = claimed == limit;
         if !(full && core.slots.free() > 0 && claimed > 0) {
             self.wait(seen, full, next_at).await;
         }
+    }
+
+    /// How many tasks to claim now.
+    fn limit(&self) -> usize {
+        let core = &self.core;
+        if core.slots.exporting() >= core.config.exporting_max() {
+            return 0;
+        }
+        // Half of many slots at a time: one half runs while the ends of the other are written.
+        let most =
+            if core.config.concurrency < 2 * PARALLEL_FLUSH_MIN { usize::MAX } else { core.config.concurrency / 2 };
+        core.slots.free().min(most)
     }
 
     /// Claims, repeating the same claim until the store has answered. `None`: this replica must register anew.
@@ -93,7 +125,7 @@ impl Dispatcher {
     }
 
     /// Starts what was claimed. Quick kinds are polled right here, and their ends are written as one batch.
-    async fn start(&self, claim: Claim) {
+    async fn start(&self, claim: Claim, hands: Hands) {
         let core = &self.core;
         for id in &claim.expired {
             core.hub.tell(id, State::Failed);
@@ -111,19 +143,26 @@ impl Dispatcher {
             }
             self.begin(task, &mut clock, &mut writes, &mut slots);
         }
-        if !writes.is_empty() {
+        if writes.len() < PARALLEL_FLUSH_MIN {
             completer::flush(core, &mut writes).await;
+            return;
         }
+        // While another thread writes these ends, this one claims and starts the next tasks.
+        let core = core.clone();
+        self.core.spawn(async move {
+            completer::flush(&core, &mut writes).await;
+            drop((slots, hands));
+        });
     }
 
     fn begin(&self, task: Task, clock: &mut Instant, writes: &mut Vec<Write>, slots: &mut Vec<Slot>) {
         let core = &self.core;
         // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
-        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token()) {
-            if held.execution() == task.record.execution {
-                held.set_token(token);
-                return;
-            }
+        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token())
+            && held.execution() == task.record.execution
+        {
+            held.set_token(token);
+            return;
         }
         core.hub.tell(&task.id, State::Running);
         let Some(held) = core.hold(task) else { return };

@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
 
+use crate::store::{BATCH_MAX, Changes, Store};
 use crate::task::{State, TaskId};
 
 /// How many events wait for a slow subscriber before it misses some.
 pub const EVENTS_KEPT: usize = 1_024;
+/// The shortest time between two looks for ends on other replicas.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Something that happened to a task of this replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(super) struct EventHub {
     subscribers: broadcast::Sender<TaskEvent>,
     waiters: Mutex<HashMap<TaskId, Arc<Notify>>>,
     waiting: AtomicUsize,
+    /// Rung when somebody begins to wait.
+    came: Notify,
 }
 
 impl EventHub {
@@ -58,6 +64,7 @@ impl EventHub {
             subscribers: broadcast::Sender::new(EVENTS_KEPT),
             waiters: Mutex::new(HashMap::new()),
             waiting: AtomicUsize::new(0),
+            came: Notify::new(),
         }
     }
 
@@ -72,9 +79,32 @@ impl EventHub {
             let _ = self.subscribers.send(TaskEvent { id: id.clone(), state });
         }
         if state.is_terminal() && self.waiting.load(Ordering::Acquire) > 0 {
-            if let Some(waiter) = self.waiters().get(id) {
-                waiter.notify_waiters();
+            self.ring(id);
+        }
+    }
+
+    /// Wakes whoever waits for the end of this task.
+    fn ring(&self, id: &TaskId) {
+        if let Some(bell) = self.waiters().get(id) {
+            bell.notify_waiters();
+        }
+    }
+
+    fn awaited(&self) -> Vec<TaskId> {
+        let mut ids: Vec<TaskId> = self.waiters().keys().cloned().collect();
+        ids.sort();
+        ids
+    }
+
+    async fn somebody_waits(&self) {
+        loop {
+            let came = self.came.notified();
+            tokio::pin!(came);
+            came.as_mut().enable();
+            if self.waiting.load(Ordering::Acquire) > 0 {
+                return;
             }
+            came.await;
         }
     }
 
@@ -83,11 +113,45 @@ impl EventHub {
         let mut waiters = self.waiters();
         let bell = waiters.entry(id.clone()).or_default().clone();
         self.waiting.store(waiters.len(), Ordering::Release);
+        drop(waiters);
+        self.came.notify_waiters();
         Waiter { hub: self.clone(), id: id.clone(), bell }
     }
 
     fn waiters(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Notify>>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop that rings for ends on other replicas: one look at all awaited tasks per hint or poll, and
+/// none while nobody waits.
+pub(super) async fn follow(hub: Arc<EventHub>, store: Arc<dyn Store>, poll: Duration) {
+    let mut seen = Changes::default();
+    loop {
+        hub.somebody_waits().await;
+        let news = async {
+            let mut seen = seen;
+            loop {
+                let now = store.changed(seen).await;
+                if now.ends != seen.ends {
+                    return now;
+                }
+                seen = now;
+            }
+        };
+        if let Ok(now) = tokio::time::timeout(poll, news).await {
+            seen = now;
+        }
+        for ids in hub.awaited().chunks(BATCH_MAX) {
+            // A store that fails now is asked again at the next hint or poll.
+            let Ok(tasks) = store.get(ids).await else { break };
+            for (id, task) in ids.iter().zip(tasks) {
+                if task.is_none_or(|task| task.record.state.is_terminal()) {
+                    hub.ring(id);
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
@@ -132,12 +196,14 @@ mod tests {
         let hub = Arc::new(EventHub::new());
         let id = TaskId::new("a").unwrap();
         let (first, second) = (hub.wait_for(&id), hub.wait_for(&id));
-        let notified = second.bell.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        drop(first);
-        hub.tell(&id, State::Succeeded);
-        notified.await;
+        {
+            let notified = second.bell.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            drop(first);
+            hub.tell(&id, State::Succeeded);
+            notified.await;
+        }
         drop(second);
         assert_eq!(hub.waiters().len(), 0);
         assert_eq!(hub.waiting.load(Ordering::Acquire), 0);

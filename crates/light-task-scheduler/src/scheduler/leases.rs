@@ -132,10 +132,10 @@ impl Heart {
             }
         }
         for report in &reply.reports {
-            if let Some(held) = self.core.registry.get(&report.id) {
-                if held.execution() == report.execution {
-                    held.report(report.said.clone());
-                }
+            if let Some(held) = self.core.registry.get(&report.id)
+                && held.execution() == report.execution
+            {
+                held.report(report.said.clone());
             }
         }
     }
@@ -163,7 +163,7 @@ impl Heart {
             if core.registry.get(&id).is_some_and(|held| held.token().run == run) {
                 continue;
             }
-            if last.get(&id) == Some(&run) && !core.registry.dispatching.load(Ordering::SeqCst) {
+            if last.get(&id) == Some(&run) && core.registry.dispatching.load(Ordering::SeqCst) == 0 {
                 orphans.push(self.give_back(id, Token { owner: replica, run }));
             } else {
                 self.mismatched.insert(id, run);

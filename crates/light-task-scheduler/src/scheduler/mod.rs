@@ -29,15 +29,17 @@ mod watch;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Executor, FunctionExecutor};
 use crate::results::ResultStore;
 use crate::scheduler::core::{Core, Kind, Life, Pace, Registry, Replica, Slots};
+use crate::scheduler::events::EventHub;
 use crate::scheduler::leases::Ticker;
 use crate::state::Command;
-use crate::store::{Inserted, Page, QueueCounts, Store, StoreExt, TaskQuery};
+use crate::store::{Page, QueueCounts, Store, StoreExt, TaskQuery};
 use crate::task::{Name, NewTask, Payload, ReplicaId, ResultRef, State, Task, TaskId};
 
 pub use config::{Config, Retention, Tracking};
@@ -154,7 +156,7 @@ impl Builder {
             clock: self.clock,
             config: self.config,
             kind_names,
-            hub: Arc::new(events::EventHub::new()),
+            hub: Arc::new(EventHub::new()),
             registry: Registry::default(),
             completer,
             life: Life::new(),
@@ -175,6 +177,7 @@ fn start_loops(core: &Arc<Core>) -> Result<()> {
         core.spawn(leases::beat(core.clone(), ticker));
     }
     core.spawn(housekeeping::sweep(core.clone()));
+    core.spawn(events::follow(core.hub.clone(), core.store.clone(), core.config.store_poll));
     if core.kind_names.is_empty() {
         return Ok(());
     }
@@ -231,7 +234,7 @@ impl Scheduler {
         self.prepare(&task).await?;
         let inserted = self.core().store.insert(vec![task]).await?.into_iter().next();
         let inserted = inserted.ok_or_else(|| Error::internal("the store answered fewer tasks than it was given"))?;
-        Ok(self.handle_of(&inserted?))
+        Ok(self.handle(inserted?.id()))
     }
 
     /// Takes many tasks in, at most [`BATCH_MAX`](crate::store::BATCH_MAX), and answers for each.
@@ -253,7 +256,7 @@ impl Scheduler {
             None => inserted
                 .next()
                 .unwrap_or_else(|| Err(Error::internal("the store answered fewer tasks than it was given")))
-                .map(|inserted| self.handle_of(&inserted)),
+                .map(|inserted| self.handle(inserted.id())),
         };
         Ok((0..count).map(answer).collect())
     }
@@ -266,13 +269,16 @@ impl Scheduler {
         }
     }
 
-    fn handle_of(&self, inserted: &Inserted) -> TaskHandle {
-        TaskHandle { id: inserted.id().clone(), core: self.core().clone() }
-    }
-
     /// A handle to a task that was submitted before, to wait for it.
     pub fn handle(&self, id: &TaskId) -> TaskHandle {
-        TaskHandle { id: id.clone(), core: self.core().clone() }
+        let core = self.core();
+        TaskHandle {
+            id: id.clone(),
+            store: core.store.clone(),
+            results: core.results.clone(),
+            hub: core.hub.clone(),
+            store_poll: core.config.store_poll,
+        }
     }
 
     /// Lets a held task run.
@@ -362,11 +368,14 @@ impl fmt::Debug for Scheduler {
     }
 }
 
-/// A submitted task, to wait for.
+/// A submitted task, to wait for. It keeps the store alive, but not the scheduler.
 #[derive(Clone)]
 pub struct TaskHandle {
     id: TaskId,
-    core: Arc<Core>,
+    store: Arc<dyn Store>,
+    results: Option<Arc<dyn ResultStore>>,
+    hub: Arc<EventHub>,
+    store_poll: Duration,
 }
 
 impl TaskHandle {
@@ -377,23 +386,18 @@ impl TaskHandle {
 
     /// Waits for its end, wherever it runs, and reads it. Dropping the future stops only the waiting.
     pub async fn wait(&self) -> Result<Task> {
-        let waiter = self.core.hub.wait_for(&self.id);
-        let mut seen = crate::store::Changes::default();
+        let waiter = self.hub.wait_for(&self.id);
         loop {
             let ended = waiter.bell.notified();
             tokio::pin!(ended);
             // Registered before the store is asked: an end in between rings.
             ended.as_mut().enable();
-            let task = self.core.store.task(&self.id).await?;
+            let task = self.store.task(&self.id).await?;
             if task.record.state.is_terminal() {
                 return Ok(task);
             }
-            tokio::select! {
-                biased;
-                () = ended => {}
-                now = self.core.store.changed(seen) => seen = now,
-                () = tokio::time::sleep(self.core.config.store_poll) => {}
-            }
+            // The scheduler rings for ends on other replicas too; the poll goes on when it is gone.
+            let _ = tokio::time::timeout(self.store_poll, ended).await;
         }
     }
 
@@ -410,7 +414,7 @@ impl TaskHandle {
         let record = &task.record;
         match (record.state, record.result()) {
             (State::Succeeded, Some(ResultRef::Inline(output))) => Ok(output.clone()),
-            (State::Succeeded, Some(stored)) => match &self.core.results {
+            (State::Succeeded, Some(stored)) => match &self.results {
                 Some(results) => results.load(stored).await,
                 None => Err(Error::invalid("the result is in a result store, which this scheduler does not have")),
             },

@@ -161,11 +161,11 @@ async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
         }
         unsaid = mail.progress.or(unsaid);
         let may_say = said_at.map_or_else(monotonic, |at| at + PROGRESS_INTERVAL);
-        if monotonic() >= may_say {
-            if let Some(progress) = unsaid.take() {
-                core.completer.note(held, RunEvent::Progress(progress)).await;
-                said_at = Some(monotonic());
-            }
+        if monotonic() >= may_say
+            && let Some(progress) = unsaid.take()
+        {
+            core.completer.note(held, RunEvent::Progress(progress)).await;
+            said_at = Some(monotonic());
         }
         let say_at = if unsaid.is_some() { may_say } else { never };
         let limit_at = limit.as_ref().map_or(never, |limit| limit.at);

@@ -30,7 +30,6 @@ impl Default for Shutdown {
 /// grace while it waits shortens the wait.
 pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
     core.life.draining.cancel();
-    core.slots.freed.notify_waiters();
     idle_within(core, how.grace).await;
     for held in core.registry.all() {
         let detach = how.hand_over && held.executor.adoptable();
@@ -53,7 +52,7 @@ async fn idle_within(core: &Core, bound: Duration) {
         let changed = core.registry.bell.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let dispatching = core.registry.dispatching.load(std::sync::atomic::Ordering::SeqCst);
+        let dispatching = core.registry.dispatching.load(std::sync::atomic::Ordering::SeqCst) > 0;
         if core.registry.is_empty() && !dispatching {
             return;
         }

@@ -270,7 +270,7 @@ pub struct NewReplica {
 pub struct Heartbeat {
     /// Who.
     pub replica: ReplicaId,
-    /// How many tasks it holds, running and exporting, and the [`holdings_hash`] of them. `None`: it cannot
+    /// How many tasks it holds, running and exporting, and the [`holding_hash`] of them. `None`: it cannot
     /// tell just now, because a claim or a final write is in flight.
     pub holdings: Option<Holdings>,
 }
@@ -531,6 +531,8 @@ mod tests {
         let rate = RateLimit { count: 0, period: Duration::ZERO, burst: 0 };
         let bad = QueueSettings { concurrency: Some(0), rate: Some(rate), paused: false };
         let message = bad.check().unwrap_err().to_string();
-        assert_eq!(message.matches(';').count(), 5, "{message}");
+        for word in ["rate.count", "rate.burst", "rate.period", "concurrency"] {
+            assert!(message.contains(word), "{word} is missing in: {message}");
+        }
     }
 }

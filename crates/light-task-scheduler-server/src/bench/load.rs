@@ -1,0 +1,157 @@
+//! The load: tasks in vectors and one by one, a drain at full concurrency, and single tasks on an idle scheduler.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use light_task_scheduler::store::MemoryOptions;
+use light_task_scheduler::{
+    Config, Context, Error, FunctionExecutor, MemoryStore, NewTask, Result, Scheduler, Shutdown, State, Store,
+};
+
+use super::measure::{Watch, percentile, rss_bytes};
+use super::{PAYLOAD_BYTES, Report, limits};
+
+/// Slots of the draining scheduler.
+const CONCURRENCY: usize = 1_000;
+/// Tasks in one call.
+const VECTOR: u64 = 1_000;
+/// Callers that enqueue one task a call.
+const CALLERS: u64 = 50;
+/// Samples of the pickup latency, and the pause before each (varied, to hit no rhythm).
+const SAMPLES: usize = 300;
+const PAUSE_MIN_MS: u64 = 2;
+const PAUSE_SPREAD_MS: u64 = 11;
+/// How often the end of a drain is looked for.
+const LOOK: Duration = Duration::from_millis(1);
+/// A drain that takes longer has failed.
+const DRAIN_MAX: Duration = Duration::from_secs(600);
+
+pub(super) async fn memory(tasks: u64) -> Result<Report> {
+    let limit_drain_per_s = limits::spawned(tasks, CONCURRENCY).await;
+    let limit_enqueue_per_s = limits::sent(tasks, &[7; PAYLOAD_BYTES]);
+    let open = || Ok::<Arc<dyn Store>, Error>(MemoryStore::by_priority_with(MemoryOptions::default()).into());
+    let report = Report { store: "memory", tasks, limit_drain_per_s, limit_enqueue_per_s, ..Report::default() };
+    measure(report, open).await
+}
+
+async fn measure(report: Report, open: impl Fn() -> Result<Arc<dyn Store>>) -> Result<Report> {
+    let before = rss_bytes();
+    let store = open()?;
+    let enqueue_per_s = enqueue_vectors(&store, report.tasks).await?;
+    let bytes_per_waiting_task = (rss_bytes() - before) / report.tasks as f64;
+    let drain_per_s = drain(&store, report.tasks).await?;
+    drop(store);
+    let enqueue_one_per_s = enqueue_one_by_one(&open()?, report.tasks / 4).await?;
+    let mut samples = pickup(open()?).await?;
+    Ok(Report {
+        enqueue_per_s,
+        enqueue_one_per_s,
+        drain_per_s,
+        pickup_p50_us: percentile(&mut samples, 0.50),
+        pickup_p99_us: percentile(&mut samples, 0.99),
+        bytes_per_waiting_task,
+        ..report
+    })
+}
+
+fn task() -> Result<NewTask> {
+    Ok(NewTask::with_payload(
+        light_task_scheduler::Name::new("noop")?,
+        light_task_scheduler::Payload::from_bytes(
+            vec![b' '; PAYLOAD_BYTES - 4].into_iter().chain(*b"null").collect::<Vec<u8>>(),
+        ),
+    ))
+}
+
+async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+    let watch = Watch::start();
+    for _ in 0..tasks / VECTOR {
+        let vector = (0..VECTOR).map(|_| task()).collect::<Result<Vec<_>>>()?;
+        for inserted in store.insert(vector).await? {
+            inserted?;
+        }
+    }
+    Ok(watch.rate(tasks))
+}
+
+async fn enqueue_one_by_one(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+    let watch = Watch::start();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for _ in 0..tasks / CALLERS {
+                    for inserted in store.insert(vec![task()?]).await? {
+                        inserted?;
+                    }
+                }
+                Ok::<(), Error>(())
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.map_err(|error| Error::internal("a caller of the benchmark failed").with_source(error))??;
+    }
+    Ok(watch.rate(tasks))
+}
+
+/// From the start of a scheduler to the last task recorded as succeeded.
+async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+    let done = Arc::new(AtomicU64::new(0));
+    let counter = done.clone();
+    let functions = FunctionExecutor::new().register("noop", move |_: Context, (): ()| {
+        counter.fetch_add(1, Relaxed);
+        async { Ok(()) }
+    });
+    let watch = Watch::start();
+    let scheduler = scheduler(store.clone(), functions).await?;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if done.load(Relaxed) >= tasks {
+            let recorded: u64 = store.counts().await?.iter().map(|queue| queue.of(State::Succeeded)).sum();
+            if recorded == tasks {
+                break;
+            }
+        }
+        if watch.elapsed() > DRAIN_MAX {
+            return Err(Error::internal(format!("only {} of {tasks} tasks were drained", done.load(Relaxed))));
+        }
+    }
+    let rate = watch.rate(tasks);
+    scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: false }).await?;
+    Ok(rate)
+}
+
+/// From `submit` returning to the handler's first line, on an idle scheduler, in microseconds.
+async fn pickup(store: Arc<dyn Store>) -> Result<Vec<f64>> {
+    let (entered, mut entries) = mpsc::unbounded_channel();
+    let functions = FunctionExecutor::new().register("noop", move |_: Context, (): ()| {
+        let _ = entered.send(Watch::start());
+        async { Ok(()) }
+    });
+    let scheduler = scheduler(store, functions).await?;
+    let mut samples = Vec::with_capacity(SAMPLES);
+    for sample in 0..SAMPLES as u64 {
+        tokio::time::sleep(Duration::from_millis(PAUSE_MIN_MS + sample * 7 % PAUSE_SPREAD_MS)).await;
+        scheduler.submit(task()?).await?;
+        let returned = Watch::start();
+        let Some(entered) = entries.recv().await else { break };
+        // The handler may have been entered before `submit` returned: then nobody waited at all.
+        samples.push((returned.elapsed().as_secs_f64() - entered.elapsed().as_secs_f64()).max(0.0) * 1e6);
+    }
+    scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: false }).await?;
+    Ok(samples)
+}
+
+async fn scheduler(store: Arc<dyn Store>, functions: FunctionExecutor) -> Result<Scheduler> {
+    let config = Config { concurrency: CONCURRENCY, ..Config::default() };
+    Scheduler::builder(store).functions(functions).config(config).start().await
+}
+
+pub(super) async fn sqlite(_tasks: u64, _dir: &Path, _relaxed: bool) -> Result<Report> {
+    Err(Error::invalid("not merged yet"))
+}

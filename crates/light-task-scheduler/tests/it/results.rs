@@ -1,0 +1,113 @@
+//! Every result store and log store against the conformance suites.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use light_task_scheduler::results::{DirectoryLogs, DirectoryResults, LogStore, ResultStore};
+use light_task_scheduler::testing::conformance::results::Subject;
+use light_task_scheduler::{log_store_conformance, result_store_conformance};
+
+struct Directory(tempfile::TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Directory(tempfile::tempdir().expect("a temporary directory"))
+    }
+}
+
+#[async_trait]
+impl Subject<dyn ResultStore> for Directory {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    async fn open(&self) -> Arc<dyn ResultStore> {
+        Arc::new(DirectoryResults::open(self.0.path().join("results")).await.expect("it opens"))
+    }
+}
+
+#[async_trait]
+impl Subject<dyn LogStore> for Directory {
+    fn durable(&self) -> bool {
+        true
+    }
+
+    async fn open(&self) -> Arc<dyn LogStore> {
+        Arc::new(DirectoryLogs::open(self.0.path().join("logs")).await.expect("it opens"))
+    }
+}
+
+result_store_conformance!(directory_results, Directory::new());
+log_store_conformance!(directory_logs, Directory::new());
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+    use light_task_scheduler::results::{SqliteLogs, SqliteResults};
+
+    struct Sqlite(tempfile::TempDir);
+
+    impl Sqlite {
+        fn new() -> Self {
+            Sqlite(tempfile::tempdir().expect("a temporary directory"))
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn ResultStore> for Sqlite {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn ResultStore> {
+            Arc::new(SqliteResults::open(self.0.path().join("tasks.db")).await.expect("it opens"))
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn LogStore> for Sqlite {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn LogStore> {
+            Arc::new(SqliteLogs::open(self.0.path().join("tasks.db")).await.expect("it opens"))
+        }
+    }
+
+    result_store_conformance!(results, Sqlite::new());
+    log_store_conformance!(logs, Sqlite::new());
+}
+
+mod memory {
+    use super::*;
+    use light_task_scheduler::results::{MemoryLogs, MemoryResults};
+
+    #[derive(Default)]
+    struct Memory(MemoryResults, MemoryLogs);
+
+    #[async_trait]
+    impl Subject<dyn ResultStore> for Memory {
+        fn durable(&self) -> bool {
+            false
+        }
+
+        async fn open(&self) -> Arc<dyn ResultStore> {
+            Arc::new(self.0.clone())
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn LogStore> for Memory {
+        fn durable(&self) -> bool {
+            false
+        }
+
+        async fn open(&self) -> Arc<dyn LogStore> {
+            Arc::new(self.1.clone())
+        }
+    }
+
+    result_store_conformance!(results, Memory::default());
+    log_store_conformance!(logs, Memory::default());
+}
