@@ -55,7 +55,6 @@ fn part(path: &[String]) -> Option<Part> {
         ["scheduler", ..] => Part::Scheduler,
         ["testing", ..] => Part::Testing,
         // Small programs over the public face.
-        ["bin", ..] => Part::Root,
         _ => return None,
     })
 }
