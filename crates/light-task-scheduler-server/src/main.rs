@@ -1,7 +1,5 @@
 //! lts
 mod bench;
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use clap::Parser;
 #[derive(Parser)]
 enum Cli {

@@ -1,5 +1,6 @@
 //! The original's first example: a + b, where a quarter of the calls fail and a quarter take too long.
 //! Two at a time, one second each, three retries; with polling, with callbacks, and with both.
+#![allow(clippy::print_stdout, reason = "an example shows its result")]
 
 use std::time::Duration;
 

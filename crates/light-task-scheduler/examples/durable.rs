@@ -1,24 +1,25 @@
-//! Twenty-five lines: tasks on SQLite that survive `kill -9`. Kill it while it counts, and start it again.
+//! Tasks that survive a kill: start it, kill it, start it again.
+#![allow(clippy::print_stdout, reason = "an example shows its result")]
+use light_task_scheduler::{Context, FunctionExecutor, NewTask, Result, RetryPolicy, Scheduler, Shutdown, SqliteStore};
 use std::time::Duration;
 
-use light_task_scheduler::{Context, FunctionExecutor, NewTask, RetryPolicy, Scheduler, SqliteStore, TaskError};
-
-async fn count(context: Context, to: u64) -> Result<u64, TaskError> {
-    for done in 1..=to {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        context.progress(done, to, "counting");
-    }
-    Ok(to)
-}
-
 #[tokio::main]
-async fn main() -> Result<(), light_task_scheduler::Error> {
-    let file = std::env::args().nth(1).unwrap_or_else(|| "counts.db".to_owned());
-    let functions = FunctionExecutor::new().register("count", count);
+async fn main() -> Result<()> {
+    let functions = FunctionExecutor::new().register("square", |_: Context, n: u64| async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(n * n)
+    });
+    let file = std::env::args().nth(1).unwrap_or_else(|| "durable.db".to_owned());
     let scheduler = Scheduler::builder(SqliteStore::open(file)?).functions(functions).start().await?;
-    // The same id again is the same task: a second start of this program finds it, done or not.
-    let task = NewTask::new("count", &50)?.id("count-to-50")?.retry(RetryPolicy::attempts(3));
-    let task = scheduler.submit(task).await?.wait().await?;
-    println!("{} {} after {} attempt(s)", task.id, task.record.state, task.record.attempt);
-    scheduler.shutdown(Default::default()).await
+
+    let mut tasks = Vec::new();
+    for n in 0..100_u64 {
+        // Killed and started again, this finds the tasks that are there by their ids.
+        let task = NewTask::new("square", &n)?.id(&format!("square-{n}"))?.retry(RetryPolicy::attempts(3));
+        tasks.push(scheduler.submit(task).await?);
+    }
+    for task in &tasks {
+        println!("{} = {}", task.id(), task.result::<u64>().await?);
+    }
+    scheduler.shutdown(Shutdown::default()).await
 }

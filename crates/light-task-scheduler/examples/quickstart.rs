@@ -1,15 +1,14 @@
-//! Fifteen lines: a function, a queue in memory, a result.
-use light_task_scheduler::{Context, FunctionExecutor, MemoryStore, NewTask, Scheduler, TaskError};
-
-async fn add(_: Context, (a, b): (i64, i64)) -> Result<i64, TaskError> {
-    Ok(a + b)
-}
+//! The shortest program: a store in memory, a function, a task.
+#![allow(clippy::print_stdout, reason = "an example shows its result")]
+use light_task_scheduler::{Context, FunctionExecutor, MemoryStore, NewTask, Result, Scheduler, Shutdown};
 
 #[tokio::main]
-async fn main() -> Result<(), light_task_scheduler::Error> {
-    let functions = FunctionExecutor::new().register("add", add);
+async fn main() -> Result<()> {
+    let functions = FunctionExecutor::new().register("add", |_: Context, (a, b): (i64, i64)| async move { Ok(a + b) });
     let scheduler = Scheduler::builder(MemoryStore::fifo()).functions(functions).start().await?;
+
     let task = scheduler.submit(NewTask::new("add", &(1, 2))?).await?;
     println!("1 + 2 = {}", task.result::<i64>().await?);
-    scheduler.shutdown(Default::default()).await
+
+    scheduler.shutdown(Shutdown::default()).await
 }

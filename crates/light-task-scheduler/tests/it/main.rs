@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod examples;
+mod executors;
 #[cfg(feature = "process")]
 mod process;
 mod results;

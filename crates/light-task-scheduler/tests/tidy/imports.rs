@@ -54,6 +54,7 @@ fn part(path: &[String]) -> Option<Part> {
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
         ["scheduler", ..] => Part::Scheduler,
         ["testing", ..] => Part::Testing,
+        // Small programs over the public face.
         _ => return None,
     })
 }

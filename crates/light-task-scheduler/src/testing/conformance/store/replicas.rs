@@ -133,7 +133,7 @@ pub async fn a_wish_to_cancel_is_told_until_the_end(h: &dyn StoreHarness) {
     assert!(w.beat(&owner).await.cancel.is_empty());
     w.command(&running.id, Command::Cancel).await;
     for _ in 0..3 {
-        assert_eq!(w.beat(&owner).await.cancel, [running.id.clone()]);
+        assert_eq!(w.beat(&owner).await.cancel, std::slice::from_ref(&running.id));
         assert!(w.beat(&other).await.cancel.is_empty(), "only its owner is told");
     }
     w.must(&running, RunEvent::Cancelled).await;

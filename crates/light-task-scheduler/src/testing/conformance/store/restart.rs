@@ -206,7 +206,7 @@ pub mod shared {
         let running = b.claim(&replica, 9).await.tasks.remove(0);
         assert_eq!(a.get(&id).await, running);
         a.command(&id, Command::Cancel).await;
-        assert_eq!(b.beat(&replica).await.cancel, [id.clone()]);
+        assert_eq!(b.beat(&replica).await.cancel, std::slice::from_ref(&id));
         b.must(&running, RunEvent::Cancelled).await;
         assert_eq!(a.state(&id).await, State::Cancelled);
         assert_eq!(a.list(TaskQuery::default()).await, b.list(TaskQuery::default()).await);
@@ -253,7 +253,7 @@ pub mod shared {
         assert!(b.rescue(&heir, vec![suspect], 9).await.dead.is_empty(), "it lives");
         a.store.leave(owner.id).await.unwrap();
         let adopted = b.rescue(&heir, vec![], 9).await.tasks;
-        assert_eq!(ids(&adopted), [running.id.clone()]);
+        assert_eq!(ids(&adopted), std::slice::from_ref(&running.id));
         let late = a.report(&running, RunEvent::Complete(inline())).await;
         assert_eq!(late, crate::store::Answer::Refused(crate::state::Refusal::Stale));
         b.must(&adopted[0], RunEvent::Complete(inline())).await;

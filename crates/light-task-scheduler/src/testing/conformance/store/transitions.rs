@@ -1,6 +1,6 @@
 //! What owners report: every event in every situation, with the answer and its reason.
 //!
-//! The expected answers are written out in one table, [`EXPECTED`], not computed.
+//! The expected answers are written out in one table, `EXPECTED`, not computed.
 
 use super::StoreHarness;
 use super::world::{MINUTE, Replica, World, bytes, failure, id, inline, task_as, token};

@@ -1,4 +1,4 @@
-//! A property test: random operations on a store and on a [`reference`] model, the answers and the whole
+//! A property test: random operations on a store and on a reference model, the answers and the whole
 //! visible state compared after each.
 
 mod ops;

@@ -129,14 +129,17 @@ fn said() -> impl Strategy<Value = Said> {
     ]
 }
 
-fn settings() -> impl Strategy<Value = QueueSettings> {
-    let rate = (1..=2_u32, 1..=3_u64, 1..=3_u32).prop_map(|(count, minutes, burst)| RateLimit {
-        count,
-        period: Duration::from_secs(60 * minutes * u64::from(count)),
-        burst,
-    });
-    (option::of(1..=3_u32), option::of(rate), prop_oneof![3 => Just(false), 1 => Just(true)])
-        .prop_map(|(concurrency, rate, paused)| QueueSettings { concurrency, rate, paused })
+/// The rate of a queue, on or off. One per queue: when a smaller burst forgives an older debt is the store's affair.
+fn settings() -> impl Strategy<Value = (usize, QueueSettings)> {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let rates =
+        [RateLimit { count: 2, period: minutes(2), burst: 2 }, RateLimit { count: 1, period: minutes(3), burst: 1 }];
+    let paused = prop_oneof![3 => Just(false), 1 => Just(true)];
+    (0..QUEUES.len(), option::of(1..=3_u32), any::<bool>(), paused).prop_map(
+        move |(queue, concurrency, limited, paused)| {
+            (queue, QueueSettings { concurrency, rate: limited.then_some(rates[queue]), paused })
+        },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -167,7 +170,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => slot().prop_map(|slot| Op::Register { slot }),
         3 => (slot(), vec(slot(), 0..3), any::<bool>(), bits(), 0..4_usize).prop_map(
             |(slot, suspects, look, kinds, limit)| Op::Rescue { slot, suspects, look, kinds, limit }),
-        1 => (0..QUEUES.len(), settings()).prop_map(|(queue, settings)| Op::Set { queue, settings }),
+        1 => settings().prop_map(|(queue, settings)| Op::Set { queue, settings }),
         1 => (any::<u8>(), option::of(0..3_u32), 0..5_usize, any::<bool>(), any::<bool>()).prop_map(
             |(states, minutes, limit, except, confirm)| Op::Sweep { states, minutes, limit, except, confirm }),
         4 => prop_oneof![6 => 1..4_u32, 1 => Just(11_u32)].prop_map(|minutes| Op::Pass { minutes }),

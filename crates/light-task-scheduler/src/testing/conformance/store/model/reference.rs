@@ -215,7 +215,7 @@ impl Reference {
         if settings.paused || settings.concurrency.is_some_and(|limit| running >= limit as usize) {
             return Some(None);
         }
-        let Some(rate) = settings.rate else { return None };
+        let rate = settings.rate?;
         let interval = rate.period / rate.count;
         let room = interval * (rate.burst - 1);
         let debt = self.debt(queue);
