@@ -399,7 +399,20 @@ async fn rows_of_schema_version_1_are_read_in_every_state() {
     let counts = store.counts().await.unwrap();
     assert_eq!((counts[0].by_state, counts[0].scheduled), ([1, 2, 1, 1, 1, 1, 1], 0), "the retry is due by now");
     let replica = register(&store).await;
-    assert_eq!(claim(&store, replica, 1, 9).await.tasks.len(), 2);
+    assert_eq!(claim(&store, replica, 1, usize::MAX).await.tasks.len(), 2);
     drop(store);
     recount(&path);
+}
+
+#[tokio::test]
+async fn waiting_for_changes_writes_nothing_and_reports_none() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let seen = store.changed(Changes { work: u64::MAX, ..Changes::default() }).await;
+    let log = path.with_extension("db-wal");
+    let before = std::fs::metadata(&log).unwrap().len();
+    let waited = tokio::time::timeout(Duration::from_millis(300), store.changed(seen)).await;
+    assert!(waited.is_err(), "nothing has changed");
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
 }

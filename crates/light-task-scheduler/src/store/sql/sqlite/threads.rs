@@ -177,7 +177,7 @@ impl Writer {
             let mut group = Vec::with_capacity(waiting.len());
             let mut items = 0;
             while let Some(job) = waiting.pop_front() {
-                items += job.items();
+                items = job.items().saturating_add(items);
                 if items > GROUP_ITEMS_MAX && !group.is_empty() {
                     waiting.push_front(job);
                     break;
