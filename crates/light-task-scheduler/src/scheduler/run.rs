@@ -276,6 +276,7 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         RunEvent::Outcome(output) => Some(output.clone()),
         _ => None,
     };
+    let exports = output.is_some();
     let answer = core.completer.write(held, event).await;
     let answer = match (answer, output) {
         (Some(Answer::Applied(Some(State::Exporting)) | Answer::Already(State::Exporting)), Some(output)) => {
@@ -286,20 +287,17 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         (answer, _) => answer,
     };
     drop(slot);
-    match answer {
-        Some(Answer::Applied(state)) => release(held, handle, state).await,
-        Some(Answer::Already(state)) => release(held, handle, Some(state)).await,
-        Some(Answer::Missing) => release(held, handle, None).await,
+    let state = match answer {
+        Some(Answer::Applied(state)) => state,
+        Some(Answer::Already(state)) => Some(state),
+        Some(Answer::Missing) => None,
         // A new owner, or the end of this scheduler: what is left belongs to the next one.
-        Some(Answer::Refused(_)) | None => {}
-    }
-}
-
-/// Removes what the run left, now that its end is safe.
-async fn release(held: &Held, handle: Option<Handle>, state: Option<State>) {
+        Some(Answer::Refused(_)) | None => return,
+    };
     // A failed export may be tried again, and then needs what the handle leads to.
-    let kept = state == Some(State::Failed) && held.run.task.record.state == State::Exporting;
+    let kept = exports && state == Some(State::Failed);
     if let (Some(handle), false) = (handle, kept) {
+        // The end is safe: remove what the run left.
         held.executor.release(&handle).await;
     }
 }
