@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) struct Core {
     pub(super) kinds: HashMap<Name, Kind>,
     pub(super) kind_names: Vec<Name>,
     pub(super) hub: Arc<EventHub>,
-    pub(super) registry: Registry,
+    pub(super) registry: Arc<Registry>,
     pub(super) slots: Arc<Slots>,
     pub(super) replica: Replica,
     pub(super) completer: Completer,
@@ -212,8 +212,8 @@ impl ReportSink for Held {
 #[derive(Default)]
 pub(super) struct Registry {
     held: Mutex<HashMap<TaskId, Arc<Held>>>,
-    /// The dispatcher has a claim in flight or claimed tasks in its hands that are not registered.
-    pub(super) dispatching: AtomicBool,
+    /// How many claims and rescues are in flight, or have tasks in their hands that are not registered.
+    in_hands: AtomicUsize,
     /// Rung when a run is added or removed.
     pub(super) bell: Notify,
 }
@@ -248,9 +248,20 @@ impl Registry {
         self.held().is_empty()
     }
 
-    /// A digest of what is held under `owner`; `None` while the dispatcher has more in its hands.
+    /// Says that tasks may come to this replica that are not registered yet, until the guard is dropped.
+    pub(super) fn receive(self: &Arc<Self>) -> Receiving {
+        self.in_hands.fetch_add(1, Ordering::SeqCst);
+        Receiving(self.clone())
+    }
+
+    /// Whether tasks may be on their way that are not registered.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.in_hands.load(Ordering::SeqCst) > 0
+    }
+
+    /// A digest of what is held under `owner`; `None` while more may be on its way.
     pub(super) fn holdings(&self, owner: ReplicaId) -> Option<Holdings> {
-        if self.dispatching.load(Ordering::SeqCst) {
+        if self.is_receiving() {
             return None;
         }
         let mut holdings = Holdings::default();
@@ -265,6 +276,16 @@ impl Registry {
 
     fn held(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Held>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tasks are on their way to this replica.
+pub(super) struct Receiving(Arc<Registry>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.in_hands.fetch_sub(1, Ordering::SeqCst);
+        self.0.bell.notify_waiters();
     }
 }
 

@@ -1,7 +1,6 @@
 //! Claims tasks when slots are free, and starts them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
@@ -48,14 +47,14 @@ impl Dispatcher {
         let limit = if core.slots.exporting() >= core.config.exporting_max() { 0 } else { core.slots.free() };
         // What changes from here on is news: it may or may not be in the claim.
         let seen = self.seen;
-        core.registry.dispatching.store(true, Ordering::SeqCst);
+        let receiving = core.registry.receive();
         let claim = self.claim(limit).await;
         let claimed = claim.as_ref().map_or(0, |claim| claim.tasks.len());
         let next_at = claim.as_ref().and_then(|claim| claim.next_at.map(|at| instant(claim.now, at)));
         if let Some(claim) = claim {
             self.start(claim).await;
         }
-        core.registry.dispatching.store(false, Ordering::SeqCst);
+        drop(receiving);
         let full = claimed == limit;
         if !(full && core.slots.free() > 0 && claimed > 0) {
             self.wait(seen, full, next_at).await;

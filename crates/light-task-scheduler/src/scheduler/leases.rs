@@ -163,22 +163,39 @@ impl Heart {
             if core.registry.get(&id).is_some_and(|held| held.token().run == run) {
                 continue;
             }
-            if last.get(&id) == Some(&run) && !core.registry.dispatching.load(Ordering::SeqCst) {
-                orphans.push(self.give_back(id, Token { owner: replica, run }));
+            if last.get(&id) == Some(&run) && !core.registry.is_receiving() {
+                orphans.push((id, Token { owner: replica, run }));
             } else {
                 self.mismatched.insert(id, run);
             }
         }
-        if !orphans.is_empty() {
-            tracing::warn!(tasks = orphans.len(), "this replica owns tasks that it never received; giving them back");
-            core.store.apply(orphans).await?;
-        }
-        Ok(())
+        self.take_up(&orphans).await
     }
 
-    fn give_back(&self, id: TaskId, token: Token) -> Change {
-        let failure = Failure::new(FailureKind::Drained, "claimed, but the claim never arrived");
-        Change { id, token, event: RunEvent::Release(self.core.replica.store_now(), failure) }
+    /// Settles tasks that this replica owns and never received. What it claimed it has never started: it is
+    /// given back. What it adopted may run: it is found again, as if the adoption had been answered now.
+    async fn take_up(&self, orphans: &[(TaskId, Token)]) -> Result<()> {
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(tasks = orphans.len(), "this replica owns tasks that it never received");
+        let core = &self.core;
+        let ids: Vec<TaskId> = orphans.iter().map(|(id, _)| id.clone()).collect();
+        let mut unstarted = Vec::new();
+        for ((id, token), task) in orphans.iter().zip(core.store.get(&ids).await?) {
+            let Some(task) = task.filter(|task| task.record.token() == Some(*token)) else { continue };
+            if task.record.state == State::Running && task.record.execution == token.run {
+                let failure = Failure::new(FailureKind::Drained, "claimed, but the claim never arrived");
+                let event = RunEvent::Release(core.replica.store_now(), failure);
+                unstarted.push(Change { id: id.clone(), token: *token, event });
+            } else if task.record.state.is_owned() {
+                adopt(core, task);
+            }
+        }
+        if !unstarted.is_empty() {
+            core.store.apply(unstarted).await?;
+        }
+        Ok(())
     }
 
     /// Waits, but not past a hint that there are wishes.
@@ -233,6 +250,7 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
     let suspects = watched.look(&statuses, replica, monotonic(), core.config.observe());
     let kinds = core.kind_names.clone();
     let request = RescueRequest { replica, suspects, kinds, limit: ADOPT_BATCH };
+    let receiving = core.registry.receive();
     let rescued = match core.store.rescue(request).await {
         Ok(rescued) => rescued,
         Err(error) if error.kind() == ErrorKind::NotRegistered => return Ok(0),
@@ -242,6 +260,7 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
     for task in rescued.tasks {
         adopt(core, task);
     }
+    drop(receiving);
     if adopted < ADOPT_BATCH {
         disown(core).await?;
     }

@@ -155,7 +155,7 @@ impl Builder {
             config: self.config,
             kind_names,
             hub: Arc::new(events::EventHub::new()),
-            registry: Registry::default(),
+            registry: Arc::new(Registry::default()),
             completer,
             life: Life::new(),
         });

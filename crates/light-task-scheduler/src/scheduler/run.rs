@@ -302,12 +302,13 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
     }
 }
 
-/// Ends a run that is not ours any more, unless its new owner has adopted that very run.
+/// Ends a run that is not ours any more, unless another owner has adopted that very run: then its end, and
+/// what it leaves, are that owner's business, also after the end.
 async fn abandon(core: &Core, held: &Held, handle: Option<Handle>) {
     let Some(handle) = handle else { return };
     if held.executor.adoptable() {
         let found = core.store.get(std::slice::from_ref(held.id())).await;
-        let adopted = |task: &crate::Task| task.record.state.is_owned() && task.record.execution == held.execution();
+        let adopted = |task: &crate::Task| task.record.execution == held.execution();
         match found {
             Ok(tasks) if !tasks.iter().flatten().any(adopted) => {}
             // Adopted, or nobody knows: better let it run than kill another owner's run.

@@ -60,7 +60,8 @@ impl SimDirector {
             0 | 1 => failed(FailureKind::Error, false),
             2 => failed(FailureKind::Error, true),
             3 => failed(FailureKind::Panic, false),
-            4 if self.sim.is_stormy() => Ending::Lost,
+            // Where only pushes tell, nobody would ever know.
+            4 if self.sim.is_stormy() && !self.sim.weather.reliable_pushes => Ending::Lost,
             _ => Ending::Outcome(Outcome::Succeeded(None)),
         }
     }
