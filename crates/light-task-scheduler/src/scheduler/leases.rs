@@ -158,6 +158,10 @@ impl Heart {
                 self.mismatched.insert(held.id().clone(), token.run);
             }
         }
+        if core.life.draining.is_cancelled() {
+            // What this replica has let go of, for others to adopt, looks the same.
+            return Ok(());
+        }
         let mut orphans = Vec::new();
         for (id, run) in owned {
             if core.registry.get(&id).is_some_and(|held| held.token().run == run) {

@@ -209,6 +209,9 @@ impl Fleet {
     }
 
     fn act(&mut self, action: Action) {
+        if !matches!(action, Action::Submit(_) | Action::Order(..)) {
+            self.sim.note(&[2], || format!("{action:?}"));
+        }
         match action {
             Action::Submit(task) => self.submit(*task),
             Action::Order(number, command) => self.order(number, command),
@@ -235,6 +238,8 @@ impl Fleet {
             }
             Action::StepClockBack(step) => {
                 self.sim.count(Fault::ClockBack);
+                // What the store may have seen of the time it does not unsee.
+                self.sim.tick();
                 self.sim.clock.step_back(step);
                 self.sim.draw_back(step);
             }
