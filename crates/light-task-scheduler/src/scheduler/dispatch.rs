@@ -123,6 +123,8 @@ impl Dispatcher {
                 held.set_token(token);
                 return;
             }
+            // An earlier start that this replica lost while it was cut off: from here on nobody else finds it.
+            held.tell(|mail| mail.lost = true);
         }
         core.hub.tell(&task.id, State::Running);
         let Some(held) = core.hold(task) else { return };

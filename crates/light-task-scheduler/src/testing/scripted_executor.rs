@@ -148,6 +148,14 @@ impl Live {
         Payload::from_bytes(format!("\"{}#{}\"", self.id, self.execution).into_bytes())
     }
 
+    /// How it ended, as its world knows it; `None` while it runs, and where nobody knows.
+    fn end(&self) -> Option<Outcome> {
+        if self.killed_at.is_some() && self.ending().is_none() {
+            return Some(Outcome::Failed(Failure::new(FailureKind::Error, "killed")));
+        }
+        self.outcome()
+    }
+
     /// The outcome as it says it itself.
     fn outcome(&self) -> Option<Outcome> {
         match self.ending()? {
@@ -264,7 +272,7 @@ impl ScriptedExecutor {
             let (world, handle, reporter) = (self.world.clone(), handle.clone(), reporter.clone());
             tokio::spawn(async move {
                 tokio::time::sleep_until(live.ends_at.max(monotonic()) + delay).await;
-                if let Some(outcome) = world.get(&handle).and_then(|live| live.outcome()) {
+                if let Some(outcome) = world.get(&handle).and_then(|live| live.end()) {
                     reporter.ended(outcome);
                 }
             });
@@ -305,10 +313,7 @@ impl ScriptedExecutor {
         }
         match self.world.get(handle) {
             Some(live) if live.is_alive() => Status::Running(None),
-            Some(live) if live.killed_at.is_some() && live.ending().is_none() => {
-                Status::Ended(Outcome::Failed(Failure::new(FailureKind::Error, "killed")))
-            }
-            Some(live) => live.outcome().map_or_else(|| Status::Lost("it is gone".to_owned()), Status::Ended),
+            Some(live) => live.end().map_or_else(|| Status::Lost("it is gone".to_owned()), Status::Ended),
             None => Status::Lost("there is no such run".to_owned()),
         }
     }

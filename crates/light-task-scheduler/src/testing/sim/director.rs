@@ -20,6 +20,8 @@ use crate::testing::{Beginning, Director, Ending, ExecutorCall, FaultyStore, Liv
 
 /// How often a callback is sent until the store has taken it.
 const CALLBACK_TRIES: u32 = 5;
+/// How far beyond the real ones the start is that a forged callback names.
+const FORGED_AHEAD: u64 = 1_000;
 
 pub(super) struct SimDirector {
     pub(super) sim: Arc<Sim>,
@@ -118,8 +120,8 @@ impl SimDirector {
             _ => return,
         };
         self.sim.count(if forged { Fault::PushForged } else { Fault::PushToStore });
-        // A forgery names another start.
-        let execution = if forged { execution + draw.within(1, 3) } else { execution };
+        // A forgery names a start that never was.
+        let execution = if forged { execution + FORGED_AHEAD } else { execution };
         let report = Report { id: id.clone(), execution, said: Said::Ended(outcome) };
         let (client, ends_at) = (self.client.clone(), monotonic() + if forged { Duration::ZERO } else { script.lasts });
         let (world, id) = (self.sim.world.clone(), id.clone());
