@@ -11,6 +11,7 @@ use crate::error::ErrorKind;
 use crate::executor::{Reporter, Started};
 use crate::scheduler::completer::{self, Write};
 use crate::scheduler::core::{Core, Held, Slot, StoreRetry};
+use crate::scheduler::deadlines;
 use crate::scheduler::run::{self, Stage, Starting};
 use crate::store::{Changes, Claim, ClaimRequest};
 use crate::task::{State, Task};
@@ -87,6 +88,7 @@ impl Dispatcher {
                 }
                 Err(error) => tracing::warn!(%error, "the store did not answer a claim; repeating it"),
             }
+            self.number += u64::from(bug!(ClaimReplyForgotten));
             retry.wait(core.chance()).await;
         }
     }
@@ -98,13 +100,15 @@ impl Dispatcher {
             core.hub.tell(id, State::Failed);
         }
         // A claim whose answer took longer than the lease starts nothing: its tasks may have another owner.
-        core.replica.valid().await;
+        if !bug!(StartPastLease) {
+            core.replica.valid().await;
+        }
         let owner = core.replica.id();
         let mut writes = Vec::new();
         let mut slots = Vec::new();
         let mut clock = monotonic();
         for task in claim.tasks {
-            if task.record.owner != Some(owner) {
+            if task.record.owner != Some(owner) && !bug!(StartPastLease) {
                 // Claimed under an id that has died since: whoever rescues it adopts the task, maybe we.
                 continue;
             }
@@ -152,7 +156,7 @@ impl Dispatcher {
     /// Waits until another claim may bring something.
     async fn wait(&mut self, seen: Changes, full: bool, next_at: Option<Instant>) {
         let core = &self.core;
-        let poll = monotonic() + core.config.store_poll;
+        let poll = monotonic() + if bug!(NoSlowPoll) { deadlines::NEVER } else { core.config.store_poll };
         // While every slot is taken, only a free one is news; what is due now waits for that too.
         let at = if full { poll } else { next_at.map_or(poll, |at| at.min(poll)).max(monotonic() + PAUSE_MIN) };
         let news = async {

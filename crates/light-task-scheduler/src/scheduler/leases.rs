@@ -11,6 +11,7 @@ use crate::clock::{monotonic, new_uuid};
 use crate::error::{ErrorKind, Result};
 use crate::executor::ReportSink;
 use crate::scheduler::core::{Core, StoreRetry};
+use crate::scheduler::dispatch::starting;
 use crate::scheduler::run::{self, Stage};
 use crate::state::RunEvent;
 use crate::store::{Change, Changes, Heartbeat, HeartbeatReply, NewReplica, ReplicaStatus, RescueRequest, Suspect};
@@ -179,7 +180,7 @@ impl Heart {
     /// Settles tasks that this replica owns and never received. What it claimed it has never started: it is
     /// given back. What it adopted may run: it is found again, as if the adoption had been answered now.
     async fn take_up(&self, orphans: &[(TaskId, Token)]) -> Result<()> {
-        if orphans.is_empty() {
+        if orphans.is_empty() || bug!(MismatchIgnored) {
             return Ok(());
         }
         tracing::warn!(tasks = orphans.len(), "this replica owns tasks that it never received");
@@ -288,6 +289,7 @@ fn adopt(core: &Arc<Core>, task: Task) {
     core.hub.tell(&task.id, task.record.state);
     let stage = if task.record.state == State::Exporting { Stage::Exporting } else { Stage::Recovering };
     if let Some(held) = core.hold(task) {
+        let stage = if bug!(AdoptionStartsAgain) { Stage::Starting(starting(&held)) } else { stage };
         run::spawn(core, held, core.slots.take(), stage);
     }
 }
@@ -329,7 +331,7 @@ impl Watched {
                     Some((beat, since)) if *beat == status.beat => *since,
                     _ => now,
                 };
-                if now.duration_since(since) >= observe {
+                if now.duration_since(since) >= observe || bug!(RescueAfterOneLook) {
                     suspects.push(suspect);
                 }
                 self.0.insert(status.id, (status.beat, since));

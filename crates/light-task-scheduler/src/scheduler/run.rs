@@ -198,6 +198,9 @@ async fn stop(core: &Arc<Core>, held: &Arc<Held>, handle: Handle, reason: Reason
                 let outcome = outcome.or(held.read().ended);
                 return End::Event(stopped(core, held, &reason, outcome), Some(handle));
             }
+            Stopped::Unconfirmed(_) if bug!(UnconfirmedIsDead) => {
+                return End::Event(stopped(core, held, &reason, None), Some(handle));
+            }
             Stopped::Unconfirmed(why) => {
                 tracing::warn!(id = %held.id(), why, "a run could not be confirmed dead; its slot stays taken");
                 if !marked {
@@ -277,6 +280,9 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         _ => None,
     };
     let exports = output.is_some();
+    if let (Some(handle), true) = (&handle, bug!(ReleaseBeforeOutcome)) {
+        held.executor.release(handle).await;
+    }
     let answer = core.completer.write(held, event).await;
     let answer = match (answer, output) {
         (Some(Answer::Applied(Some(State::Exporting)) | Answer::Already(State::Exporting)), Some(output)) => {
@@ -295,7 +301,7 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         Some(Answer::Refused(_)) | None => return,
     };
     // A failed export may be tried again, and then needs what the handle leads to.
-    let kept = exports && state == Some(State::Failed);
+    let kept = exports && state == Some(State::Failed) && !bug!(ExportOutputReleased);
     if let (Some(handle), false) = (handle, kept) {
         // The end is safe: remove what the run left.
         held.executor.release(&handle).await;

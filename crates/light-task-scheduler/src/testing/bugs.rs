@@ -26,8 +26,8 @@ pub enum Bug {
     RescueWithoutRecheck,
     /// A replica that was declared dead may renew its lease.
     DeadReplicaRenews,
-    /// The tasks of a dead replica do not count for the limit of their queue.
-    LimitForgetsTheDead,
+    /// One more task of a queue runs than its limit allows.
+    LimitOffByOne,
     /// What was claimed is started although the lease is over.
     StartPastLease,
     /// A claim without an answer is forgotten, and a new one made.
@@ -60,7 +60,7 @@ impl Bug {
         Bug::RescueAfterOneLook,
         Bug::RescueWithoutRecheck,
         Bug::DeadReplicaRenews,
-        Bug::LimitForgetsTheDead,
+        Bug::LimitOffByOne,
         Bug::StartPastLease,
         Bug::ClaimReplyForgotten,
         Bug::NoSlowPoll,

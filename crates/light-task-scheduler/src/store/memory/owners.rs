@@ -244,7 +244,9 @@ impl Data {
 
     pub(super) fn heartbeat(&mut self, Heartbeat { replica: id, holdings }: Heartbeat) -> Result<HeartbeatReply> {
         let now = self.now;
-        let Some(replica) = self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead) else {
+        let Some(replica) =
+            self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead || bug!(DeadReplicaRenews))
+        else {
             let message = format!("replica {id} is not registered or was declared dead; register under a new id");
             return Err(Error::new(ErrorKind::NotRegistered, message));
         };
@@ -302,7 +304,8 @@ impl Data {
         self.owners.check(request.replica, self.now)?;
         let is_dead = |data: &mut Data, suspect: &Suspect| {
             let Some(replica) = data.owners.alive(suspect.id) else { return true };
-            let confirmed = replica.beat == suspect.beat && replica.is_expired(data.now);
+            let unchanged = replica.beat == suspect.beat && replica.is_expired(data.now);
+            let confirmed = unchanged || bug!(RescueWithoutRecheck);
             if confirmed {
                 data.owners.bury(suspect.id);
                 data.op_seq += 1;
