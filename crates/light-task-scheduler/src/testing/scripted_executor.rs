@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Executor, Recovered, Reporter, Run, StartError, Started, Status, Stopped};
-use crate::task::{Failure, FailureKind, Handle, NewTask, Outcome, Payload, TaskId};
+use crate::task::{Failure, FailureKind, Handle, NewTask, Outcome, Payload, Progress, TaskId};
 
 /// How a run ends if nobody stops it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,10 @@ pub struct Script {
     pub output_by_handle: bool,
     /// How long after its end it is pushed; each entry is one push.
     pub pushes: Vec<Duration>,
+    /// Whether it pushes that it is under way, half-way.
+    pub progress: bool,
+    /// Whether one that has ended is pushed again when it is recovered.
+    pub tells_when_recovered: bool,
     /// How long it ignores a stop.
     pub ignores_stop: Duration,
     /// How long it takes to stop.
@@ -73,6 +77,8 @@ impl Default for Script {
             ending: Ending::Outcome(Outcome::Succeeded(None)),
             output_by_handle: false,
             pushes: vec![Duration::ZERO],
+            progress: false,
+            tells_when_recovered: false,
             ignores_stop: Duration::ZERO,
             stop_takes: Duration::ZERO,
         }
@@ -150,6 +156,9 @@ impl Live {
 
     /// How it ended, as its world knows it; `None` while it runs, and where nobody knows.
     fn end(&self) -> Option<Outcome> {
+        if self.is_alive() {
+            return None;
+        }
         if self.killed_at.is_some() && self.ending().is_none() {
             return Some(Outcome::Failed(Failure::new(FailureKind::Error, "killed")));
         }
@@ -268,6 +277,13 @@ impl ScriptedExecutor {
     /// Lets the run push its end, as often as its script says.
     fn push(&self, handle: &Handle, reporter: &Reporter) {
         let Some(live) = self.world.get(handle) else { return };
+        if live.script.progress {
+            let (half, reporter) = (live.script.lasts / 2, reporter.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(half).await;
+                reporter.progress(Progress { done: 1, total: 2, message: "half".to_owned() });
+            });
+        }
         for delay in live.script.pushes.clone() {
             let (world, handle, reporter) = (self.world.clone(), handle.clone(), reporter.clone());
             tokio::spawn(async move {
@@ -379,8 +395,11 @@ impl Executor for ScriptedExecutor {
             Some(live) if live.released || live.ending() == Some(&Ending::Lost) => {
                 Recovered::Gone("it is gone".to_owned())
             }
-            Some(_) => {
+            Some(live) => {
                 self.push(&handle, &reporter);
+                if let (Some(outcome), true) = (live.end(), live.script.tells_when_recovered) {
+                    reporter.ended(outcome);
+                }
                 Recovered::Attached(handle)
             }
             None => {

@@ -266,7 +266,8 @@ impl Data {
         let mut reports = Vec::new();
         for (slot, posted) in self.posted.iter_mut().filter(|(slot, _)| is_ours(slot)) {
             let record = &rows[*slot].record;
-            if posted.told != Some(record.run) {
+            // The reply may be lost: an end is said until it has been understood.
+            if posted.told != Some(record.run) || matches!(posted.said, Said::Ended(_)) {
                 posted.told = Some(record.run);
                 let (id, said) = (rows[*slot].id.clone(), posted.said.clone());
                 reports.push(Report { id, execution: record.execution, said });

@@ -15,7 +15,7 @@ use super::sim::Sim;
 use crate::clock::{Timestamp, monotonic};
 use crate::retry::LOST_IN_A_ROW_MAX;
 use crate::state::{Command, RunEvent};
-use crate::store::{Answer, Change, Claim, ClaimRequest, QueueSettings, Rescued};
+use crate::store::{Answer, Change, Claim, ClaimRequest, QueueSettings, Rescued, SweepRequest};
 use crate::task::{FailureKind, Outcome, Record, ReplicaId, ResultRef, State, Task, TaskId, Token};
 use crate::testing::{Ending, Live};
 
@@ -248,6 +248,26 @@ impl Checker {
             self.moved(sim, &task.id, &Cause::Adopt(rescuer))?;
         }
         Ok(())
+    }
+
+    /// Housekeeping has removed tasks, as many as it says, and only such as have ended long enough ago.
+    pub(super) fn swept(&mut self, sim: &Sim, request: &SweepRequest, removed: u64) -> Check {
+        let gone: Vec<TaskId> = self.known.keys().filter(|id| sim.peek(id).is_none()).cloned().collect();
+        for id in &gone {
+            sim.count(Fault::Retired);
+            let Some(known) = self.known.remove(id) else { continue };
+            let record = &known.task.record;
+            let age = record.finished_at.map(|at| sim.store_now().since(at));
+            let old_enough = age.is_some_and(|age| request.older_than.is_some_and(|than| age > than));
+            if !request.states.contains(&record.state) || !old_enough {
+                return broken("I1", format!("{id} was retired as {}, {age:?} after its end", record.state));
+            }
+            self.removed.insert(id.clone());
+        }
+        if gone.len() as u64 == removed {
+            return Ok(());
+        }
+        broken("I1", format!("{removed} tasks were retired, {} are gone", gone.len()))
     }
 
     /// Compares a task with what it was before.

@@ -19,7 +19,8 @@ use crate::task::{Failure, FailureKind, Outcome, TaskId};
 use crate::testing::{Beginning, Director, Ending, ExecutorCall, FaultyStore, Live, Script};
 
 /// How often a callback is sent until the store has taken it.
-const CALLBACK_TRIES: u32 = 5;
+const CALLBACK_TRIES: u32 = 20;
+const CALLBACK_RETRY: Duration = Duration::from_millis(500);
 /// How far beyond the real ones the start is that a forged callback names.
 const FORGED_AHEAD: u64 = 1_000;
 
@@ -108,14 +109,16 @@ impl SimDirector {
     }
 
     /// Sends the end of a run, or a forgery, to the store instead of to its owner.
-    fn call_back(&self, id: &TaskId, execution: u64, script: &Script) {
+    fn call_back(&self, id: &TaskId, execution: u64, adoptable: bool, script: &Script) {
         let draw = &self.sim.draw;
-        let forged = draw.chance(0.03);
-        if !forged && !draw.chance(0.1) {
+        let only = adoptable && self.sim.weather.callbacks_only;
+        let forged = !only && draw.chance(0.03);
+        if !forged && !only && !draw.chance(0.1) {
             return;
         }
         let outcome = match &script.ending {
             Ending::Outcome(outcome) if !forged && script.output_by_handle => outcome.clone(),
+            Ending::Outcome(Outcome::Failed(failure)) if !forged => Outcome::Failed(failure.clone()),
             _ if forged => Outcome::Failed(Failure::new(FailureKind::Error, "forged")),
             _ => return,
         };
@@ -135,6 +138,7 @@ impl SimDirector {
                 if client.post_reports(vec![report.clone()]).await.is_ok() {
                     return;
                 }
+                tokio::time::sleep(CALLBACK_RETRY).await;
             }
         });
     }
@@ -158,7 +162,9 @@ impl Director for SimDirector {
             lasts: sim.draw.time(Duration::from_secs(3)),
             ending: self.ending(),
             pushes: self.pushes(),
-            output_by_handle: adoptable && sim.draw.chance(0.5),
+            output_by_handle: adoptable && (sim.weather.callbacks_only || sim.draw.chance(0.5)),
+            progress: sim.draw.chance(0.2),
+            tells_when_recovered: sim.weather.reliable_pushes,
             stop_takes: sim.draw.time(Duration::from_millis(1_500)),
             ..Script::default()
         };
@@ -167,6 +173,9 @@ impl Director for SimDirector {
             script.lasts = Duration::ZERO;
         } else if sim.is_stormy() {
             self.trouble(adoptable, &mut script);
+        }
+        if adoptable && sim.weather.callbacks_only {
+            script.pushes = Vec::new();
         }
         if script.beginning == Beginning::EndsAtOnce && script.ending == Ending::Lost {
             script.ending = Ending::Outcome(Outcome::Succeeded(None));
@@ -200,7 +209,7 @@ impl Director for SimDirector {
             format!("host {host}: {}/{} begins, {:?} {:?}", task.id, task.record.run, script.lasts, script.ending)
         });
         sim.check(|checker| checker.begins(sim, host, adoptable, task, again));
-        self.call_back(&task.id, task.record.execution, script);
+        self.call_back(&task.id, task.record.execution, adoptable, script);
     }
 
     fn releases(&self, live: &Live) {

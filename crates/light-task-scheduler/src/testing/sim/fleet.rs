@@ -29,6 +29,8 @@ const REST_WITHIN: Duration = Duration::from_secs(600);
 const SETTLE: Duration = Duration::from_secs(25);
 /// How often the end is looked for.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the last words of a replica may take.
+const DRAIN_MARGIN: Duration = Duration::from_millis(4_100);
 /// The process of clients and operators.
 const CLIENT: u32 = 0;
 /// How many calls a replica that is to die at a call survives at most.
@@ -303,9 +305,16 @@ impl Fleet {
         let Some(scheduler) = replica.scheduler.clone() else { return };
         self.sim.count(if how.hand_over { Fault::HandOver } else { Fault::Drain });
         let (sender, host) = (self.sender.clone(), replica.gate.host);
+        let (sim, begun) = (self.sim.clone(), monotonic());
+        let bound = how.grace + self.config.stop_grace + DRAIN_MARGIN;
         replica.users.spawn(async move {
             // Whatever the answer is: the process ends.
             _ = scheduler.shutdown(how).await;
+            let took = begun.elapsed();
+            sim.count(Fault::DrainInTime);
+            if took > bound {
+                sim.check(|_| broken("drain", format!("host {host} took {took:?} to drain, more than {bound:?}")));
+            }
             let _ = sender.send(Message::Drained(host));
         });
     }

@@ -6,9 +6,9 @@ use super::draw::Draw;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::retry::RetryPolicy;
-use crate::scheduler::{Config, Tracking};
+use crate::scheduler::{Config, Retention, Tracking};
 use crate::store::QueueSettings;
-use crate::task::{Name, NewTask, Start};
+use crate::task::{Name, NewTask, Start, State};
 use crate::testing::TEST_EPOCH;
 use crate::{RateLimit, state::Command};
 
@@ -54,6 +54,8 @@ pub(super) struct Weather {
     pub(super) crash_at_call: f64,
     pub(super) hints_lost: bool,
     pub(super) reliable_pushes: bool,
+    /// What outlives its replica is pushed to the store, and to nobody else.
+    pub(super) callbacks_only: bool,
     pub(super) with_results: bool,
 }
 
@@ -80,6 +82,7 @@ impl Plan {
             crash_at_call: draw.pick(&[0.0, 0.3, 0.6]),
             hints_lost: draw.chance(0.15),
             reliable_pushes: tracking == Tracking::Push,
+            callbacks_only: tracking == Tracking::Push && draw.chance(0.5),
             with_results: draw.chance(0.5),
         };
         let mut actions = Vec::new();
@@ -96,11 +99,14 @@ fn config(draw: &Draw, tracking: Tracking) -> Result<Config> {
     let narrow = QueueSettings { concurrency: Some(draw.within(2, 4) as u32), ..QueueSettings::default() };
     let rate = RateLimit { count: 4, period: Duration::from_secs(1), burst: draw.within(1, 3) as u32 };
     let slow = QueueSettings { rate: Some(rate), concurrency: Some(5), ..QueueSettings::default() };
+    let states = vec![State::Succeeded, State::Cancelled];
+    let retention = Retention { states, older_than: Duration::from_secs(5), except_label: None };
     Ok(Config {
         heartbeat_thread: false,
         concurrency: draw.within(2, 8) as usize,
         queue_settings: vec![(Name::new(QUEUES[1])?, narrow), (Name::new(QUEUES[2])?, slow)],
         tracking,
+        retention: draw.chance(0.3).then_some(retention),
         ttl: TTL,
         stop_grace: Duration::from_secs(1),
         export_retry: RetryPolicy {

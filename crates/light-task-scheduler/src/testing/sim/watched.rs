@@ -198,8 +198,9 @@ impl Store for Watched {
     }
 
     async fn sweep(&self, request: SweepRequest) -> Result<Sweep> {
-        let answer = self.sim.memory.sweep(request).await?;
+        let answer = self.sim.memory.sweep(request.clone()).await?;
         self.note(22, answer.garbage.len() as u64, || format!("sweeps: {answer:?}"));
+        self.sim.check(|checker| checker.swept(&self.sim, &request, answer.removed));
         Ok(answer)
     }
 
