@@ -573,6 +573,22 @@ impl Checker {
         Ok(())
     }
 
+    /// No task may be left with an owner whose process is gone, so long after the last crash.
+    pub(super) fn all_rescued(&self) -> Check {
+        let is_gone = |owner: ReplicaId| {
+            let host = self.members.get(&owner).and_then(|member| self.hosts.get(&member.host));
+            host.is_none_or(|host| host.gone)
+        };
+        let orphaned = |known: &&Known| {
+            let record = &known.task.record;
+            record.state.is_owned() && record.owner.is_none_or(is_gone)
+        };
+        match self.known.values().find(orphaned) {
+            Some(known) => broken("rescue", format!("{} still has a dead owner", known.task.id)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether every task has ended.
     pub(super) fn all_ended(&self) -> bool {
         self.known.values().all(|known| known.task.record.state.is_terminal())

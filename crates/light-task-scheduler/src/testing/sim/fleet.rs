@@ -23,6 +23,9 @@ use crate::store::{Store, StoreExt};
 use crate::task::{Name, NewTask, State, TaskId};
 use crate::testing::{FaultyStore, ScriptedExecutor};
 
+/// How long after the last fault every task must have a living owner: holds up to 15 s, calls on their way up
+/// to 9 s each, restarts, and the rescue itself, 8 s.
+const RESCUE_WITHIN: Duration = Duration::from_secs(60);
 /// How long everything may take to end once the faults have stopped.
 const REST_WITHIN: Duration = Duration::from_secs(600);
 /// How long after the last end everything must have been cleaned up.
@@ -101,7 +104,8 @@ impl Fleet {
         }
         self.live_until(begun + plan.chaos).await;
         self.calm().await;
-        let end = monotonic() + REST_WITHIN;
+        let (end, rescued_by) = (monotonic() + REST_WITHIN, monotonic() + RESCUE_WITHIN);
+        let mut looked = false;
         while !self.sim.has_failed() && !self.is_at_rest() {
             if monotonic() >= end {
                 let open = self.sim.ask(|checker| checker.open());
@@ -109,6 +113,10 @@ impl Fleet {
                 return;
             }
             self.live_until(monotonic() + LOOK).await;
+            if !looked && monotonic() >= rescued_by {
+                looked = true;
+                self.sim.check(|checker| checker.all_rescued());
+            }
         }
         self.live_until(monotonic() + SETTLE).await;
         if !self.sim.has_failed() {
@@ -122,9 +130,14 @@ impl Fleet {
         all_up && self.clients.is_empty() && self.sim.ask(|checker| checker.all_ended())
     }
 
-    fn judge(&self) {
+    fn judge(&mut self) {
         self.sim.check(|checker| checker.at_rest(&self.sim));
-        for replica in &self.replicas {
+        for replica in &mut self.replicas {
+            while replica.users.try_join_next().is_some() {}
+            if !replica.users.is_empty() {
+                let message = format!("{} users of host {} still wait", replica.users.len(), replica.gate.host);
+                self.sim.check(|_| broken("waiters", message));
+            }
             let Some(usage) = replica.scheduler.as_ref().map(Scheduler::usage) else { continue };
             if usage != (0, 0, 0) {
                 let message = format!("host {} has (slots, exports, runs) {usage:?} at rest", replica.gate.host);
@@ -256,6 +269,7 @@ impl Fleet {
     /// A client that repeats its insertion until it is accepted.
     fn submit(&mut self, task: NewTask) {
         self.submitted.push(task.clone());
+        self.wait_for(&task);
         let (client, sim) = (self.client.clone(), self.sim.clone());
         self.clients.spawn(async move {
             loop {
@@ -269,6 +283,26 @@ impl Fleet {
                     Ok(answer) => return sim.check(|_| broken("I1", format!("an insertion was answered {answer:?}"))),
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
+            }
+        });
+    }
+
+    /// Sometimes somebody submits the task to a replica too, and waits there for its end.
+    fn wait_for(&mut self, task: &NewTask) {
+        if !self.sim.draw.chance(0.2) {
+            return;
+        }
+        let (task, sim) = (task.clone(), self.sim.clone());
+        let replica = &mut self.replicas[self.sim.draw.below(REPLICAS as u64) as usize];
+        let Some(scheduler) = replica.scheduler.clone() else { return };
+        replica.users.spawn(async move {
+            let Ok(handle) = scheduler.submit(task).await else { return };
+            drop(scheduler);
+            // An error: the store failed, or the task is gone.
+            let Ok(ended) = handle.wait().await else { return };
+            sim.count(Fault::Awaited);
+            if !ended.record.state.is_terminal() {
+                sim.check(|_| broken("waiters", format!("{} was awaited and is {}", ended.id, ended.record.state)));
             }
         });
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::checker::Cause;
+use super::checker::{Cause, broken};
 use super::faults::Fault;
 use super::sim::Sim;
 use crate::error::Result;
@@ -24,8 +24,11 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn count_answer(&self, answer: Answer) {
+    fn look_at(&self, id: &TaskId, answer: Answer) {
         match answer {
+            Answer::Refused(Refusal::NotRequested) => {
+                self.sim.check(|_| broken("P wishes", format!("the run of {id} was cancelled, and nobody wished it")));
+            }
             Answer::Refused(Refusal::Stale) => self.sim.count(Fault::StaleRefused),
             Answer::Refused(Refusal::TooLate(_)) => self.sim.count(Fault::CancelTooLate),
             Answer::Already(_) => self.sim.count(Fault::AlreadyApplied),
@@ -87,7 +90,7 @@ impl Store for Watched {
             let answer = self.sim.memory.apply(vec![change.clone()]).await?.remove(0);
             let number = holding_hash(&change.id, change.token.run) ^ answer.state().map_or(0, |state| state as u64);
             self.note(12, number, || format!("{} {:?}: {answer:?}", change.id, change.event));
-            self.count_answer(answer);
+            self.look_at(&change.id, answer);
             self.sim.check(|checker| checker.moved(&self.sim, &change.id, &Cause::Run(&change, answer)));
             answers.push(answer);
         }
@@ -99,7 +102,7 @@ impl Store for Watched {
         for (id, command) in commands {
             let answer = self.sim.memory.command(vec![(id.clone(), command)]).await?.remove(0);
             self.note(13, holding_hash(&id, command as u64), || format!("{command:?} {id}: {answer:?}"));
-            self.count_answer(answer);
+            self.look_at(&id, answer);
             self.sim.check(|checker| checker.moved(&self.sim, &id, &Cause::Command(command, answer)));
             answers.push(answer);
         }
