@@ -1,5 +1,19 @@
 //! A task scheduling framework: any store, any executor, exact limits.
 
+/// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
+#[cfg(feature = "testing")]
+macro_rules! bug {
+    ($bug:ident) => {
+        $crate::testing::bugs::is_on($crate::testing::bugs::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "testing"))]
+macro_rules! bug {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod clock;
 pub mod error;
 pub mod executor;

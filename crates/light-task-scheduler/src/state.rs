@@ -182,7 +182,7 @@ fn claim(record: &mut Record, owner: ReplicaId, now: Timestamp) -> Result<Moved,
     record.owner = Some(owner);
     record.run += 1;
     record.execution = record.run;
-    record.attempt += 1;
+    record.attempt += u32::from(!bug!(AttemptNotCounted));
     record.started_at = Some(now);
     Ok(Moved::default())
 }
@@ -210,7 +210,7 @@ fn expire(record: &mut Record, deadline: Timestamp, now: Timestamp) -> Result<Mo
 }
 
 fn run(record: &mut Record, token: Token, event: RunEvent, now: Timestamp) -> Result<Moved, Refusal> {
-    if record.token() != Some(token) {
+    if record.token() != Some(token) && !bug!(NoFenceCheck) {
         return Err(Refusal::Stale);
     }
     match record.state {
@@ -220,6 +220,9 @@ fn run(record: &mut Record, token: Token, event: RunEvent, now: Timestamp) -> Re
             // The owner stays in the row after the end, so that a repeated report is told from a stale one.
             let cancelled_instead = state == State::Cancelled && record.cancel_requested;
             match event.target() {
+                Some(State::Waiting) if state == State::Waiting && bug!(RetryAppliedTwice) => {
+                    running(record, event, now)
+                }
                 Some(target) if target == state || cancelled_instead => Ok(Moved::already()),
                 _ => Err(Refusal::Ended(state)),
             }
@@ -234,7 +237,7 @@ fn running(record: &mut Record, event: RunEvent, now: Timestamp) -> Result<Moved
         RunEvent::StopUnconfirmed => record.stop_unconfirmed = true,
         RunEvent::Cancelled if !record.cancel_requested => return Err(Refusal::NotRequested),
         // The flag was stored first: whatever the run reports of its end, the task is cancelled.
-        _ if record.cancel_requested => {
+        _ if record.cancel_requested && !bug!(SuccessBeatsCancel) => {
             let message = match &event {
                 RunEvent::Retry(_, failure) | RunEvent::Release(_, failure) | RunEvent::Fail(failure) => {
                     format!("cancelled; the run had ended: {}", failure.message)
@@ -273,6 +276,7 @@ fn exporting(record: &mut Record, event: RunEvent, now: Timestamp) -> Result<Mov
     match event {
         RunEvent::Outcome(_) => return Ok(Moved::already()),
         RunEvent::Complete(result) => complete(record, result, now),
+        RunEvent::Fail(failure) if bug!(ExportFailureReruns) => wait(record, now, failure, now),
         RunEvent::Fail(failure) => {
             // Output and handle stay: `retry export` needs them.
             let kept = details(record).handle.clone();
@@ -369,7 +373,7 @@ fn requeue(record: &mut Record, now: Timestamp) -> Moved {
     *record = Record {
         state: State::Waiting,
         run_at: now,
-        run: record.run,
+        run: if bug!(RunResetByRequeue) { 0 } else { record.run },
         execution: record.execution,
         generation: record.generation + 1,
         ..Record::default()

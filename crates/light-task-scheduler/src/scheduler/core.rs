@@ -33,7 +33,7 @@ pub(super) struct Core {
     pub(super) kinds: HashMap<Name, Kind>,
     pub(super) kind_names: Vec<Name>,
     pub(super) hub: Arc<EventHub>,
-    pub(super) registry: Registry,
+    pub(super) registry: Arc<Registry>,
     pub(super) slots: Arc<Slots>,
     pub(super) replica: Replica,
     pub(super) completer: Completer,
@@ -212,8 +212,8 @@ impl ReportSink for Held {
 #[derive(Default)]
 pub(super) struct Registry {
     held: Mutex<HashMap<TaskId, Arc<Held>>>,
-    /// How many claims are in flight, or in the dispatcher's hands with tasks that are not registered.
-    pub(super) dispatching: AtomicUsize,
+    /// How many claims and rescues are in flight, or have tasks in their hands that are not registered.
+    in_hands: AtomicUsize,
     /// Rung when a run is added or removed.
     pub(super) bell: Notify,
 }
@@ -250,9 +250,20 @@ impl Registry {
         self.held().is_empty()
     }
 
-    /// A digest of what is held under `owner`; `None` while the dispatcher has more in its hands.
+    /// Says that tasks may come to this replica that are not registered yet, until the guard is dropped.
+    pub(super) fn receive(self: &Arc<Self>) -> Receiving {
+        self.in_hands.fetch_add(1, Ordering::SeqCst);
+        Receiving(self.clone())
+    }
+
+    /// Whether tasks may be on their way that are not registered.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.in_hands.load(Ordering::SeqCst) > 0
+    }
+
+    /// A digest of what is held under `owner`; `None` while more may be on its way.
     pub(super) fn holdings(&self, owner: ReplicaId) -> Option<Holdings> {
-        if self.dispatching.load(Ordering::SeqCst) > 0 {
+        if self.is_receiving() {
             return None;
         }
         let mut holdings = Holdings::default();
@@ -267,6 +278,16 @@ impl Registry {
 
     fn held(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Held>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tasks are on their way to this replica.
+pub(super) struct Receiving(Arc<Registry>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.in_hands.fetch_sub(1, Ordering::SeqCst);
+        self.0.bell.notify_waiters();
     }
 }
 

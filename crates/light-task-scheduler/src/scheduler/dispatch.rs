@@ -1,7 +1,6 @@
 //! Claims tasks when slots are free, and starts them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use crate::clock::{Timestamp, monotonic};
 use crate::error::ErrorKind;
 use crate::executor::{Reporter, Started};
 use crate::scheduler::completer::{self, Write};
-use crate::scheduler::core::{Core, Held, Slot, StoreRetry};
+use crate::scheduler::core::{Core, Held, Receiving, Slot, StoreRetry};
+use crate::scheduler::deadlines;
 use crate::scheduler::run::{self, Stage, Starting};
 use crate::store::{Changes, Claim, ClaimRequest};
 use crate::task::{State, Task};
@@ -29,22 +29,6 @@ pub(super) async fn dispatch(core: Arc<Core>) {
         dispatcher.turn().await;
         // A store in memory never makes us wait: let others have a turn.
         tokio::task::yield_now().await;
-    }
-}
-
-/// Shows the heartbeat, while it lives, that the dispatcher holds tasks that are not registered.
-struct Hands(Arc<Core>);
-
-impl Hands {
-    fn full(core: &Arc<Core>) -> Self {
-        core.registry.dispatching.fetch_add(1, Ordering::SeqCst);
-        Hands(core.clone())
-    }
-}
-
-impl Drop for Hands {
-    fn drop(&mut self) {
-        self.0.registry.dispatching.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -76,14 +60,14 @@ impl Dispatcher {
         let limit = self.limit();
         // What changes from here on is news: it may or may not be in the claim.
         let seen = self.seen;
-        let hands = Hands::full(&core);
+        let receiving = core.registry.receive();
         let claim = self.claim(limit).await;
         let claimed = claim.as_ref().map_or(0, |claim| claim.tasks.len());
         let next_at = claim.as_ref().and_then(|claim| claim.next_at.map(|at| instant(claim.now, at)));
         if let Some(claim) = claim {
-            self.start(claim, hands).await;
+            self.start(claim, receiving).await;
         } else {
-            drop(hands);
+            drop(receiving);
         }
         let full = claimed == limit;
         if !(full && core.slots.free() > 0 && claimed > 0) {
@@ -129,22 +113,25 @@ impl Dispatcher {
                 }
                 Err(error) => tracing::warn!(%error, "the store did not answer a claim; repeating it"),
             }
+            self.number += u64::from(bug!(ClaimReplyForgotten));
             retry.wait(core.chance()).await;
         }
     }
 
     /// Starts what was claimed. Quick kinds are polled right here, and their ends are written as one batch.
-    async fn start(&self, claim: Claim, hands: Hands) {
+    async fn start(&self, claim: Claim, receiving: Receiving) {
         let core = &self.core;
         for id in &claim.expired {
             core.hub.tell(id, State::Failed);
         }
         // A claim whose answer took longer than the lease starts nothing: its tasks may have another owner.
-        core.replica.valid().await;
+        if !bug!(StartPastLease) {
+            core.replica.valid().await;
+        }
         let owner = core.replica.id();
         let mut quick = Quick { clock: monotonic(), writes: Vec::new(), slots: Vec::new() };
         for task in claim.tasks {
-            if task.record.owner == Some(owner) {
+            if task.record.owner == Some(owner) || bug!(StartPastLease) {
                 self.begin(task, &mut quick);
             }
             // Else it was claimed under an id that has died since: who rescues it adopts the task, maybe we.
@@ -157,18 +144,20 @@ impl Dispatcher {
         let core = core.clone();
         self.core.spawn(async move {
             completer::flush(&core, &mut quick.writes).await;
-            drop((quick, hands));
+            drop((quick, receiving));
         });
     }
 
     fn begin(&self, task: Task, quick: &mut Quick) {
         let core = &self.core;
         // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
-        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token())
-            && held.execution() == task.record.execution
-        {
-            held.set_token(token);
-            return;
+        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token()) {
+            if held.execution() == task.record.execution {
+                held.set_token(token);
+                return;
+            }
+            // An earlier start that this replica lost while it was cut off: from here on nobody else finds it.
+            held.tell(|mail| mail.lost = true);
         }
         core.hub.tell(&task.id, State::Running);
         let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
@@ -195,7 +184,7 @@ impl Dispatcher {
     /// Waits until another claim may bring something.
     async fn wait(&mut self, seen: Changes, full: bool, next_at: Option<Instant>) {
         let core = &self.core;
-        let poll = monotonic() + core.config.store_poll;
+        let poll = monotonic() + if bug!(NoSlowPoll) { deadlines::NEVER } else { core.config.store_poll };
         // While every slot is taken, only a free one is news; what is due now waits for that too.
         let at = if full { poll } else { next_at.map_or(poll, |at| at.min(poll)).max(monotonic() + PAUSE_MIN) };
         let news = async {

@@ -11,6 +11,7 @@ use crate::clock::{monotonic, new_uuid};
 use crate::error::{ErrorKind, Result};
 use crate::executor::ReportSink;
 use crate::scheduler::core::{Core, StoreRetry};
+use crate::scheduler::dispatch::starting;
 use crate::scheduler::run::{self, Stage};
 use crate::state::RunEvent;
 use crate::store::{Change, Changes, Heartbeat, HeartbeatReply, NewReplica, ReplicaStatus, RescueRequest, Suspect};
@@ -158,27 +159,48 @@ impl Heart {
                 self.mismatched.insert(held.id().clone(), token.run);
             }
         }
+        if core.life.draining.is_cancelled() {
+            // What this replica has let go of, for others to adopt, looks the same.
+            return Ok(());
+        }
         let mut orphans = Vec::new();
         for (id, run) in owned {
             if core.registry.get(&id).is_some_and(|held| held.token().run == run) {
                 continue;
             }
-            if last.get(&id) == Some(&run) && core.registry.dispatching.load(Ordering::SeqCst) == 0 {
-                orphans.push(self.give_back(id, Token { owner: replica, run }));
+            if last.get(&id) == Some(&run) && !core.registry.is_receiving() {
+                orphans.push((id, Token { owner: replica, run }));
             } else {
                 self.mismatched.insert(id, run);
             }
         }
-        if !orphans.is_empty() {
-            tracing::warn!(tasks = orphans.len(), "this replica owns tasks that it never received; giving them back");
-            core.store.apply(orphans).await?;
-        }
-        Ok(())
+        self.take_up(&orphans).await
     }
 
-    fn give_back(&self, id: TaskId, token: Token) -> Change {
-        let failure = Failure::new(FailureKind::Drained, "claimed, but the claim never arrived");
-        Change { id, token, event: RunEvent::Release(self.core.replica.store_now(), failure) }
+    /// Settles tasks that this replica owns and never received. What it claimed it has never started: it is
+    /// given back. What it adopted may run: it is found again, as if the adoption had been answered now.
+    async fn take_up(&self, orphans: &[(TaskId, Token)]) -> Result<()> {
+        if orphans.is_empty() || bug!(MismatchIgnored) {
+            return Ok(());
+        }
+        tracing::warn!(tasks = orphans.len(), "this replica owns tasks that it never received");
+        let core = &self.core;
+        let ids: Vec<TaskId> = orphans.iter().map(|(id, _)| id.clone()).collect();
+        let mut unstarted = Vec::new();
+        for ((id, token), task) in orphans.iter().zip(core.store.get(&ids).await?) {
+            let Some(task) = task.filter(|task| task.record.token() == Some(*token)) else { continue };
+            if task.record.state == State::Running && task.record.execution == token.run {
+                let failure = Failure::new(FailureKind::Drained, "claimed, but the claim never arrived");
+                let event = RunEvent::Release(core.replica.store_now(), failure);
+                unstarted.push(Change { id: id.clone(), token: *token, event });
+            } else if task.record.state.is_owned() {
+                adopt(core, task);
+            }
+        }
+        if !unstarted.is_empty() {
+            core.store.apply(unstarted).await?;
+        }
+        Ok(())
     }
 
     /// Waits, but not past a hint that there are wishes.
@@ -233,6 +255,7 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
     let suspects = watched.look(&statuses, replica, monotonic(), core.config.observe());
     let kinds = core.kind_names.clone();
     let request = RescueRequest { replica, suspects, kinds, limit: ADOPT_BATCH };
+    let receiving = core.registry.receive();
     let rescued = match core.store.rescue(request).await {
         Ok(rescued) => rescued,
         Err(error) if error.kind() == ErrorKind::NotRegistered => return Ok(0),
@@ -242,6 +265,7 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
     for task in rescued.tasks {
         adopt(core, task);
     }
+    drop(receiving);
     if adopted < ADOPT_BATCH {
         disown(core).await?;
     }
@@ -266,6 +290,7 @@ fn adopt(core: &Arc<Core>, task: Task) {
     let stage = if task.record.state == State::Exporting { Stage::Exporting } else { Stage::Recovering };
     let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
     if let Some(held) = core.hold(task, kind) {
+        let stage = if bug!(AdoptionStartsAgain) { Stage::Starting(starting(&held)) } else { stage };
         run::spawn(core, held, core.slots.take(), stage);
     }
 }
@@ -307,7 +332,7 @@ impl Watched {
                     Some((beat, since)) if *beat == status.beat => *since,
                     _ => now,
                 };
-                if now.duration_since(since) >= observe {
+                if now.duration_since(since) >= observe || bug!(RescueAfterOneLook) {
                     suspects.push(suspect);
                 }
                 self.0.insert(status.id, (status.beat, since));

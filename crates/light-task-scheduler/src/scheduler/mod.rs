@@ -157,7 +157,7 @@ impl Builder {
             config: self.config,
             kind_names,
             hub: Arc::new(EventHub::new()),
-            registry: Registry::default(),
+            registry: Arc::new(Registry::default()),
             completer,
             life: Life::new(),
         });
@@ -359,6 +359,13 @@ impl Scheduler {
 
     fn core(&self) -> &Arc<Core> {
         &self.inner.core
+    }
+
+    /// Slots taken, results being saved, runs held: all zero at rest. For the simulator.
+    #[cfg(feature = "testing")]
+    pub(crate) fn usage(&self) -> (usize, usize, usize) {
+        let core = self.core();
+        (core.config.concurrency - core.slots.free(), core.slots.exporting(), core.registry.all().len())
     }
 }
 

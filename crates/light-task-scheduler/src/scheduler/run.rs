@@ -198,6 +198,9 @@ async fn stop(core: &Arc<Core>, held: &Arc<Held>, handle: Handle, reason: Reason
                 let outcome = outcome.or(held.read().ended);
                 return End::Event(stopped(core, held, &reason, outcome), Some(handle));
             }
+            Stopped::Unconfirmed(_) if bug!(UnconfirmedIsDead) => {
+                return End::Event(stopped(core, held, &reason, None), Some(handle));
+            }
             Stopped::Unconfirmed(why) => {
                 tracing::warn!(id = %held.id(), why, "a run could not be confirmed dead; its slot stays taken");
                 if !marked {
@@ -276,6 +279,10 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         RunEvent::Outcome(output) => Some(output.clone()),
         _ => None,
     };
+    let exports = output.is_some();
+    if let (Some(handle), true) = (&handle, bug!(ReleaseBeforeOutcome)) {
+        held.executor.release(handle).await;
+    }
     let answer = core.completer.write(held, event).await;
     let answer = match (answer, output) {
         (Some(Answer::Applied(Some(State::Exporting)) | Answer::Already(State::Exporting)), Some(output)) => {
@@ -286,30 +293,28 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         (answer, _) => answer,
     };
     drop(slot);
-    match answer {
-        Some(Answer::Applied(state)) => release(held, handle, state).await,
-        Some(Answer::Already(state)) => release(held, handle, Some(state)).await,
-        Some(Answer::Missing) => release(held, handle, None).await,
+    let state = match answer {
+        Some(Answer::Applied(state)) => state,
+        Some(Answer::Already(state)) => Some(state),
+        Some(Answer::Missing) => None,
         // A new owner, or the end of this scheduler: what is left belongs to the next one.
-        Some(Answer::Refused(_)) | None => {}
-    }
-}
-
-/// Removes what the run left, now that its end is safe.
-async fn release(held: &Held, handle: Option<Handle>, state: Option<State>) {
+        Some(Answer::Refused(_)) | None => return,
+    };
     // A failed export may be tried again, and then needs what the handle leads to.
-    let kept = state == Some(State::Failed) && held.run.task.record.state == State::Exporting;
+    let kept = exports && state == Some(State::Failed) && !bug!(ExportOutputReleased);
     if let (Some(handle), false) = (handle, kept) {
+        // The end is safe: remove what the run left.
         held.executor.release(&handle).await;
     }
 }
 
-/// Ends a run that is not ours any more, unless its new owner has adopted that very run.
+/// Ends a run that is not ours any more, unless another owner has adopted that very run: then its end, and
+/// what it leaves, are that owner's business, also after the end.
 async fn abandon(core: &Core, held: &Held, handle: Option<Handle>) {
     let Some(handle) = handle else { return };
     if held.executor.adoptable() {
         let found = core.store.get(std::slice::from_ref(held.id())).await;
-        let adopted = |task: &crate::Task| task.record.state.is_owned() && task.record.execution == held.execution();
+        let adopted = |task: &crate::Task| task.record.execution == held.execution();
         match found {
             Ok(tasks) if !tasks.iter().flatten().any(adopted) => {}
             // Adopted, or nobody knows: better let it run than kill another owner's run.

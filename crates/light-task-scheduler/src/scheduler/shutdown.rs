@@ -52,13 +52,10 @@ async fn idle_within(core: &Core, bound: Duration) {
         let changed = core.registry.bell.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let dispatching = core.registry.dispatching.load(std::sync::atomic::Ordering::SeqCst) > 0;
-        if core.registry.is_empty() && !dispatching {
+        if core.registry.is_empty() && !core.registry.is_receiving() {
             return;
         }
-        // The dispatcher rings no bell when it has finished: look again soon.
-        let look = if dispatching { end.min(monotonic() + Duration::from_millis(1)) } else { end };
-        if tokio::time::timeout_at(look, changed).await.is_err() && monotonic() >= end {
+        if tokio::time::timeout_at(end, changed).await.is_err() {
             return;
         }
     }

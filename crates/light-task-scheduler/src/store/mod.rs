@@ -308,8 +308,8 @@ pub struct HeartbeatReply {
     pub now: Timestamp,
     /// Tasks it runs whose cancellation is wished; repeated until they have ended.
     pub cancel: Vec<TaskId>,
-    /// Reports pushed for tasks it owns. Each is handed out once per owner and run; the next owner of the
-    /// same execution gets it again.
+    /// Reports pushed for tasks it owns. A progress is handed out once per owner and run. An outcome is
+    /// repeated until the run has ended: the reply to a heartbeat may be lost, and nobody asks again.
     pub reports: Vec<Report>,
     /// On a mismatch of the holdings: every task the store says it owns, with its run.
     pub owned: Option<Vec<(TaskId, u64)>>,

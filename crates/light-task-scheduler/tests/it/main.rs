@@ -8,6 +8,7 @@ mod executors;
 mod process;
 mod results;
 mod scheduler;
+mod simulation;
 mod store_memory;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;

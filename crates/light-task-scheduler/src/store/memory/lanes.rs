@@ -85,6 +85,7 @@ impl Queue {
     /// Whether neither pause nor limit keeps a task from starting.
     fn is_open(&self) -> bool {
         let running = self.by_state[State::Running as usize];
+        let running = running.saturating_sub(u64::from(bug!(LimitOffByOne)));
         !self.settings.paused && self.settings.concurrency.is_none_or(|limit| running < u64::from(limit))
     }
 

@@ -244,7 +244,9 @@ impl Data {
 
     pub(super) fn heartbeat(&mut self, Heartbeat { replica: id, holdings }: Heartbeat) -> Result<HeartbeatReply> {
         let now = self.now;
-        let Some(replica) = self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead) else {
+        let Some(replica) =
+            self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead || bug!(DeadReplicaRenews))
+        else {
             let message = format!("replica {id} is not registered or was declared dead; register under a new id");
             return Err(Error::new(ErrorKind::NotRegistered, message));
         };
@@ -264,7 +266,8 @@ impl Data {
         let mut reports = Vec::new();
         for (slot, posted) in self.posted.iter_mut().filter(|(slot, _)| is_ours(slot)) {
             let record = &rows[*slot].record;
-            if posted.told != Some(record.run) {
+            // The reply may be lost: an end is said until it has been understood.
+            if posted.told != Some(record.run) || matches!(posted.said, Said::Ended(_)) {
                 posted.told = Some(record.run);
                 let (id, said) = (rows[*slot].id.clone(), posted.said.clone());
                 reports.push(Report { id, execution: record.execution, said });
@@ -302,7 +305,8 @@ impl Data {
         self.owners.check(request.replica, self.now)?;
         let is_dead = |data: &mut Data, suspect: &Suspect| {
             let Some(replica) = data.owners.alive(suspect.id) else { return true };
-            let confirmed = replica.beat == suspect.beat && replica.is_expired(data.now);
+            let unchanged = replica.beat == suspect.beat && replica.is_expired(data.now);
+            let confirmed = unchanged || bug!(RescueWithoutRecheck);
             if confirmed {
                 data.owners.bury(suspect.id);
                 data.op_seq += 1;
