@@ -1,0 +1,113 @@
+//! Moving tasks: what owners report, what operators wish, what executions push.
+
+use super::rows;
+use super::tx::Tx;
+use crate::error::{Error, Result};
+use crate::state::{Command, Event, Moved, step};
+use crate::store::{Answer, Change, Report, Said};
+use crate::task::{Outcome, State, TaskId};
+
+/// Applies what owners report.
+pub(super) fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Result<Vec<Answer>> {
+    let mut by_id = tx.connection.prepare_cached(rows::RECORD_BY_ID)?;
+    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
+    let mut answers = Vec::with_capacity(changes.len());
+    for change in changes {
+        let Some(mut stored) = rows::find(tx, &mut by_id, &change.id)? else {
+            answers.push(Answer::Missing);
+            continue;
+        };
+        let mut record = std::mem::take(&mut stored.record);
+        let event = Event::Run(change.token, change.event.clone());
+        answers.push(match step(&mut record, event, tx.now) {
+            Ok(moved) if moved.already => Answer::Already(record.state),
+            Ok(moved) => {
+                rows::keep_garbage(tx, &moved)?;
+                rows::save(tx, &mut save, &stored, &record)?;
+                Answer::Applied(Some(record.state))
+            }
+            Err(refusal) => Answer::Refused(refusal),
+        });
+    }
+    Ok(answers)
+}
+
+/// Applies what operators wish.
+pub(super) fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Result<Vec<Answer>> {
+    let mut by_id = tx.connection.prepare_cached(rows::TASK_BY_ID)?;
+    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
+    let mut answers = Vec::with_capacity(commands.len());
+    for (id, command) in commands {
+        id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
+        let Some((stored, mut task)) = rows::find_task(tx.connection, tx.names, &mut by_id)? else {
+            answers.push(Answer::Missing);
+            continue;
+        };
+        answers.push(match step(&mut task.record, Event::Command(*command), tx.now) {
+            Ok(moved) if moved.already => Answer::Already(task.record.state),
+            Ok(moved) => {
+                rows::keep_garbage(tx, &moved)?;
+                if moved.removed {
+                    rows::remove(tx, &stored, &task)?;
+                } else {
+                    rows::save(tx, &mut save, &stored, &task.record)?;
+                    hint(tx, *command, task.record.state);
+                }
+                answer(&moved, task.record.state)
+            }
+            Err(refusal) => Answer::Refused(refusal),
+        });
+    }
+    Ok(answers)
+}
+
+fn answer(moved: &Moved, state: State) -> Answer {
+    Answer::Applied((!moved.removed).then_some(state))
+}
+
+/// What a command gives a hint of, beyond the change of state.
+fn hint(tx: &mut Tx<'_>, command: Command, state: State) {
+    match command {
+        Command::Cancel if state == State::Running => tx.hint.wishes = true,
+        // Any replica may adopt the export.
+        Command::RetryExport => tx.hint.work = true,
+        _ => {}
+    }
+}
+
+/// Keeps what executions push, until their owner fetches it.
+pub(super) fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Result<Vec<bool>> {
+    let mut by_id = tx.connection.prepare_cached(rows::RECORD_BY_ID)?;
+    let mut answers = Vec::with_capacity(reports.len());
+    for report in reports {
+        let found = rows::find(tx, &mut by_id, &report.id)?;
+        let current = found.filter(|stored| {
+            stored.record.state == State::Running && stored.record.execution == report.execution
+        });
+        if let Some(stored) = &current {
+            keep(tx, stored.seq, report)?;
+        }
+        answers.push(current.is_some());
+    }
+    Ok(answers)
+}
+
+fn keep(tx: &mut Tx<'_>, seq: i64, report: &Report) -> Result<()> {
+    // The first outcome of an execution is kept; anything replaces a progress, or what an earlier execution said.
+    const KEEP: &str = "INSERT INTO reports (task, execution, ended, said, output) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (task) DO UPDATE SET execution = excluded.execution, ended = excluded.ended,
+        said = excluded.said, output = excluded.output, handed = NULL
+        WHERE reports.ended = 0 OR reports.execution <> excluded.execution";
+    let output = match &report.said {
+        Said::Ended(Outcome::Succeeded(Some(output))) => Some(output.as_bytes()),
+        _ => None,
+    };
+    let said = serde_json::to_string(&report.said).map_err(|e| Error::invalid(format!("a report as JSON: {e}")))?;
+    let ended = matches!(report.said, Said::Ended(_));
+    let kept = (seq, report.execution.cast_signed(), ended, said, output);
+    if tx.connection.prepare_cached(KEEP)?.execute(kept)? > 0 {
+        rows::mark_reported(tx, seq)?;
+        tx.hint.wishes = true;
+    }
+    Ok(())
+}

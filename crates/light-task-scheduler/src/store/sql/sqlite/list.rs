@@ -1,0 +1,194 @@
+//! Reading: by id, page by page, counts and queues.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::error::unreadable;
+use super::names::Names;
+use super::rows::{self, SCHEDULED, task_columns};
+use super::tx::Tx;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
+use crate::task::{Name, State, Task, TaskId};
+
+/// A page ends early once its payloads and outputs have this many bytes (64 MiB).
+const PAGE_BYTES_MAX: usize = 64 << 20;
+/// A prefix of this many bytes is selective enough to look ids up by it.
+const SELECTIVE_PREFIX_BYTES: usize = 8;
+
+/// Reads tasks by id.
+pub(super) fn get(connection: &Connection, names: &mut Names, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
+    let mut by_id = connection.prepare_cached(rows::TASK_BY_ID)?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
+        found.push(rows::find_task(connection, names, &mut by_id)?.map(|(_, task)| task));
+    }
+    Ok(found)
+}
+
+/// Lists tasks, newest first.
+pub(super) fn list(connection: &Connection, names: &mut Names, query: &TaskQuery) -> Result<Page> {
+    let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
+    let Some((sql, values)) = statement(connection, query, limit)? else { return Ok(Page::default()) };
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let (mut page, mut bytes, mut last) = (Page::default(), 0, 0);
+    while let Some(row) = rows.next()? {
+        if page.tasks.len() == limit || bytes > PAGE_BYTES_MAX {
+            page.next = Some(Cursor::at(last));
+            break;
+        }
+        let (stored, task) = rows::task(connection, names, row)?;
+        bytes += task.spec.payload.len() + task.record.output().map_or(0, |output| output.len());
+        last = stored.seq.cast_unsigned();
+        page.tasks.push(task);
+    }
+    Ok(page)
+}
+
+/// The statement of a query; `None`: nothing can match.
+fn statement(connection: &Connection, query: &TaskQuery, limit: usize) -> Result<Option<(String, Vec<Value>)>> {
+    let (mut terms, mut values) = (Vec::new(), Vec::new());
+    let mut index = "";
+    if let Some(cursor) = query.cursor {
+        terms.push("seq < ?".to_owned());
+        values.push(Value::Integer(i64::try_from(cursor.insertion()).unwrap_or(i64::MAX)));
+    }
+    if query.queue.is_some() || query.kind.is_some() {
+        let lanes = lanes(connection, query)?;
+        if lanes.is_empty() {
+            return Ok(None);
+        }
+        terms.push(format!("lane IN ({})", numbers(&lanes)));
+    }
+    if !query.states.is_empty() {
+        terms.extend(stages(&query.states));
+    }
+    for (name, value) in &query.labels {
+        // Not a JSON path: a name may have any character in it.
+        let label = "EXISTS (SELECT 1 FROM json_each(options, '$.labels') WHERE key = ? AND value = ?)";
+        terms.push(label.to_owned());
+        values.extend([Value::Text(name.to_string()), Value::Text(value.clone())]);
+    }
+    for (term, time) in [("created_at >= ?", query.created_from), ("created_at < ?", query.created_before)] {
+        if let Some(time) = time {
+            terms.push(term.to_owned());
+            values.push(Value::Integer(time.as_micros()));
+        }
+    }
+    if let Some(prefix) = query.id_prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
+        if prefix.len() >= SELECTIVE_PREFIX_BYTES {
+            index = " INDEXED BY tasks_id";
+        }
+        // No character sorts after the last one, and an id that begins with the prefix is below prefix + it.
+        terms.push("id >= ? AND id < ?".to_owned());
+        values.extend([Value::Text(prefix.to_owned()), Value::Text(format!("{prefix}{}", char::MAX))]);
+    }
+    let condition = if terms.is_empty() { "TRUE".to_owned() } else { terms.join(" AND ") };
+    let sql = format!(
+        concat!("SELECT ", task_columns!(), " FROM tasks{} WHERE {} ORDER BY seq DESC LIMIT {}"),
+        index,
+        condition,
+        limit + 1
+    );
+    Ok(Some((sql, values)))
+}
+
+/// The lanes of a query's queue and kind.
+fn lanes(connection: &Connection, query: &TaskQuery) -> Result<Vec<i64>> {
+    const LANES: &str = "SELECT id FROM lanes WHERE (?1 IS NULL OR queue = ?1) AND (?2 IS NULL OR kind = ?2)";
+    let name = |name: &Option<Name>| name.as_ref().map(|name| name.as_str().to_owned());
+    let lanes = connection
+        .prepare_cached(LANES)?
+        .query_map((name(&query.queue), name(&query.kind)), |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(lanes)
+}
+
+/// The terms for these states. The literal lists are those of partial indexes, which then can be used.
+fn stages(states: &[State]) -> Vec<String> {
+    let mut stages: Vec<i64> = states.iter().map(|state| *state as i64).collect();
+    let only = |allowed: &[i64]| stages.iter().all(|stage| allowed.contains(stage));
+    let mut terms = Vec::new();
+    if only(&[0, 5, 6]) {
+        terms.push("stage IN (0, 5, 6)".to_owned());
+    } else if only(&[2, 3]) {
+        terms.push("stage IN (2, 3)".to_owned());
+    }
+    if states.contains(&State::Waiting) {
+        stages.push(SCHEDULED);
+    }
+    terms.push(format!("stage IN ({})", numbers(&stages)));
+    terms
+}
+
+pub(super) fn numbers(numbers: &[i64]) -> String {
+    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// How many tasks each queue has in each state, from the tallies.
+pub(super) fn counts(connection: &Connection, now: Timestamp) -> Result<Vec<QueueCounts>> {
+    const TALLIES: &str = "SELECT queue, stage, sum(n) FROM tallies JOIN lanes ON lanes.id = lane
+        GROUP BY queue, stage ORDER BY queue";
+    // Nobody has claimed since these became due.
+    const DUE: &str = "SELECT queue, sum((SELECT count(*) FROM tasks INDEXED BY tasks_scheduled
+        WHERE tasks.lane = tallies.lane AND tasks.stage = 7 AND run_at <= ?1))
+        FROM tallies JOIN lanes ON lanes.id = lane WHERE tallies.stage = 7 GROUP BY queue";
+    let mut counts: Vec<QueueCounts> = Vec::new();
+    let mut statement = connection.prepare_cached(TALLIES)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (queue, stage, n): (_, i64, i64) = (rows::text(row, 0)?, row.get(1)?, row.get(2)?);
+        if counts.last().is_none_or(|last| last.queue.as_str() != queue) {
+            let queue = Name::new(queue)?;
+            counts.push(QueueCounts { queue, by_state: Default::default(), scheduled: 0 });
+        }
+        let Some(last) = counts.last_mut() else { continue };
+        let state = if stage == SCHEDULED { State::Waiting as i64 } else { stage };
+        let place = usize::try_from(state).ok().and_then(|state| last.by_state.get_mut(state));
+        *place.ok_or_else(|| unreadable("stage", stage))? += n.cast_unsigned();
+        last.scheduled += if stage == SCHEDULED { n.cast_unsigned() } else { 0 };
+    }
+    let mut statement = connection.prepare_cached(DUE)?;
+    let mut rows = statement.query([now.as_micros()])?;
+    while let Some(row) = rows.next()? {
+        let (queue, due) = (rows::text(row, 0)?, row.get::<_, i64>(1)?.cast_unsigned());
+        for counts in counts.iter_mut().filter(|counts| counts.queue.as_str() == queue) {
+            counts.scheduled -= due.min(counts.scheduled);
+        }
+    }
+    Ok(counts)
+}
+
+/// Creates a queue or replaces its settings; what its rate limit has counted stays.
+pub(super) fn set_queue(tx: &mut Tx<'_>, queue: &Name, settings: &QueueSettings) -> Result<()> {
+    const SET: &str = "INSERT INTO queues (name, settings) VALUES (?1, ?2)
+        ON CONFLICT (name) DO UPDATE SET settings = excluded.settings";
+    let json = serde_json::to_string(settings).map_err(|e| Error::internal(format!("settings as JSON: {e}")))?;
+    tx.connection.prepare_cached(SET)?.execute([queue.as_str(), &json])?;
+    tx.limits_changed();
+    tx.hint.work = true;
+    Ok(())
+}
+
+/// Reads a queue's settings.
+pub(super) fn settings(json: &str) -> Result<QueueSettings> {
+    serde_json::from_str(json).map_err(|e| unreadable("settings of a queue", e))
+}
+
+/// Every queue that has settings or has ever had a task.
+pub(super) fn queues(connection: &Connection) -> Result<Vec<(Name, QueueSettings)>> {
+    const QUEUES: &str = "SELECT name, settings FROM queues
+        UNION ALL SELECT DISTINCT queue, NULL FROM lanes WHERE queue NOT IN (SELECT name FROM queues) ORDER BY 1";
+    let mut queues = Vec::new();
+    let mut statement = connection.prepare_cached(QUEUES)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let json: Option<String> = row.get(1)?;
+        let settings = json.as_deref().map(settings).transpose()?.unwrap_or_default();
+        queues.push((Name::new(rows::text(row, 0)?)?, settings));
+    }
+    Ok(queues)
+}

@@ -1,0 +1,299 @@
+//! The embedded durable store: one file, any number of processes on one host.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `open` | connections, settings, migrations |
+//! | `threads` | the writer, its group commit, the readers |
+//! | `tx` | what the calls of one transaction share |
+//! | `rows` | tasks as rows |
+//! | `names` | small numbers for names |
+//! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
+//! | `locks` | proof of death |
+//! | `hints` | `changed` |
+
+mod apply;
+mod claim;
+mod error;
+mod hints;
+mod insert;
+mod list;
+mod locks;
+mod names;
+mod open;
+mod replicas;
+mod rows;
+mod sweep;
+mod threads;
+mod tx;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::hints::Hints;
+use self::insert::Incoming;
+use self::locks::Locks;
+use self::threads::Threads;
+use self::tx::Tx;
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::error::{Error, Result};
+use crate::state::Command;
+use crate::store::{
+    Answer, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted, NewReplica, Page,
+    QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep, SweepRequest, TaskQuery,
+    check_batch,
+};
+use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
+
+/// What "accepted" means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// On the disk: it survives a power failure (`synchronous = FULL`).
+    #[default]
+    Full,
+    /// With the operating system: it survives the end of this process, but a power failure may take the
+    /// last moments (`synchronous = NORMAL`). The file stays sound.
+    Relaxed,
+}
+
+/// How to open a [`SqliteStore`].
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// What "accepted" means. Default [`Durability::Full`].
+    pub durability: Durability,
+    /// Where time and ids come from. Default [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// How often to look for changes by other processes, while somebody waits for any. Longer than 0,
+    /// default 50 ms. Changes by this process are seen at once.
+    pub poll_interval: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        SqliteOptions {
+            durability: Durability::default(),
+            clock: Arc::new(SystemClock),
+            poll_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Keeps tasks in one SQLite file, shared by any number of processes on one host.
+///
+/// Calls that come at the same time are committed together, so that many callers share one flush of the
+/// disk; each has waited for its own. Beside the file are SQLite's `-wal` and `-shm` and the directory
+/// `-replicas`, in which every replica holds a lock while it lives. The file must be on a local disk.
+///
+/// Cloning is cheap; the file is closed when the last clone is dropped, which waits for the commit that runs.
+///
+/// ```
+/// use light_task_scheduler::{NewTask, SqliteStore, Store};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("tasks.db");
+/// let store = SqliteStore::open(&path)?;
+/// store.insert(vec![NewTask::new("greet", "world")?]).await?;
+/// assert_eq!(store.counts().await?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    // Dropped before the locks: what was asked for is written while its replica still counts as alive.
+    threads: Threads,
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    poll_interval: Duration,
+    hints: Arc<Hints>,
+    locks: Arc<Locks>,
+}
+
+impl SqliteStore {
+    /// Opens a file with the default options, and creates it if there is none.
+    ///
+    /// Fails as [`Invalid`](crate::ErrorKind::Invalid) if the file or its directory cannot be written, as
+    /// [`Incompatible`](crate::ErrorKind::Incompatible) if it is something else or of a newer release, as
+    /// [`Full`](crate::ErrorKind::Full) if the disk is full, as
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if another process has locked it for long, and as
+    /// [`Internal`](crate::ErrorKind::Internal) if it is broken. Opening waits for the disk.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        SqliteStore::open_with(path, SqliteOptions::default())
+    }
+
+    /// Opens a file.
+    pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self> {
+        let SqliteOptions { durability, clock, poll_interval } = options;
+        if poll_interval.is_zero() {
+            return Err(Error::invalid("poll_interval is 0; the default is 50 ms"));
+        }
+        let path = open::absolute(path.as_ref())?;
+        let writer = open::writer(&path, durability)?;
+        let hints = Arc::new(Hints::new());
+        let threads = Threads::start(writer, Arc::clone(&hints), || open::reader(&path))?;
+        let locks = Arc::new(Locks::new(open::lock_directory(&path)));
+        Ok(SqliteStore { inner: Arc::new(Inner { threads, path, clock, poll_interval, hints, locks }) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Runs `work` in the next transaction.
+    async fn write<T: Send + 'static>(
+        &self,
+        items: usize,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = &self.inner;
+        inner.threads.write(inner.clock.now(), items, false, work).await
+    }
+
+    /// The store's time for a read.
+    fn now(&self) -> Timestamp {
+        self.inner.hints.advance(self.inner.clock.now())
+    }
+}
+
+impl From<SqliteStore> for Arc<dyn Store> {
+    fn from(store: SqliteStore) -> Self {
+        Arc::new(store)
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { priority: true, durable: true, shared: true, multi_host: false }
+    }
+
+    async fn insert(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
+        check_batch(tasks.len())?;
+        let clock = &*self.inner.clock;
+        let incoming: Vec<Incoming> = tasks
+            .into_iter()
+            .map(|mut task| {
+                let given = task.id.take();
+                Incoming { fresh: given.is_none(), id: given.unwrap_or_else(|| TaskId::generate(clock)), task }
+            })
+            .collect();
+        self.write(incoming.len(), move |tx| insert::insert(tx, &incoming)).await
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
+        self.write(request.limit, move |tx| claim::claim(tx, &request)).await
+    }
+
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {
+        check_batch(changes.len())?;
+        self.write(changes.len(), move |tx| apply::apply(tx, &changes)).await
+    }
+
+    async fn command(&self, commands: Vec<(TaskId, Command)>) -> Result<Vec<Answer>> {
+        check_batch(commands.len())?;
+        self.write(commands.len(), move |tx| apply::command(tx, &commands)).await
+    }
+
+    async fn post_reports(&self, reports: Vec<Report>) -> Result<Vec<bool>> {
+        check_batch(reports.len())?;
+        self.write(reports.len(), move |tx| apply::post_reports(tx, &reports)).await
+    }
+
+    async fn register(&self, replica: NewReplica) -> Result<()> {
+        let (id, locks) = (replica.id, Arc::clone(&self.inner.locks));
+        let registered = self.write(1, move |tx| replicas::register(tx, &locks, &replica)).await;
+        if registered.as_ref().is_err_and(|e| e.kind() != crate::ErrorKind::Conflict) {
+            self.inner.locks.release(id);
+        }
+        registered
+    }
+
+    async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<HeartbeatReply> {
+        let inner = &self.inner;
+        // Before everything that waits already: a replica must not die of its store being busy.
+        inner.threads.write(inner.clock.now(), 1, true, move |tx| replicas::heartbeat(tx, &heartbeat)).await
+    }
+
+    async fn leave(&self, replica: ReplicaId) -> Result<()> {
+        self.write(1, move |tx| replicas::leave(tx, replica)).await?;
+        self.inner.locks.release(replica);
+        Ok(())
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
+        let (now, locks) = (self.now(), Arc::clone(&self.inner.locks));
+        self.inner.threads.read(move |connection, _| replicas::replicas(connection, &locks, now)).await
+    }
+
+    async fn rescue(&self, request: RescueRequest) -> Result<Rescued> {
+        let locks = Arc::clone(&self.inner.locks);
+        self.write(request.limit, move |tx| replicas::rescue(tx, &locks, &request)).await
+    }
+
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
+        check_batch(ids.len())?;
+        let ids = ids.to_vec();
+        self.inner.threads.read(move |connection, names| list::get(connection, names, &ids)).await
+    }
+
+    async fn list(&self, query: &TaskQuery) -> Result<Page> {
+        let query = query.clone();
+        self.inner.threads.read(move |connection, names| list::list(connection, names, &query)).await
+    }
+
+    async fn counts(&self) -> Result<Vec<QueueCounts>> {
+        let now = self.now();
+        self.inner.threads.read(move |connection, _| list::counts(connection, now)).await
+    }
+
+    async fn set_queue(&self, queue: Name, settings: QueueSettings) -> Result<()> {
+        settings.check()?;
+        self.write(1, move |tx| list::set_queue(tx, &queue, &settings)).await
+    }
+
+    async fn queues(&self) -> Result<Vec<(Name, QueueSettings)>> {
+        self.inner.threads.read(|connection, _| list::queues(connection)).await
+    }
+
+    async fn sweep(&self, request: SweepRequest) -> Result<Sweep> {
+        let (now, locks) = (self.now(), Arc::clone(&self.inner.locks));
+        let (found, request) = self
+            .inner
+            .threads
+            .read(move |connection, _| Ok((sweep::candidates(connection, &request, now)?, request)))
+            .await?;
+        self.write(found.len(), move |tx| sweep::sweep(tx, &locks, &request, &found)).await
+    }
+
+    async fn changed(&self, seen: Changes) -> Changes {
+        let inner = &self.inner;
+        let mut known = inner.hints.subscribe();
+        loop {
+            let now = *known.borrow_and_update();
+            if now != seen {
+                return now;
+            }
+            tokio::select! {
+                // The sender lives as long as this store.
+                _ = known.changed() => {}
+                () = tokio::time::sleep(inner.poll_interval) => {
+                    // A hint may be missed; the next poll tries again.
+                    if let Ok(changes) = inner.threads.read(|connection, _| tx::changes(connection)).await {
+                        inner.hints.publish(changes, Timestamp::default());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

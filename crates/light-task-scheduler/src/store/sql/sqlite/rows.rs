@@ -1,0 +1,393 @@
+//! Tasks as rows: reading, writing and removing them. The only place that writes the table `tasks`.
+
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
+use serde::Serialize;
+
+use super::error::unreadable;
+use super::names::Names;
+use super::tx::Tx;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::state::Moved;
+use crate::task::{
+    Attempt, Details, Failure, Handle, Options, Payload, Progress, Record, ResultRef, Spec, State, Task, TaskId,
+    fingerprint,
+};
+
+/// The stage of a waiting task that has not been seen to be due; the other stages are the numbers of the states.
+pub(super) const SCHEDULED: i64 = 7;
+/// The stage of a waiting task that is due.
+pub(super) const READY: i64 = State::Waiting as i64;
+/// Larger bytes are kept beside the row, which is written again at every move.
+const INLINE_BYTES_MAX: usize = 1_024;
+
+const CANCEL_REQUESTED: i64 = 1;
+const STOP_UNCONFIRMED: i64 = 2;
+const HAS_REPORT: i64 = 4;
+
+/// The columns of a [`Stored`], in the order in which it reads them.
+macro_rules! record_columns {
+    () => {
+        "seq, lane, stage, run_at, owner, claim, run, execution, generation, attempt, interruptions, lost_in_a_row, \
+         flags, started_at, finished_at, details, output, result"
+    };
+}
+/// Those of a whole task, in the order in which [`task`] reads them.
+macro_rules! task_columns {
+    () => {
+        concat!(super::rows::record_columns!(), ", id, rank, created_at, options, payload")
+    };
+}
+pub(super) use {record_columns, task_columns};
+
+pub(super) const RECORD_BY_ID: &str = concat!("SELECT ", record_columns!(), " FROM tasks WHERE id = ?1");
+pub(super) const TASK_BY_SEQ: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE seq = ?1");
+pub(super) const TASK_BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id = ?1");
+pub(super) const SAVE: &str = "UPDATE tasks SET stage = ?2, run_at = ?3, owner = ?4, claim = ?5, run = ?6,
+    execution = ?7, generation = ?8, attempt = ?9, interruptions = ?10, lost_in_a_row = ?11, flags = ?12,
+    started_at = ?13, finished_at = ?14, details = ?15, output = ?16, result = ?17 WHERE seq = ?1";
+
+/// A record and where it is.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) lane: i64,
+    pub(super) stage: i64,
+    /// The number of the claim that took it, while that owner has it.
+    pub(super) claim: Option<i64>,
+    pub(super) has_report: bool,
+    /// Whether output and result are beside the row.
+    spilled: [bool; 2],
+    pub(super) record: Record,
+}
+
+/// Which bytes beside a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Payload = 0,
+    Output = 1,
+    Result = 2,
+}
+
+fn blob_key(seq: i64, part: Part) -> i64 {
+    seq * 4 + part as i64
+}
+
+/// Reads the record from the first columns of a row.
+pub(super) fn stored(connection: &Connection, names: &mut Names, row: &Row<'_>) -> Result<Stored> {
+    let (seq, stage, flags): (i64, i64, i64) = (row.get(0)?, row.get(2)?, row.get(12)?);
+    let state = match stage {
+        SCHEDULED => State::Waiting,
+        _ => u8::try_from(stage).ok().and_then(State::from_number).ok_or_else(|| unreadable("stage", stage))?,
+    };
+    let owner = row.get::<_, Option<i64>>(4)?.map(|number| names.replica(connection, number)).transpose()?;
+    let record = Record {
+        state,
+        cancel_requested: flags & CANCEL_REQUESTED != 0,
+        stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
+        run_at: Timestamp::from_micros(row.get(3)?),
+        owner,
+        run: row.get::<_, i64>(6)?.cast_unsigned(),
+        execution: row.get::<_, i64>(7)?.cast_unsigned(),
+        generation: row.get(8)?,
+        attempt: row.get(9)?,
+        interruptions: row.get(10)?,
+        lost_in_a_row: row.get(11)?,
+        started_at: row.get::<_, Option<i64>>(13)?.map(Timestamp::from_micros),
+        finished_at: row.get::<_, Option<i64>>(14)?.map(Timestamp::from_micros),
+        details: details(connection, seq, row)?,
+    };
+    let (lane, claim) = (row.get(1)?, row.get(5)?);
+    let beside = |column| Ok::<_, Error>(matches!(row.get_ref(column)?, ValueRef::Integer(_)));
+    let spilled = [beside(16)?, beside(17)?];
+    Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, spilled, record })
+}
+
+fn details(connection: &Connection, seq: i64, row: &Row<'_>) -> Result<Option<Box<Details>>> {
+    let json = row.get_ref(15)?;
+    let output = payload(connection, seq, Part::Output, row.get_ref(16)?)?;
+    let result = payload(connection, seq, Part::Result, row.get_ref(17)?)?;
+    if matches!(json, ValueRef::Null) && output.is_none() && result.is_none() {
+        return Ok(None);
+    }
+    let mut details = match json {
+        ValueRef::Text(json) => serde_json::from_slice(json).map_err(|e| unreadable("details of a task", e))?,
+        _ => Box::<Details>::default(),
+    };
+    details.output = output;
+    details.result = result.map(ResultRef::Inline).or(details.result);
+    Ok(Some(details))
+}
+
+/// Bytes that are in the row or, if it says their length, beside it.
+fn payload(connection: &Connection, seq: i64, part: Part, value: ValueRef<'_>) -> Result<Option<Payload>> {
+    match value {
+        ValueRef::Null => Ok(None),
+        ValueRef::Blob(bytes) => Ok(Some(Payload::from_bytes(bytes))),
+        ValueRef::Integer(_) => connection
+            .prepare_cached("SELECT bytes FROM blobs WHERE key = ?1")?
+            .query_row([blob_key(seq, part)], |row| Ok(Some(Payload::from_bytes(row.get_ref(0)?.as_blob()?))))
+            .map_err(Error::from),
+        _ => Err(unreadable("payload", "it is text or a fraction")),
+    }
+}
+
+/// Reads a whole task.
+pub(super) fn task(connection: &Connection, names: &mut Names, row: &Row<'_>) -> Result<(Stored, Task)> {
+    let mut stored = stored(connection, names, row)?;
+    let id = TaskId::new(text(row, 18)?)?;
+    let options = match row.get_ref(21)? {
+        ValueRef::Text(json) => Some(
+            serde_json::from_slice::<Box<Options>>(json)
+                .map_err(|e| unreadable("options of a task", format!("{id}: {e}")))?,
+        ),
+        _ => None,
+    };
+    let payload = payload(connection, stored.seq, Part::Payload, row.get_ref(22)?)?;
+    let lane = names.lane(connection, stored.lane)?;
+    let spec = Spec {
+        queue: lane.queue.clone(),
+        kind: lane.kind.clone(),
+        payload: payload.ok_or_else(|| unreadable("payload", &id))?,
+        priority: i32::try_from(-row.get::<_, i64>(19)?).map_err(|e| unreadable("priority", e))?,
+        created_at: Timestamp::from_micros(row.get(20)?),
+        options,
+    };
+    let record = std::mem::take(&mut stored.record);
+    Ok((stored, Task { id, spec, record }))
+}
+
+pub(super) fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r str> {
+    row.get_ref(column)?.as_str().map_err(|e| unreadable("text", e))
+}
+
+/// Finds a record by its task's id.
+pub(super) fn find(tx: &mut Tx<'_>, by_id: &mut CachedStatement<'_>, id: &TaskId) -> Result<Option<Stored>> {
+    id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
+    let mut rows = by_id.raw_query();
+    rows.next()?.map(|row| stored(tx.connection, tx.names, row)).transpose()
+}
+
+/// Finds whole tasks by `TASK_BY_SEQ` or `TASK_BY_ID`.
+pub(super) fn find_task(
+    connection: &Connection,
+    names: &mut Names,
+    statement: &mut CachedStatement<'_>,
+) -> Result<Option<(Stored, Task)>> {
+    let mut rows = statement.raw_query();
+    rows.next()?.map(|row| task(connection, names, row)).transpose()
+}
+
+/// Writes what [`step`](crate::state::step) made of a record. `before` is the row as it was read, but with the claim
+/// number that it shall have.
+pub(super) fn save(
+    tx: &mut Tx<'_>,
+    statement: &mut CachedStatement<'_>,
+    before: &Stored,
+    after: &Record,
+) -> Result<()> {
+    let seq = before.seq;
+    let owner = after.owner.map(|id| tx.names.replica_number(tx.connection, id)).transpose()?;
+    let stage = stage(after, tx.now);
+    let keeps_report = before.has_report && after.state == State::Running;
+    let details = after.details.as_deref();
+    let json = details.and_then(details_json).transpose()?;
+    let result = details.and_then(|details| match &details.result {
+        Some(ResultRef::Inline(bytes)) => Some(bytes),
+        _ => None,
+    });
+    let output = put(tx, seq, Part::Output, details.and_then(|details| details.output.as_ref()))?;
+    let result = put(tx, seq, Part::Result, result)?;
+    for (part, was, is) in [(Part::Output, before.spilled[0], &output), (Part::Result, before.spilled[1], &result)] {
+        if was && !matches!(is, ToSqlOutput::Owned(Value::Integer(_))) {
+            tx.connection.prepare_cached("DELETE FROM blobs WHERE key = ?1")?.execute([blob_key(seq, part)])?;
+        }
+    }
+    let set = statement;
+    set.raw_bind_parameter(1, seq)?;
+    set.raw_bind_parameter(2, stage)?;
+    set.raw_bind_parameter(3, after.run_at.as_micros())?;
+    set.raw_bind_parameter(4, owner)?;
+    set.raw_bind_parameter(5, before.claim)?;
+    set.raw_bind_parameter(6, after.run.cast_signed())?;
+    set.raw_bind_parameter(7, after.execution.cast_signed())?;
+    set.raw_bind_parameter(8, after.generation)?;
+    set.raw_bind_parameter(9, after.attempt)?;
+    set.raw_bind_parameter(10, after.interruptions)?;
+    set.raw_bind_parameter(11, after.lost_in_a_row)?;
+    set.raw_bind_parameter(12, flags(after, keeps_report))?;
+    set.raw_bind_parameter(13, after.started_at.map(Timestamp::as_micros))?;
+    set.raw_bind_parameter(14, after.finished_at.map(Timestamp::as_micros))?;
+    set.raw_bind_parameter(15, json)?;
+    set.raw_bind_parameter(16, output)?;
+    set.raw_bind_parameter(17, result)?;
+    set.raw_execute()?;
+    if before.has_report && !keeps_report {
+        tx.connection.prepare_cached("DELETE FROM reports WHERE task = ?1")?.execute([seq])?;
+    }
+    moved(tx, before, stage)
+}
+
+/// Keeps tallies and hints right.
+fn moved(tx: &mut Tx<'_>, before: &Stored, stage: i64) -> Result<()> {
+    if stage == before.stage {
+        return Ok(());
+    }
+    tx.tally(before.lane, before.stage, -1);
+    tx.tally(before.lane, stage, 1);
+    if before.stage == State::Running as i64 {
+        tx.slot_freed()?;
+    }
+    tx.hint.work |= matches!(stage, READY | SCHEDULED);
+    tx.hint.ends |= (State::Succeeded as i64..=State::Cancelled as i64).contains(&stage);
+    Ok(())
+}
+
+/// The stage of a record. A waiting task that is due now goes straight to the ready ones.
+pub(super) fn stage(record: &Record, now: Timestamp) -> i64 {
+    match record.state {
+        State::Waiting if record.run_at > now => SCHEDULED,
+        state => state as i64,
+    }
+}
+
+fn flags(record: &Record, has_report: bool) -> i64 {
+    let flag = |set: bool, flag| if set { flag } else { 0 };
+    flag(record.cancel_requested, CANCEL_REQUESTED)
+        | flag(record.stop_unconfirmed, STOP_UNCONFIRMED)
+        | flag(has_report, HAS_REPORT)
+}
+
+/// A task now has a report, kept in the table `reports`.
+pub(super) fn mark_reported(tx: &Tx<'_>, seq: i64) -> Result<()> {
+    const MARK: &str = "UPDATE tasks SET flags = flags | ?2 WHERE seq = ?1";
+    tx.connection.prepare_cached(MARK)?.execute([seq, HAS_REPORT])?;
+    Ok(())
+}
+
+/// The part of [`Details`] that is not in a column of its own; `None` if there is nothing.
+fn details_json(details: &Details) -> Option<Result<String>> {
+    #[derive(Serialize)]
+    struct Rest<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        handle: Option<&'a Handle>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        progress: Option<&'a Progress>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<&'a ResultRef>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failure: Option<&'a Failure>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        attempts: &'a [Attempt],
+    }
+    let Details { handle, progress, output: _, result, failure, attempts } = details;
+    let result = result.as_ref().filter(|result| matches!(result, ResultRef::Stored { .. }));
+    let (handle, progress, failure) = (handle.as_ref(), progress.as_ref(), failure.as_ref());
+    let rest = Rest { handle, progress, result, failure, attempts };
+    let empty = handle.is_none() && progress.is_none() && result.is_none() && failure.is_none() && attempts.is_empty();
+    (!empty).then(|| serde_json::to_string(&rest).map_err(|e| Error::internal(format!("details as JSON: {e}"))))
+}
+
+/// What to write into a column for these bytes; long ones go beside the row.
+fn put<'p>(tx: &Tx<'_>, seq: i64, part: Part, bytes: Option<&'p Payload>) -> Result<ToSqlOutput<'p>> {
+    const PUT: &str = "INSERT INTO blobs (key, bytes) VALUES (?1, ?2)
+        ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes WHERE bytes <> excluded.bytes";
+    let Some(bytes) = bytes else { return Ok(ToSqlOutput::Owned(Value::Null)) };
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return Ok(ToSqlOutput::Borrowed(ValueRef::Blob(bytes.as_bytes())));
+    }
+    tx.connection.prepare_cached(PUT)?.execute((blob_key(seq, part), bytes.as_bytes()))?;
+    Ok(ToSqlOutput::Owned(Value::Integer(i64::try_from(bytes.len()).unwrap_or(i64::MAX))))
+}
+
+/// A row to be made.
+pub(super) struct NewRow<'a> {
+    pub(super) id: &'a TaskId,
+    pub(super) lane: i64,
+    pub(super) priority: i32,
+    pub(super) payload: &'a Payload,
+    pub(super) options: Option<&'a Options>,
+    pub(super) record: Record,
+}
+
+/// Makes rows, unless their id is taken.
+pub(super) struct Insertion<'c> {
+    statement: CachedStatement<'c>,
+}
+
+impl<'c> Insertion<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Result<Self> {
+        const INSERT: &str = "INSERT INTO tasks (id, lane, stage, rank, run_at, created_at, payload, deadline, options)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING";
+        Ok(Insertion { statement: connection.prepare_cached(INSERT)? })
+    }
+
+    /// `false`: there is a task of this id already.
+    pub(super) fn insert(&mut self, tx: &mut Tx<'_>, new: &NewRow<'_>) -> Result<bool> {
+        let set = &mut self.statement;
+        let stage = stage(&new.record, tx.now);
+        let spilled = new.payload.len() > INLINE_BYTES_MAX;
+        new.id.with_str(|id| set.raw_bind_parameter(1, id))?;
+        set.raw_bind_parameter(2, new.lane)?;
+        set.raw_bind_parameter(3, stage)?;
+        set.raw_bind_parameter(4, -i64::from(new.priority))?;
+        set.raw_bind_parameter(5, new.record.run_at.as_micros())?;
+        set.raw_bind_parameter(6, tx.now.as_micros())?;
+        if spilled {
+            set.raw_bind_parameter(7, i64::try_from(new.payload.len()).unwrap_or(i64::MAX))?;
+        } else {
+            set.raw_bind_parameter(7, new.payload.as_bytes())?;
+        }
+        set.raw_bind_parameter(8, new.options.and_then(|options| options.deadline).map(Timestamp::as_micros))?;
+        set.raw_bind_parameter(9, new.options.map(options_json).transpose()?)?;
+        if set.raw_execute()? == 0 {
+            return Ok(false);
+        }
+        if spilled {
+            put(tx, tx.connection.last_insert_rowid(), Part::Payload, Some(new.payload))?;
+        }
+        tx.tally(new.lane, stage, 1);
+        tx.hint.work |= matches!(stage, READY | SCHEDULED);
+        Ok(true)
+    }
+}
+
+fn options_json(options: &Options) -> Result<String> {
+    serde_json::to_string(options).map_err(|e| Error::invalid(format!("options as JSON: {e}")))
+}
+
+/// Removes a task and leaves a tombstone.
+pub(super) fn remove(tx: &mut Tx<'_>, stored: &Stored, task: &Task) -> Result<()> {
+    const TOMBSTONE: &str = "INSERT OR REPLACE INTO tombstones (id, fingerprint, removed_at) VALUES (?1, ?2, ?3)";
+    let hash = fingerprint(&task.spec.kind, &task.spec.payload);
+    let connection = tx.connection;
+    connection.prepare_cached("DELETE FROM tasks WHERE seq = ?1")?.execute([stored.seq])?;
+    let (first, last) = (blob_key(stored.seq, Part::Payload), blob_key(stored.seq, Part::Result));
+    connection.prepare_cached("DELETE FROM blobs WHERE key BETWEEN ?1 AND ?2")?.execute([first, last])?;
+    if stored.has_report {
+        connection.prepare_cached("DELETE FROM reports WHERE task = ?1")?.execute([stored.seq])?;
+    }
+    let id = task.id.to_string();
+    connection.prepare_cached(TOMBSTONE)?.execute((id, &hash[..], tx.now.as_micros()))?;
+    tx.tally(stored.lane, stored.stage, -1);
+    tx.hint.ends = true;
+    Ok(())
+}
+
+/// Keeps the key of a result that a move has left behind.
+pub(super) fn keep_garbage(tx: &Tx<'_>, moved: &Moved) -> Result<()> {
+    if let Some(key) = &moved.garbage {
+        tx.connection.prepare_cached("INSERT OR IGNORE INTO garbage (key) VALUES (?1)")?.execute([key])?;
+    }
+    Ok(())
+}
+
+/// The fingerprint and the time of removal of a task that is gone.
+pub(super) fn tombstone(connection: &Connection, id: &TaskId) -> Result<Option<(Vec<u8>, Timestamp)>> {
+    let mut statement = connection.prepare_cached("SELECT fingerprint, removed_at FROM tombstones WHERE id = ?1")?;
+    let found = id.with_str(|id| {
+        statement.query_row([id], |row| Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))).optional()
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,318 @@
+//! The threads that own the connections, and the queues in front of them.
+//!
+//! One thread writes. While it commits, calls queue up; it then runs all of them in one transaction,
+//! commits once and answers each: many callers share one flush of the disk, and each has waited for its
+//! own. A few other threads read.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::error::repeat;
+use super::hints::Hints;
+use super::names::Names;
+use super::tx::Tx;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+
+/// Most calls that wait for one kind of thread; more wait outside.
+const QUEUE_MAX: usize = 4_096;
+/// Most items in one transaction, unless a single call has more: bounds how long a heartbeat waits.
+const GROUP_ITEMS_MAX: usize = 10_000;
+/// How many threads read.
+const READERS: usize = 2;
+
+/// Work for the writer. It may be run again after a rollback.
+pub(super) trait Write: Send {
+    /// Runs in the group's transaction and keeps the answer.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
+    /// Sends the answer, or the reason why there is none.
+    fn answer(self: Box<Self>, committed: Result<()>);
+    /// The caller's clock when it called. Asked there because a test's clock belongs to its thread.
+    fn called_at(&self) -> Timestamp;
+    /// How much it asks for.
+    fn items(&self) -> usize;
+}
+
+struct Call<T, F> {
+    run: F,
+    kept: Option<T>,
+    reply: oneshot::Sender<Result<T>>,
+    called_at: Timestamp,
+    items: usize,
+}
+
+impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T> + Send> Write for Call<T, F> {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        self.kept = Some((self.run)(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<()>) {
+        let answer = match (committed, self.kept) {
+            (Ok(()), Some(answer)) => Ok(answer),
+            (Ok(()), None) => Err(Error::internal("a call was committed without an answer")),
+            (Err(e), _) => Err(e),
+        };
+        // The caller may have gone; what it asked for is done all the same.
+        let _ = self.reply.send(answer);
+    }
+
+    fn called_at(&self) -> Timestamp {
+        self.called_at
+    }
+
+    fn items(&self) -> usize {
+        self.items
+    }
+}
+
+type Read = Box<dyn FnOnce(&Connection, &mut Names) + Send>;
+
+/// The threads. They end when this is dropped, after they have done what was asked of them.
+#[derive(Debug)]
+pub(super) struct Threads {
+    writes: Arc<Queue<Box<dyn Write>>>,
+    reads: Arc<Queue<Read>>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts one thread for the writing connection, and one for each reading connection.
+    pub(super) fn start(
+        writer: Connection,
+        hints: Arc<Hints>,
+        mut reader: impl FnMut() -> Result<Connection>,
+    ) -> Result<Self> {
+        let mut threads =
+            Threads { writes: Arc::new(Queue::new()), reads: Arc::new(Queue::new()), handles: Vec::new() };
+        for _ in 0..READERS {
+            let connection = reader()?;
+            let reads = Arc::clone(&threads.reads);
+            threads.spawn("lts-sqlite-read", move || read(&connection, &reads))?;
+        }
+        let writes = Arc::clone(&threads.writes);
+        threads.spawn("lts-sqlite-write", move || Writer { connection: writer, names: Names::default(), hints }.work(&writes))?;
+        Ok(threads)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.handles.push(
+            handle.map_err(|e| Error::unavailable(format!("cannot start the thread {name}: {e}")).with_source(e))?,
+        );
+        Ok(())
+    }
+
+    /// Runs `work` in a transaction of the writer and waits for its commit.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        called_at: Timestamp,
+        items: usize,
+        urgent: bool,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _room = self.writes.room.acquire().await;
+        let (reply, answer) = oneshot::channel();
+        self.writes.push(Box::new(Call { run: work, kept: None, reply, called_at, items }), urgent);
+        answer.await.unwrap_or_else(|_| Err(Error::internal("the store's writing thread has ended")))
+    }
+
+    /// Runs `work` on a reading connection.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Names) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _room = self.reads.room.acquire().await;
+        let (reply, answer) = oneshot::channel();
+        let job: Read = Box::new(move |connection, names| {
+            let _ = reply.send(work(connection, names));
+        });
+        self.reads.push(job, false);
+        answer.await.unwrap_or_else(|_| Err(Error::internal("the store's reading threads have ended")))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.writes.close();
+        self.reads.close();
+        for handle in self.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+fn read(connection: &Connection, queue: &Queue<Read>) {
+    let mut names = Names::default();
+    let mut jobs = VecDeque::new();
+    while queue.take(&mut jobs, 1) {
+        jobs.drain(..).for_each(|job| job(connection, &mut names));
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    names: Names,
+    hints: Arc<Hints>,
+}
+
+impl Writer {
+    fn work(mut self, queue: &Queue<Box<dyn Write>>) {
+        let _answers_all = CloseOnPanic(queue);
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() && !queue.take(&mut waiting, QUEUE_MAX) {
+                return;
+            }
+            let mut group = Vec::with_capacity(waiting.len());
+            let mut items = 0;
+            while let Some(job) = waiting.pop_front() {
+                items += job.items();
+                if items > GROUP_ITEMS_MAX && !group.is_empty() {
+                    waiting.push_front(job);
+                    break;
+                }
+                group.push(job);
+            }
+            self.run_group(group);
+        }
+    }
+
+    /// Runs calls in one transaction. If one of them fails, each is tried on its own, so that one bad
+    /// call does not fail the others; if the commit fails, all have failed and nothing is stored.
+    fn run_group(&mut self, mut group: Vec<Box<dyn Write>>) {
+        match self.transaction(&mut group) {
+            Outcome::Committed => group.into_iter().for_each(|job| job.answer(Ok(()))),
+            Outcome::CallFailed(_) if group.len() > 1 => {
+                group.into_iter().for_each(|job| self.run_group(vec![job]));
+            }
+            Outcome::CallFailed(e) | Outcome::Failed(e) => {
+                group.into_iter().for_each(|job| job.answer(Err(repeat(&e))));
+            }
+        }
+    }
+
+    fn transaction(&mut self, group: &mut [Box<dyn Write>]) -> Outcome {
+        let outcome = self.try_transaction(group);
+        if !matches!(outcome, Outcome::Committed) {
+            // What was learned inside the transaction may not exist any more.
+            self.names.forget();
+        }
+        outcome
+    }
+
+    fn try_transaction(&mut self, group: &mut [Box<dyn Write>]) -> Outcome {
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = match begun {
+            Ok(transaction) => transaction,
+            Err(e) => return Outcome::Failed(e.into()),
+        };
+        let mut tx = match Tx::begin(&transaction, &mut self.names, self.hints.latest()) {
+            Ok(tx) => tx,
+            Err(e) => return Outcome::Failed(e),
+        };
+        for job in group {
+            tx.advance(job.called_at());
+            if let Err(e) = job.run(&mut tx) {
+                return Outcome::CallFailed(e);
+            }
+        }
+        let ended = tx.end();
+        match ended.and_then(|ended| transaction.commit().map(|()| ended).map_err(Error::from)) {
+            Ok((changes, now)) => {
+                self.hints.publish(changes, now);
+                Outcome::Committed
+            }
+            Err(e) => Outcome::Failed(e),
+        }
+    }
+}
+
+enum Outcome {
+    Committed,
+    /// One of the calls failed; the transaction was rolled back.
+    CallFailed(Error),
+    /// The transaction could not be begun or committed.
+    Failed(Error),
+}
+
+/// Should the thread panic, whoever waits gets an error instead of waiting for ever.
+struct CloseOnPanic<'a>(&'a Queue<Box<dyn Write>>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.lock().jobs.clear();
+    }
+}
+
+/// A queue whose reader is woken only if it sleeps: waking a thread costs more than a small transaction.
+struct Queue<J> {
+    state: Mutex<Jobs<J>>,
+    came: Condvar,
+    room: Semaphore,
+}
+
+struct Jobs<J> {
+    jobs: VecDeque<J>,
+    sleeping: usize,
+    closed: bool,
+}
+
+impl<J> Queue<J> {
+    fn new() -> Self {
+        let jobs = Jobs { jobs: VecDeque::new(), sleeping: 0, closed: false };
+        Queue { state: Mutex::new(jobs), came: Condvar::new(), room: Semaphore::new(QUEUE_MAX) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a job; after the queue was closed it is dropped, which its caller notices.
+    fn push(&self, job: J, urgent: bool) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        if urgent {
+            state.jobs.push_front(job);
+        } else {
+            state.jobs.push_back(job);
+        }
+        if state.sleeping > 0 {
+            self.came.notify_one();
+        }
+    }
+
+    /// Moves up to `max` jobs into `jobs`, waiting for the first. `false`: closed, and none is left.
+    fn take(&self, jobs: &mut VecDeque<J>, max: usize) -> bool {
+        let mut state = self.lock();
+        while state.jobs.is_empty() {
+            if state.closed {
+                return false;
+            }
+            state.sleeping += 1;
+            state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping -= 1;
+        }
+        let count = state.jobs.len().min(max);
+        jobs.extend(state.jobs.drain(..count));
+        true
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.came.notify_all();
+    }
+}
+
+impl<J> std::fmt::Debug for Queue<J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queue({} waiting)", self.lock().jobs.len())
+    }
+}
