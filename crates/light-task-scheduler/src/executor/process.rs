@@ -1,1 +1,0 @@
-//! Commands as child processes that survive a crash of the scheduler.
