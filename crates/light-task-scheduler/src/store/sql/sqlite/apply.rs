@@ -81,9 +81,8 @@ pub(super) fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Result<Vec<bo
     let mut answers = Vec::with_capacity(reports.len());
     for report in reports {
         let found = rows::find(tx, &mut by_id, &report.id)?;
-        let current = found.filter(|stored| {
-            stored.record.state == State::Running && stored.record.execution == report.execution
-        });
+        let current =
+            found.filter(|stored| stored.record.state == State::Running && stored.record.execution == report.execution);
         if let Some(stored) = &current {
             keep(tx, stored.seq, report)?;
         }

@@ -149,8 +149,8 @@ fn open_lanes(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<OpenLanes> {
     while let Some(row) = rows.next()? {
         let (number, stage, count): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let lane = tx.names.lane(tx.connection, number)?;
-        let asked = request.kinds.contains(&lane.kind)
-            && (request.queues.is_empty() || request.queues.contains(&lane.queue));
+        let asked =
+            request.kinds.contains(&lane.kind) && (request.queues.is_empty() || request.queues.contains(&lane.queue));
         if !asked {
             continue;
         }
@@ -335,4 +335,3 @@ fn next_deadline(tx: &Tx<'_>) -> Result<Option<Timestamp>> {
     let next = tx.connection.prepare_cached(NEXT_DEADLINE)?.query_row([], |row| row.get(0)).optional()?;
     Ok(next.map(Timestamp::from_micros))
 }
-

@@ -26,9 +26,7 @@ fn insert_one(tx: &mut Tx<'_>, insertion: &mut Insertion<'_>, incoming: &Incomin
     if let Err(e) = task.check() {
         return Ok(Err(e));
     }
-    if !fresh
-        && let Some(removed) = removed(tx, id, task)?
-    {
+    if !fresh && let Some(removed) = removed(tx, id, task)? {
         return Ok(removed);
     }
     let lane = tx.names.lane_number(tx.connection, &task.queue, &task.kind)?;

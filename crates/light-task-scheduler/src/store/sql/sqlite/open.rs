@@ -63,7 +63,10 @@ fn named<T>(path: &Path, opened: Result<T>) -> Result<T> {
 fn try_writer(path: &Path, durability: Durability, migrations: &[&str]) -> Result<Connection> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         let found = rusqlite::version();
-        return Err(Error::new(ErrorKind::Incompatible, format!("SQLite {found} can corrupt data; use 3.51.3 or later")));
+        return Err(Error::new(
+            ErrorKind::Incompatible,
+            format!("SQLite {found} can corrupt data; use 3.51.3 or later"),
+        ));
     }
     // Two processes that create one file at the same time would get in each other's way.
     let _one_at_a_time = opening_lock(path)?;

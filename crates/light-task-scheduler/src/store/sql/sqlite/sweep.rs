@@ -4,9 +4,9 @@ use rusqlite::Connection;
 
 use super::list::numbers;
 use super::locks::Locks;
+use super::replicas;
 use super::rows;
 use super::tx::Tx;
-use super::replicas;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::state::{Command, Event, step};

@@ -107,7 +107,8 @@ async fn a_task_goes_its_way_and_survives_a_restart() {
     assert_eq!(removed, [Answer::Applied(None)]);
     let again = store.insert(vec![new_task("b")]).await.unwrap().remove(0).unwrap();
     assert_eq!(again, Inserted::Removed(id("b")));
-    let spilled = Connection::open(&path).unwrap().query_row("SELECT count(*) FROM blobs", [], |row| row.get::<_, i64>(0));
+    let spilled =
+        Connection::open(&path).unwrap().query_row("SELECT count(*) FROM blobs", [], |row| row.get::<_, i64>(0));
     assert_eq!(spilled.unwrap(), 1, "only the payload of c is left");
     drop(store);
     recount(&path);

@@ -95,7 +95,9 @@ impl Threads {
             threads.spawn("lts-sqlite-read", move || read(&connection, &reads))?;
         }
         let writes = Arc::clone(&threads.writes);
-        threads.spawn("lts-sqlite-write", move || Writer { connection: writer, names: Names::default(), hints }.work(&writes))?;
+        threads.spawn("lts-sqlite-write", move || {
+            Writer { connection: writer, names: Names::default(), hints }.work(&writes)
+        })?;
         Ok(threads)
     }
 

@@ -127,9 +127,9 @@ impl<'a> Tx<'a> {
 
 /// The counters of the last commit of any process.
 pub(super) fn changes(connection: &Connection) -> Result<Changes> {
-    let read = connection.prepare_cached("SELECT work, wishes, ends FROM meta")?.query_row([], |row| {
-        Ok([row.get(0)?, row.get(1)?, row.get(2)?])
-    })?;
+    let read = connection
+        .prepare_cached("SELECT work, wishes, ends FROM meta")?
+        .query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
     let [work, wishes, ends] = read.map(i64::cast_unsigned);
     Ok(Changes { work, wishes, ends })
 }
