@@ -4,24 +4,24 @@ use light_task_scheduler::executor::process::{CommandSpec, ENV_ALLOW_ALL};
 use light_task_scheduler::{Failure, Task};
 
 /// The kind of every task that is a command.
-pub const KIND: &str = "process";
+pub(crate) const KIND: &str = "process";
 /// How a shell command is run.
-pub const SHELL: [&str; 2] = ["/bin/sh", "-c"];
+pub(crate) const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// What an exit code says of a signal: so much is added to it.
 const SIGNAL_BASE: i32 = 128;
 
 /// Lets a command inherit the whole environment, as from a shell: whoever types `export A=1` means it.
-pub fn inherit_environment(spec: &mut CommandSpec) {
+pub(crate) fn inherit_environment(spec: &mut CommandSpec) {
     spec.env_allow = Some(vec![ENV_ALLOW_ALL.to_owned()]);
 }
 
 /// A task's command, as one would type it; empty if the task is none.
-pub fn shown(task: &Task) -> String {
+pub(crate) fn shown(task: &Task) -> String {
     task.spec.payload.parse::<CommandSpec>().map(|spec| typed(&spec.argv)).unwrap_or_default()
 }
 
 /// Arguments as one would type them.
-pub fn typed(argv: &[String]) -> String {
+pub(crate) fn typed(argv: &[String]) -> String {
     match argv {
         [shell, option, line] if [shell.as_str(), option.as_str()] == SHELL => line.clone(),
         _ => argv.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" "),
@@ -38,7 +38,7 @@ fn quoted(argument: &str) -> String {
 }
 
 /// The signal that ended a command, if one did.
-pub fn signal_of(failure: &Failure) -> Option<i32> {
+pub(crate) fn signal_of(failure: &Failure) -> Option<i32> {
     // A shell may exit with 128 + n by itself: only the words tell the two apart.
     let code = failure.exit_code.filter(|code| *code > SIGNAL_BASE)?;
     failure.message.contains(&format!("killed by signal {}", code - SIGNAL_BASE)).then_some(code - SIGNAL_BASE)

@@ -10,7 +10,7 @@ const UNITS_MS: [(&str, f64); 5] = [("ms", 1.0), ("s", 1e3), ("m", 60e3), ("h", 
 const LONGEST_MS: f64 = 10.0 * 365.0 * 86_400e3;
 
 /// Reads a duration longer than zero.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = |why: &str| format!("`{text}` is not a duration: {why}; write for example 30s, 1h30m or 500ms");
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -35,7 +35,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a rate: so many starts per period, evenly spread.
-pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
+pub(crate) fn parse_rate(text: &str) -> Result<RateLimit, String> {
     let bad = |why: &str| format!("`{text}` is not a rate: {why}; write for example 10/s, 600/m or 5/10s");
     let (count, period) = text.split_once('/').ok_or_else(|| bad("it has no `/`"))?;
     let count: u32 = count.trim().parse().map_err(|_| bad("its count is not a whole number"))?;
@@ -50,7 +50,7 @@ pub fn parse_rate(text: &str) -> Result<RateLimit, String> {
 }
 
 /// Seconds with one decimal, as the summary shows them.
-pub fn seconds(duration: Duration) -> String {
+pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
 }
 

@@ -5,48 +5,48 @@ use std::fmt;
 use light_task_scheduler::{Error, ErrorKind};
 
 /// All went well.
-pub const OK: u8 = 0;
+pub(crate) const OK: u8 = 0;
 /// Something failed; for `batch`: not every task succeeded.
-pub const ERROR: u8 = 1;
+pub(crate) const ERROR: u8 = 1;
 /// What was asked makes no sense: an option, a line of a batch, a file that cannot be read.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// No such task or store.
-pub const NOT_FOUND: u8 = 3;
+pub(crate) const NOT_FOUND: u8 = 3;
 /// It contradicts what is stored, or the state forbids it.
-pub const CONFLICT: u8 = 4;
+pub(crate) const CONFLICT: u8 = 4;
 /// The store cannot be reached, or is locked.
-pub const UNREACHABLE: u8 = 6;
+pub(crate) const UNREACHABLE: u8 = 6;
 /// It took too long.
-pub const TIMED_OUT: u8 = 7;
+pub(crate) const TIMED_OUT: u8 = 7;
 /// `run`: the command was cancelled by somebody else.
-pub const CANCELLED: u8 = 11;
+pub(crate) const CANCELLED: u8 = 11;
 /// `run`: there is no such program, as shells have it.
-pub const NO_PROGRAM: u8 = 127;
+pub(crate) const NO_PROGRAM: u8 = 127;
 /// Ended by Ctrl-C (128 + SIGINT).
-pub const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 /// Nobody reads what is printed (128 + SIGPIPE).
-pub const BROKEN_PIPE: u8 = 141;
+pub(crate) const BROKEN_PIPE: u8 = 141;
 
 /// Why the program fails, and with which code.
 #[derive(Debug)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The exit code.
-    pub code: u8,
+    pub(crate) code: u8,
     /// One sentence; empty: nothing is said.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// `Result` with a [`Problem`].
-pub type Result<T, E = Problem> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 
 impl Problem {
     /// A failure with this code.
-    pub fn new(code: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Problem { code, message: message.into() }
     }
 
     /// A request that makes no sense.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Problem::new(USAGE, message)
     }
 }

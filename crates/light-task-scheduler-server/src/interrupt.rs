@@ -5,21 +5,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::exit::{ERROR, Problem, Result};
 
 /// Listens for both; from here on neither ends the program by itself.
-pub struct Interrupts {
+pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Interrupts {
     /// Begins to listen.
-    pub fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let listen =
             |kind| signal(kind).map_err(|error| Problem::new(ERROR, format!("cannot listen for signals: {error}")));
         Ok(Interrupts { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

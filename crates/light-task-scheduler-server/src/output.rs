@@ -11,33 +11,33 @@ use crate::exit::{BROKEN_PIPE, ERROR, Problem, Result};
 const LAST_COLUMN_CHARS_MAX: usize = 80;
 
 /// Prints a line of data.
-pub fn line(text: &str) -> Result<()> {
+pub(crate) fn line(text: &str) -> Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
 
 /// Prints data as it is.
-pub fn bytes(data: &[u8]) -> Result<()> {
+pub(crate) fn bytes(data: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(data).and_then(|()| stdout.flush()).map_err(unwritten)
 }
 
 /// Prints a value as one line of JSON.
-pub fn json<T: Serialize>(value: &T) -> Result<()> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&json_text(value)?)
 }
 
 /// A value as one line of JSON.
-pub fn json_text<T: Serialize>(value: &T) -> Result<String> {
+pub(crate) fn json_text<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Problem::new(ERROR, format!("cannot be written as JSON: {error}")))
 }
 
 /// Tells the user something that is no data. Nobody listening is no reason to fail.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Passes on what a command complains.
-pub fn complaint(data: &[u8]) {
+pub(crate) fn complaint(data: &[u8]) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(data).and_then(|()| stderr.flush());
 }
@@ -50,7 +50,7 @@ fn unwritten(error: io::Error) -> Problem {
 }
 
 /// Prints rows under a heading, columns aligned; the last column is cut to fit a terminal.
-pub fn table(heading: &[&str], rows: &[Vec<String>]) -> Result<()> {
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let cut = io::stdout().is_terminal();
     let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
     for row in rows {
@@ -76,7 +76,7 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> Result<()> {
 }
 
 /// At most so many characters on one line.
-pub fn shortened(text: &str, chars_max: usize) -> String {
+pub(crate) fn shortened(text: &str, chars_max: usize) -> String {
     let line = text.replace(['\n', '\t', '\r'], " ");
     if line.chars().count() <= chars_max {
         return line;
@@ -85,7 +85,7 @@ pub fn shortened(text: &str, chars_max: usize) -> String {
 }
 
 /// A time for people: to the second.
-pub fn time(time: Option<Timestamp>) -> String {
+pub(crate) fn time(time: Option<Timestamp>) -> String {
     let Some(time) = time else { return "-".to_owned() };
     match time.to_string().split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
@@ -94,7 +94,7 @@ pub fn time(time: Option<Timestamp>) -> String {
 }
 
 /// What of the known words is most like the unknown one, if any is.
-pub fn did_you_mean<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn did_you_mean<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     /// More different letters than this is no typing error.
     const EDITS_MAX: usize = 3;
     let distance = |word: &&&str| edits(&unknown.to_lowercase(), word);

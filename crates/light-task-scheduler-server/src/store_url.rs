@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use crate::exit::{ERROR, NOT_FOUND, Problem, Result};
 
 /// Where tasks are kept if nobody says otherwise.
-pub const STORE_DEFAULT: &str = "./lts.db";
+pub(crate) const STORE_DEFAULT: &str = "./lts.db";
 /// Nobody can adopt a command of a store in memory: it is stopped when this program has died for so long.
 const MEMORY_ORPHAN_AFTER: Duration = Duration::from_secs(2);
 
 /// What a `--store` says. Pure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreUrl {
+pub(crate) enum StoreUrl {
     /// A file.
     Sqlite(PathBuf),
     /// This process.
@@ -57,11 +57,11 @@ impl std::str::FromStr for StoreUrl {
 
 /// An open store and what belongs to it.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The tasks.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// What commands wrote.
-    pub logs: Arc<dyn LogStore>,
+    pub(crate) logs: Arc<dyn LogStore>,
     runs: PathBuf,
     /// Removed when this is dropped: the files of a store in memory.
     temporary: Option<TempDir>,
@@ -69,7 +69,7 @@ pub struct Opened {
 
 impl StoreUrl {
     /// Opens it, and creates it if there is none.
-    pub async fn open(&self) -> Result<Opened> {
+    pub(crate) async fn open(&self) -> Result<Opened> {
         match self {
             StoreUrl::Sqlite(path) => open_sqlite(path).await,
             StoreUrl::Memory => {
@@ -83,7 +83,7 @@ impl StoreUrl {
     }
 
     /// Opens it only if it is there: looking must not make an empty store.
-    pub async fn open_existing(&self) -> Result<Opened> {
+    pub(crate) async fn open_existing(&self) -> Result<Opened> {
         match self {
             StoreUrl::Sqlite(path) if !path.exists() => Err(Problem::new(
                 NOT_FOUND,
@@ -110,14 +110,14 @@ async fn open_sqlite(path: &Path) -> Result<Opened> {
 
 impl Opened {
     /// What runs this store's commands.
-    pub fn executor(&self) -> Result<Arc<dyn Executor>> {
+    pub(crate) fn executor(&self) -> Result<Arc<dyn Executor>> {
         let mut config = ProcessConfig::new(&self.runs);
         config.orphan_after = self.temporary.as_ref().map(|_| MEMORY_ORPHAN_AFTER);
         Ok(Arc::new(ProcessExecutor::new(config)?.with_logs(self.logs.clone())))
     }
 
     /// Whether tasks outlive this process.
-    pub fn is_durable(&self) -> bool {
+    pub(crate) fn is_durable(&self) -> bool {
         self.store.capabilities().durable
     }
 }

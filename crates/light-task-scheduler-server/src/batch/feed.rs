@@ -14,24 +14,24 @@ use crate::batch::roster::{CHUNK, Entry, Roster};
 use crate::exit::Result;
 
 /// Feeds a store from a roster.
-pub struct Feeder {
+pub(crate) struct Feeder {
     /// Where to.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// What.
-    pub roster: Arc<Roster>,
+    pub(crate) roster: Arc<Roster>,
     /// What is done with tasks that have ended before.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Whose old files are in the way of a task that runs again.
-    pub outputs: Option<Outputs>,
+    pub(crate) outputs: Option<Outputs>,
     /// Set by others to stop feeding.
-    pub stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     /// Whom to tell.
-    pub news: UnboundedSender<News>,
+    pub(crate) news: UnboundedSender<News>,
 }
 
 impl Feeder {
     /// Feeds all of it, or as far as `stop` lets it; says how many were fed.
-    pub async fn feed(self) -> Result<usize> {
+    pub(crate) async fn feed(self) -> Result<usize> {
         let mut fed = 0;
         for chunk in self.roster.entries().chunks(CHUNK) {
             if self.stop.load(Ordering::Relaxed) {
@@ -95,7 +95,7 @@ impl Feeder {
 }
 
 /// Cancels these tasks; says which of them have ended by that.
-pub async fn cancel(store: &dyn Store, ids: &[(usize, TaskId)]) -> Result<Vec<usize>> {
+pub(crate) async fn cancel(store: &dyn Store, ids: &[(usize, TaskId)]) -> Result<Vec<usize>> {
     let mut ended = Vec::new();
     for chunk in ids.chunks(CHUNK) {
         let commands = chunk.iter().map(|(_, id)| (id.clone(), Command::Cancel)).collect();

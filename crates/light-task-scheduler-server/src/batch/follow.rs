@@ -30,7 +30,7 @@ const LOOK_MAX: usize = 10 * CHUNK;
 const DRAIN_GRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Follows one batch.
-pub struct Follower {
+pub(crate) struct Follower {
     roster: Arc<Roster>,
     store: Arc<dyn Store>,
     reporter: Reporter,
@@ -65,34 +65,34 @@ struct Work<'a> {
 
 impl Follower {
     /// Begins with nothing ended.
-    pub fn new(roster: Arc<Roster>, store: Arc<dyn Store>, reporter: Reporter, fail_fast: bool) -> Self {
+    pub(crate) fn new(roster: Arc<Roster>, store: Arc<dyn Store>, reporter: Reporter, fail_fast: bool) -> Self {
         let tally = Tally { tasks: roster.len(), ..Tally::default() };
         let over = vec![false; roster.len()];
         Follower { roster, store, reporter, fail_fast, over, fed: 0, running: HashSet::new(), tally, missed: false }
     }
 
     /// How many have come to which end.
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         self.tally
     }
 
     /// The tasks.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         self.roster.entries()
     }
 
     /// Says something beside the data.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         self.reporter.note(text);
     }
 
     /// The last line.
-    pub fn end(&mut self, batch: &str, took: Duration) -> Result<()> {
+    pub(crate) fn end(&mut self, batch: &str, took: Duration) -> Result<()> {
         self.reporter.end(batch, self.tally, took)
     }
 
     /// Feeds and follows until all have ended, or the user has had enough.
-    pub async fn follow(
+    pub(crate) async fn follow(
         &mut self,
         scheduler: &Scheduler,
         opened: &Opened,
@@ -263,7 +263,7 @@ impl Follower {
     }
 
     /// Counts these ends and tells about them; each task ends once.
-    pub async fn ended(&mut self, ended: Vec<(usize, State)>, earlier: bool) -> Result<()> {
+    pub(crate) async fn ended(&mut self, ended: Vec<(usize, State)>, earlier: bool) -> Result<()> {
         let mut told = Vec::new();
         for (place, state) in ended {
             if !std::mem::replace(&mut self.over[place], true) {

@@ -17,7 +17,7 @@ const NO_EXIT_CODE: i32 = -1;
 
 /// An open job log.
 #[derive(Debug)]
-pub struct Joblog {
+pub(crate) struct Joblog {
     path: PathBuf,
     file: File,
     /// Id and start of what an earlier run has written.
@@ -26,7 +26,7 @@ pub struct Joblog {
 
 impl Joblog {
     /// Opens it, creates it with its heading, or refuses a file that is something else.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed =
             |error: io::Error| Problem::new(USAGE, format!("cannot use the job log {}: {error}", path.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
@@ -54,7 +54,7 @@ impl Joblog {
     }
 
     /// Appends these tasks, except those that an earlier run has written.
-    pub fn append(&mut self, ended: &[Ended]) -> Result<()> {
+    pub(crate) fn append(&mut self, ended: &[Ended]) -> Result<()> {
         let mut text = String::new();
         for task in ended {
             let (id, start) = (task.id.replace('\t', " "), start(task));
@@ -108,7 +108,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         Joblog::open(&path).unwrap().append(&[ended("x", 1)]).unwrap();
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"1\thalf a li").unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"1\thalf a li").unwrap();
         Joblog::open(&path).unwrap().append(&[ended("x", 1), ended("y", 1), ended("x", 2)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();

@@ -14,9 +14,9 @@ use crate::duration::parse_duration;
 use crate::output::did_you_mean;
 
 /// The label that names a task's batch.
-pub const BATCH_LABEL: &str = "batch";
+pub(crate) const BATCH_LABEL: &str = "batch";
 /// The label that names a task's output files, where its line gives a name.
-pub const NAME_LABEL: &str = "name";
+pub(crate) const NAME_LABEL: &str = "name";
 /// How many bytes of a file's hash name its batch.
 const BATCH_HASH_BYTES: usize = 6;
 /// How many bytes of a line's hash are its task's id: those of a UUID.
@@ -26,17 +26,17 @@ const NAME_BYTES_MAX: usize = 100;
 
 /// What all tasks of a batch have in common unless their line says otherwise.
 #[derive(Debug, Clone)]
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// The batch's name.
-    pub batch: String,
+    pub(crate) batch: String,
     /// The queue.
-    pub queue: Name,
+    pub(crate) queue: Name,
     /// The bound of each attempt.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// Attempts beyond the first.
-    pub retries: u32,
+    pub(crate) retries: u32,
     /// Where the commands run, absolute.
-    pub cwd: PathBuf,
+    pub(crate) cwd: PathBuf,
 }
 
 /// What a JSON line may say.
@@ -65,7 +65,7 @@ const FIELDS: [&str; 12] =
     ["argv", "command", "id", "name", "priority", "timeout", "retries", "env", "cwd", "stdin", "labels", "rlimits"];
 
 /// The lines that are tasks, with their numbers, the first is 1: blank lines and comments (`# …`) are not.
-pub fn lines(file: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let numbered = file.split(|byte| *byte == b'\n').zip(1_u32..);
     numbered.filter_map(|(line, number)| {
         let line = line.trim_ascii();
@@ -74,7 +74,7 @@ pub fn lines(file: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
 }
 
 /// Names a batch after the content of its file.
-pub fn batch_of(file: &[u8]) -> String {
+pub(crate) fn batch_of(file: &[u8]) -> String {
     hex(&Sha256::digest(file)[..BATCH_HASH_BYTES])
 }
 
@@ -83,7 +83,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The task of a line, or what is wrong with the line.
-pub fn parse(number: u32, line: &[u8], defaults: &Defaults) -> Result<NewTask, String> {
+pub(crate) fn parse(number: u32, line: &[u8], defaults: &Defaults) -> Result<NewTask, String> {
     let text = std::str::from_utf8(line).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let fields = if is_json(text) { read_json(text)? } else { shell(text) };
     let argv = match (fields.argv, fields.command) {
@@ -205,7 +205,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// Where the output of a task goes within the output directory, without its ending.
-pub fn file_stem(id: &TaskId, name: Option<&str>) -> String {
+pub(crate) fn file_stem(id: &TaskId, name: Option<&str>) -> String {
     /// Longest escaped id kept whole.
     const STEM_BYTES_MAX: usize = 200;
     if let Some(name) = name {
@@ -227,7 +227,7 @@ pub fn file_stem(id: &TaskId, name: Option<&str>) -> String {
 }
 
 /// The directory that commands run in: this one.
-pub fn current_directory() -> Result<PathBuf, String> {
+pub(crate) fn current_directory() -> Result<PathBuf, String> {
     let cwd = std::env::current_dir().map_err(|error| format!("the current directory cannot be found: {error}"))?;
     if cwd.to_str().is_none() {
         return Err(format!("the current directory {} is not UTF-8 text", Path::new(&cwd).display()));

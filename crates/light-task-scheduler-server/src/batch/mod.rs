@@ -10,7 +10,7 @@
 mod feed;
 mod follow;
 mod joblog;
-pub mod lines;
+pub(crate) mod lines;
 mod plan;
 mod report;
 mod roster;
@@ -54,7 +54,7 @@ Examples:
   lts batch jobs.txt
   lts batch jobs.txt --concurrency 4 --timeout 10m --retries 2 --output out --joblog jobs.tsv
   seq 100 | sed 's/^/sleep 0.1; echo /' | lts batch - --rate 10/s")]
-pub struct BatchArgs {
+pub(crate) struct BatchArgs {
     /// The file; - for stdin
     file: PathBuf,
     /// Commands at once [default: the number of cores]
@@ -102,13 +102,13 @@ pub struct BatchArgs {
 }
 
 /// Reads a name on the command line.
-pub fn parse_name(text: &str) -> Result<Name, String> {
+pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
     Name::new(text).map_err(|error| error.to_string())
 }
 
 /// What the follower of a batch hears.
 #[derive(Debug)]
-pub enum News {
+pub(crate) enum News {
     /// So many tasks are in the store.
     Fed(usize),
     /// This task came to this state.
@@ -151,7 +151,7 @@ impl BatchArgs {
 }
 
 /// Runs the command; answers the exit code.
-pub async fn run(args: BatchArgs) -> Result<u8> {
+pub(crate) async fn run(args: BatchArgs) -> Result<u8> {
     let begun = tokio::time::Instant::now();
     let file = args.read_file()?;
     let batch = args.name.as_ref().map_or_else(|| batch_of(&file), ToString::to_string);

@@ -4,7 +4,7 @@ use light_task_scheduler::State;
 
 /// What the user wants to be done with tasks that have ended before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Leave them.
     Resume,
     /// Run those again that did not succeed.
@@ -15,7 +15,7 @@ pub enum Mode {
 
 /// What is to be done with one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Todo {
+pub(crate) enum Todo {
     /// It is new: store it.
     Insert,
     /// It waits or runs: it will end.
@@ -29,7 +29,7 @@ pub enum Todo {
 }
 
 /// Decides it.
-pub fn decide(found: Option<State>, mode: Mode) -> Todo {
+pub(crate) fn decide(found: Option<State>, mode: Mode) -> Todo {
     match (found, mode) {
         (None, _) => Todo::Insert,
         (Some(State::Held), _) => Todo::Start,

@@ -21,35 +21,35 @@ use crate::output;
 
 /// What became of one task, as JSON shows it.
 #[derive(Debug, Default, Serialize)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// The task.
-    pub id: String,
+    pub(crate) id: String,
     /// Its line in the file.
-    pub line: u32,
+    pub(crate) line: u32,
     /// Its name, if its line gives one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// How it ended.
-    pub state: State,
+    pub(crate) state: State,
     /// The command, as one would type it.
-    pub command: String,
+    pub(crate) command: String,
     /// The exit code, or 128 + the signal; none if it never started.
-    pub exit_code: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
     /// The signal that killed it.
-    pub signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// Why it did not succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// How often it was started.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// When the last attempt began.
-    pub started_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
     /// When it ended.
-    pub finished_at: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
     /// How long the last attempt took.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// It had ended before this run of the batch began.
-    pub earlier: bool,
+    pub(crate) earlier: bool,
 }
 
 impl Ended {
@@ -97,20 +97,20 @@ impl Ended {
 
 /// How many tasks have come to which end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// All of them.
-    pub tasks: usize,
+    pub(crate) tasks: usize,
     /// Done.
-    pub succeeded: usize,
+    pub(crate) succeeded: usize,
     /// Given up.
-    pub failed: usize,
+    pub(crate) failed: usize,
     /// Stopped by wish.
-    pub cancelled: usize,
+    pub(crate) cancelled: usize,
 }
 
 impl Tally {
     /// Counts one more end.
-    pub fn add(&mut self, state: State) {
+    pub(crate) fn add(&mut self, state: State) {
         match state {
             State::Succeeded => self.succeeded += 1,
             State::Failed => self.failed += 1,
@@ -119,12 +119,12 @@ impl Tally {
     }
 
     /// How many have ended.
-    pub fn ended(&self) -> usize {
+    pub(crate) fn ended(&self) -> usize {
         self.succeeded + self.failed + self.cancelled
     }
 
     /// The last line.
-    pub fn in_words(&self, took: Duration) -> String {
+    pub(crate) fn in_words(&self, took: Duration) -> String {
         let Tally { tasks, succeeded, failed, cancelled } = self;
         format!(
             "tasks: {tasks}  succeeded: {succeeded}  failed: {failed}  cancelled: {cancelled}  in {}",
@@ -146,14 +146,14 @@ struct Summary<'a> {
 
 /// The directory for the output of tasks.
 #[derive(Debug, Clone)]
-pub struct Outputs {
+pub(crate) struct Outputs {
     directory: PathBuf,
     logs: Arc<dyn LogStore>,
 }
 
 impl Outputs {
     /// In this directory, which is created.
-    pub fn open(directory: &Path, logs: Arc<dyn LogStore>) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, logs: Arc<dyn LogStore>) -> Result<Self> {
         fs::create_dir_all(directory).map_err(|error| {
             Problem::new(USAGE, format!("cannot use the output directory {}: {error}", directory.display()))
         })?;
@@ -166,7 +166,7 @@ impl Outputs {
     }
 
     /// Removes what an earlier run of a task wrote: it runs again.
-    pub fn forget(&self, task: &Task) {
+    pub(crate) fn forget(&self, task: &Task) {
         for stream in Stream::ALL {
             // Nothing there is the usual case; what cannot be removed now cannot be replaced later, which says so.
             let _ = fs::remove_file(self.path(task, stream));
@@ -205,24 +205,24 @@ fn make_readable(file: &fs::File) -> io::Result<()> {
 }
 
 /// Tells it all.
-pub struct Reporter {
+pub(crate) struct Reporter {
     /// One JSON object per task on stdout.
-    pub json: bool,
+    pub(crate) json: bool,
     /// The job log.
-    pub joblog: Option<Joblog>,
+    pub(crate) joblog: Option<Joblog>,
     /// The output files.
-    pub outputs: Option<Outputs>,
+    pub(crate) outputs: Option<Outputs>,
     bar: Option<ProgressBar>,
 }
 
 impl Reporter {
     /// With a progress bar if stderr is a terminal.
-    pub fn new(json: bool, joblog: Option<Joblog>, outputs: Option<Outputs>) -> Self {
+    pub(crate) fn new(json: bool, joblog: Option<Joblog>, outputs: Option<Outputs>) -> Self {
         Reporter { json, joblog, outputs, bar: None }
     }
 
     /// Shows the bar, if there is to be one.
-    pub fn begin(&mut self, tally: Tally) {
+    pub(crate) fn begin(&mut self, tally: Tally) {
         if io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(tally.tasks as u64), ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style());
@@ -234,12 +234,12 @@ impl Reporter {
     }
 
     /// Whether the ends of successful tasks are to be told one by one.
-    pub fn wants_all(&self) -> bool {
+    pub(crate) fn wants_all(&self) -> bool {
         self.json || self.joblog.is_some() || self.outputs.is_some()
     }
 
     /// Tells what became of these tasks.
-    pub async fn ended(&mut self, tasks: &[(u32, Task)], earlier: bool) -> Result<()> {
+    pub(crate) async fn ended(&mut self, tasks: &[(u32, Task)], earlier: bool) -> Result<()> {
         let ended: Vec<Ended> = tasks.iter().map(|(line, task)| Ended::of(task, *line, earlier)).collect();
         if let Some(outputs) = &self.outputs {
             for (_, task) in tasks {
@@ -264,7 +264,7 @@ impl Reporter {
     }
 
     /// Shows how far it is.
-    pub fn progress(&self, tally: Tally, running: usize) {
+    pub(crate) fn progress(&self, tally: Tally, running: usize) {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{} failed, {running} running", tally.failed));
             bar.set_position(tally.ended() as u64);
@@ -272,7 +272,7 @@ impl Reporter {
     }
 
     /// Says something beside the data.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::note(text)),
             None => output::note(text),
@@ -280,7 +280,7 @@ impl Reporter {
     }
 
     /// The last line.
-    pub fn end(&mut self, batch: &str, tally: Tally, took: Duration) -> Result<()> {
+    pub(crate) fn end(&mut self, batch: &str, tally: Tally, took: Duration) -> Result<()> {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

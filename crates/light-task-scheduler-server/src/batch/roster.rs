@@ -10,27 +10,27 @@ use crate::batch::plan::{Mode, Todo, decide};
 use crate::exit::{CONFLICT, Problem, Result};
 
 /// How many tasks are read, inserted or changed in one call of the store.
-pub const CHUNK: usize = 1_000;
+pub(crate) const CHUNK: usize = 1_000;
 const _: () = assert!(CHUNK <= BATCH_MAX);
 /// How many bad lines are shown; the rest is counted.
 const PROBLEMS_SHOWN: usize = 20;
 
 /// One task of the file.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its id.
-    pub id: TaskId,
+    pub(crate) id: TaskId,
     /// Its line's number, the first is 1.
-    pub line: u32,
+    pub(crate) line: u32,
     start: usize,
     len: usize,
     /// The state in which the store had it when we began.
-    pub found: Option<State>,
+    pub(crate) found: Option<State>,
 }
 
 /// All tasks of the file, in its order.
 #[derive(Debug)]
-pub struct Roster {
+pub(crate) struct Roster {
     file: Vec<u8>,
     defaults: Defaults,
     entries: Vec<Entry>,
@@ -39,16 +39,16 @@ pub struct Roster {
 
 /// What the store knew of a batch.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// The queues of tasks that were there and have not ended.
-    pub queues: BTreeSet<Name>,
+    pub(crate) queues: BTreeSet<Name>,
     /// Some task that will run was stored with other bounds than are asked for now.
-    pub other_options: bool,
+    pub(crate) other_options: bool,
 }
 
 impl Roster {
     /// Reads every line; refuses the file if any is bad.
-    pub fn read(file: Vec<u8>, source: &str, defaults: Defaults) -> Result<Self> {
+    pub(crate) fn read(file: Vec<u8>, source: &str, defaults: Defaults) -> Result<Self> {
         let mut roster = Roster { file: Vec::new(), defaults, entries: Vec::new(), by_id: HashMap::new() };
         let mut problems = Problems::new("cannot be run");
         for (line, text) in lines(&file) {
@@ -83,28 +83,28 @@ impl Roster {
     }
 
     /// How many tasks there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// All tasks, in order.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// Where a task is in the order, if it is of this batch.
-    pub fn index(&self, id: &TaskId) -> Option<usize> {
+    pub(crate) fn index(&self, id: &TaskId) -> Option<usize> {
         self.by_id.get(id).copied()
     }
 
     /// The task of an entry, made anew from its line.
-    pub fn task(&self, entry: &Entry) -> Result<NewTask> {
+    pub(crate) fn task(&self, entry: &Entry) -> Result<NewTask> {
         let text = &self.file[entry.start..entry.start + entry.len];
         parse(entry.line, text, &self.defaults).map_err(|why| Problem::usage(format!("line {}: {why}", entry.line)))
     }
 
     /// Looks up every task in the store, before anything is changed there; refuses ids that are taken.
-    pub async fn survey(&mut self, store: &dyn Store, mode: Mode, source: &str) -> Result<Survey> {
+    pub(crate) async fn survey(&mut self, store: &dyn Store, mode: Mode, source: &str) -> Result<Survey> {
         let mut survey = Survey::default();
         let mut problems = Problems::new("cannot be run");
         for start in (0..self.entries.len()).step_by(CHUNK) {

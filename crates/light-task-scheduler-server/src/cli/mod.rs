@@ -1,5 +1,14 @@
 //! The command line: what can be asked, and how an answer becomes an exit code.
 
+mod cancel;
+mod logs;
+mod ls;
+mod queue;
+mod retry;
+mod run;
+mod select;
+mod show;
+
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
@@ -33,11 +42,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Ask {
     Batch(BatchArgs),
+    Run(run::RunArgs),
+    Ls(ls::LsArgs),
+    Show(show::ShowArgs),
+    Logs(logs::LogsArgs),
+    Cancel(cancel::CancelArgs),
+    Retry(retry::RetryArgs),
+    Rm(retry::RmArgs),
+    Queue(queue::QueueArgs),
     Bench(BenchArgs),
 }
 
 /// Does what the command line says; answers the exit code.
-pub fn main() -> u8 {
+pub(crate) fn main() -> u8 {
     // Clap prints its own errors, and ends the program with code 2.
     match answer(Cli::parse().command) {
         Ok(code) => code,
@@ -58,6 +75,14 @@ fn answer(ask: Ask) -> Result<u8> {
     let answer = runtime.block_on(async {
         match ask {
             Ask::Batch(args) => batch::run(args).await,
+            Ask::Run(args) => run::run(args).await,
+            Ask::Ls(args) => ls::run(args).await,
+            Ask::Show(args) => show::run(args).await,
+            Ask::Logs(args) => logs::run(args).await,
+            Ask::Cancel(args) => cancel::run(args).await,
+            Ask::Retry(args) => retry::retry(args).await,
+            Ask::Rm(args) => retry::rm(args).await,
+            Ask::Queue(args) => queue::run(args).await,
             Ask::Bench(_) => Ok(OK),
         }
     });
