@@ -12,9 +12,6 @@ mod store_url;
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // First of all, before any thread is there: this process may have been started to supervise commands.
     light_task_scheduler::executor::process::run_supervisor_if_asked();

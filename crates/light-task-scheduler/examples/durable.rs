@@ -1,7 +1,7 @@
 //! Tasks that survive a kill: start it, kill it, start it again.
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
-use std::time::Duration;
 use light_task_scheduler::{Context, FunctionExecutor, NewTask, Result, RetryPolicy, Scheduler, Shutdown, SqliteStore};
+use std::time::Duration;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -9,7 +9,8 @@ async fn main() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
         Ok(n * n)
     });
-    let scheduler = Scheduler::builder(SqliteStore::open("durable.db")?).functions(functions).start().await?;
+    let file = std::env::args().nth(1).unwrap_or_else(|| "durable.db".to_owned());
+    let scheduler = Scheduler::builder(SqliteStore::open(file)?).functions(functions).start().await?;
 
     let mut tasks = Vec::new();
     for n in 0..100_u64 {

@@ -50,12 +50,9 @@ impl Payload {
 
     /// Encodes a value as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        // Most functions return nothing: all of those share one payload.
-        static NULL: LazyLock<Payload> = LazyLock::new(|| Payload(Arc::from(*b"null")));
-        let bytes = serde_json::to_vec(value).map_err(|e| {
+        serde_json::to_vec(value).map(|bytes| Payload(bytes.into())).map_err(|e| {
             Error::invalid(format!("a {} cannot be written as JSON: {e}", std::any::type_name::<T>())).with_source(e)
-        })?;
-        Ok(if bytes == NULL.as_bytes() { NULL.clone() } else { Payload(bytes.into()) })
+        })
     }
 
     /// Decodes JSON.

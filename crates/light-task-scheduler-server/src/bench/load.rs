@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use light_task_scheduler::store::MemoryOptions;
+use light_task_scheduler::store::sql::{Durability, SqliteOptions};
 use light_task_scheduler::{
-    Config, Context, Error, FunctionExecutor, MemoryStore, NewTask, Result, Scheduler, Shutdown, State, Store,
+    Config, Context, Error, FunctionExecutor, MemoryStore, NewTask, Result, Scheduler, Shutdown, SqliteStore, State,
+    Store,
 };
 
 use super::measure::{Watch, percentile, rss_bytes};
-use super::{PAYLOAD_BYTES, Report, limits};
+use super::{PAYLOAD_BYTES, Report, limits, sqlite_limit};
 
 /// Slots of the draining scheduler.
 const CONCURRENCY: usize = 1_000;
@@ -35,6 +37,22 @@ pub(super) async fn memory(tasks: u64) -> Result<Report> {
     let limit_enqueue_per_s = limits::sent(tasks, &[7; PAYLOAD_BYTES]);
     let open = || Ok::<Arc<dyn Store>, Error>(MemoryStore::by_priority_with(MemoryOptions::default()).into());
     let report = Report { store: "memory", tasks, limit_drain_per_s, limit_enqueue_per_s, ..Report::default() };
+    measure(report, open).await
+}
+
+pub(super) async fn sqlite(tasks: u64, dir: &Path, relaxed: bool) -> Result<Report> {
+    let files = tempfile::Builder::new().prefix("lts-bench-").tempdir_in(dir).map_err(|error| {
+        Error::invalid(format!("cannot make a directory for the benchmark in {}: {error}", dir.display()))
+    })?;
+    let (limit_enqueue_per_s, limit_drain_per_s) = sqlite_limit::raw(&files.path().join("raw.db"), tasks, relaxed)?;
+    let durability = if relaxed { Durability::Relaxed } else { Durability::Full };
+    let opened = AtomicU64::new(0);
+    let open = || {
+        let file = files.path().join(format!("{}.db", opened.fetch_add(1, Relaxed)));
+        let options = SqliteOptions { durability, ..SqliteOptions::default() };
+        Ok::<Arc<dyn Store>, Error>(SqliteStore::open_with(file, options)?.into())
+    };
+    let report = Report { store: "sqlite", tasks, limit_drain_per_s, limit_enqueue_per_s, ..Report::default() };
     measure(report, open).await
 }
 
@@ -150,8 +168,4 @@ async fn pickup(store: Arc<dyn Store>) -> Result<Vec<f64>> {
 async fn scheduler(store: Arc<dyn Store>, functions: FunctionExecutor) -> Result<Scheduler> {
     let config = Config { concurrency: CONCURRENCY, ..Config::default() };
     Scheduler::builder(store).functions(functions).config(config).start().await
-}
-
-pub(super) async fn sqlite(_tasks: u64, _dir: &Path, _relaxed: bool) -> Result<Report> {
-    Err(Error::invalid("not merged yet"))
 }

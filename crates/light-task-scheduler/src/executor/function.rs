@@ -1,12 +1,12 @@
 //! Function calls in this process.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
@@ -165,7 +165,12 @@ fn parse<P: DeserializeOwned>(payload: &Payload) -> Result<P, TaskError> {
     payload.parse().map_err(|error| TaskError::fatal(format!("the payload is {error}")))
 }
 
-fn encode<R: Serialize>(result: &R) -> Result<Payload, TaskError> {
+fn encode<R: Serialize + 'static>(result: &R) -> Result<Payload, TaskError> {
+    // Most functions return nothing, and do so often: all of them share one `null`.
+    static NULL: LazyLock<Payload> = LazyLock::new(|| Payload::from_bytes(*b"null"));
+    if TypeId::of::<R>() == TypeId::of::<()>() {
+        return Ok(NULL.clone());
+    }
     Payload::json(result).map_err(TaskError::fatal)
 }
 

@@ -49,9 +49,9 @@ impl Core {
         });
     }
 
-    /// A claimed or adopted task, ready to run. `None`: no executor here has its kind.
-    pub(super) fn hold(&self, task: Task) -> Option<Arc<Held>> {
-        let executor = self.kinds.get(&task.spec.kind)?.executor.clone();
+    /// A claimed or adopted task, ready to run by an executor of its kind.
+    pub(super) fn hold(&self, task: Task, kind: &Kind) -> Option<Arc<Held>> {
+        let executor = kind.executor.clone();
         let token = task.record.token()?;
         let mail = Mail { token, cancel: task.record.cancel_requested, ..Mail::new(token) };
         let run = Run { namespace: self.config.namespace.clone(), task: Arc::new(task) };
@@ -234,7 +234,9 @@ impl Registry {
     }
 
     pub(super) fn get(&self, id: &TaskId) -> Option<Arc<Held>> {
-        self.held().get(id).cloned()
+        let held = self.held();
+        // Quick runs are never registered: a scheduler of those need not even hash the id.
+        if held.is_empty() { None } else { held.get(id).cloned() }
     }
 
     /// All of them, by id: the order must not depend on a hash.

@@ -48,6 +48,15 @@ impl Drop for Hands {
     }
 }
 
+/// What the quick runs of one claim leave to be done.
+struct Quick {
+    /// When the last of them ended.
+    clock: Instant,
+    writes: Vec<Write>,
+    /// Given back when their ends are written.
+    slots: Vec<Slot>,
+}
+
 struct Dispatcher {
     core: Arc<Core>,
     /// The number of the last claim.
@@ -133,29 +142,26 @@ impl Dispatcher {
         // A claim whose answer took longer than the lease starts nothing: its tasks may have another owner.
         core.replica.valid().await;
         let owner = core.replica.id();
-        let mut writes = Vec::new();
-        let mut slots = Vec::new();
-        let mut clock = monotonic();
+        let mut quick = Quick { clock: monotonic(), writes: Vec::new(), slots: Vec::new() };
         for task in claim.tasks {
-            if task.record.owner != Some(owner) {
-                // Claimed under an id that has died since: whoever rescues it adopts the task, maybe we.
-                continue;
+            if task.record.owner == Some(owner) {
+                self.begin(task, &mut quick);
             }
-            self.begin(task, &mut clock, &mut writes, &mut slots);
+            // Else it was claimed under an id that has died since: who rescues it adopts the task, maybe we.
         }
-        if writes.len() < PARALLEL_FLUSH_MIN {
-            completer::flush(core, &mut writes).await;
+        if quick.writes.len() < PARALLEL_FLUSH_MIN {
+            completer::flush(core, &mut quick.writes).await;
             return;
         }
         // While another thread writes these ends, this one claims and starts the next tasks.
         let core = core.clone();
         self.core.spawn(async move {
-            completer::flush(&core, &mut writes).await;
-            drop((slots, hands));
+            completer::flush(&core, &mut quick.writes).await;
+            drop((quick, hands));
         });
     }
 
-    fn begin(&self, task: Task, clock: &mut Instant, writes: &mut Vec<Write>, slots: &mut Vec<Slot>) {
+    fn begin(&self, task: Task, quick: &mut Quick) {
         let core = &self.core;
         // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
         if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token())
@@ -165,22 +171,21 @@ impl Dispatcher {
             return;
         }
         core.hub.tell(&task.id, State::Running);
-        let Some(held) = core.hold(task) else { return };
+        let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
+        let Some(held) = core.hold(task, kind) else { return };
         let slot = core.slots.take();
         let mut starting = starting(&held);
-        let Some(kind) = core.kinds.get(&held.run.task.spec.kind) else { return };
         if !kind.pace.is_quick() {
-            run::spawn(core, held, slot, Stage::Starting(starting));
-            return;
+            return run::spawn(core, held, slot, Stage::Starting(starting));
         }
         let polled = starting.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
-        let before = std::mem::replace(clock, monotonic());
-        kind.pace.observe(matches!(polled, Poll::Ready(Ok(Started::Ended(_)))), clock.duration_since(before));
+        let before = std::mem::replace(&mut quick.clock, monotonic());
+        kind.pace.observe(matches!(polled, Poll::Ready(Ok(Started::Ended(_)))), quick.clock.duration_since(before));
         match polled {
             Poll::Ready(Ok(Started::Ended(outcome))) if core.results.is_none() => {
                 let event = run::settle(core, &held, outcome);
-                writes.push(Write { held, event, reply: None });
-                slots.push(slot);
+                quick.writes.push(Write { held, event, reply: None });
+                quick.slots.push(slot);
             }
             Poll::Ready(answer) => run::spawn(core, held, slot, Stage::Started(answer)),
             Poll::Pending => run::spawn(core, held, slot, Stage::Starting(starting)),

@@ -264,7 +264,8 @@ fn adopt(core: &Arc<Core>, task: Task) {
     tracing::info!(id = %task.id, execution = task.record.execution, "adopting a task");
     core.hub.tell(&task.id, task.record.state);
     let stage = if task.record.state == State::Exporting { Stage::Exporting } else { Stage::Recovering };
-    if let Some(held) = core.hold(task) {
+    let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
+    if let Some(held) = core.hold(task, kind) {
         run::spawn(core, held, core.slots.take(), stage);
     }
 }

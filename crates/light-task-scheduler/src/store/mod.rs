@@ -531,6 +531,8 @@ mod tests {
         let rate = RateLimit { count: 0, period: Duration::ZERO, burst: 0 };
         let bad = QueueSettings { concurrency: Some(0), rate: Some(rate), paused: false };
         let message = bad.check().unwrap_err().to_string();
-        assert_eq!(message.matches(';').count(), 3, "four problems in: {message}");
+        for word in ["rate.count", "rate.burst", "rate.period", "concurrency"] {
+            assert!(message.contains(word), "{word} is missing in: {message}");
+        }
     }
 }

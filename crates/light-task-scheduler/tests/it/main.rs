@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod examples;
+mod executors;
 #[cfg(feature = "process")]
 mod process;
 mod results;
 mod scheduler;
+mod store_memory;
+#[cfg(feature = "sqlite")]
+mod store_sqlite;

@@ -78,3 +78,36 @@ mod sqlite {
     result_store_conformance!(results, Sqlite::new());
     log_store_conformance!(logs, Sqlite::new());
 }
+
+mod memory {
+    use super::*;
+    use light_task_scheduler::results::{MemoryLogs, MemoryResults};
+
+    #[derive(Default)]
+    struct Memory(MemoryResults, MemoryLogs);
+
+    #[async_trait]
+    impl Subject<dyn ResultStore> for Memory {
+        fn durable(&self) -> bool {
+            false
+        }
+
+        async fn open(&self) -> Arc<dyn ResultStore> {
+            Arc::new(self.0.clone())
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn LogStore> for Memory {
+        fn durable(&self) -> bool {
+            false
+        }
+
+        async fn open(&self) -> Arc<dyn LogStore> {
+            Arc::new(self.1.clone())
+        }
+    }
+
+    result_store_conformance!(results, Memory::default());
+    log_store_conformance!(logs, Memory::default());
+}

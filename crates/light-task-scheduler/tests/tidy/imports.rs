@@ -34,7 +34,7 @@ enum Part {
     Scheduler,
     /// Conformance suites, simulator: may use everything.
     Testing,
-    /// `lib.rs`.
+    /// `lib.rs`, and programs of their own.
     Root,
 }
 
@@ -47,13 +47,14 @@ const SHORTCUT: (&str, &str) = ("scheduler/mod.rs", "crate::executor::FunctionEx
 fn part(path: &[String]) -> Option<Part> {
     let names: Vec<&str> = path.iter().map(String::as_str).collect();
     Some(match names.as_slice() {
-        [] => Part::Root,
+        [] | ["bin", ..] => Part::Root,
         [name, ..] if VALUES.contains(name) => Part::Value,
         // `ext` is the convenience on top of the contract's trait.
         [name] | [name, "ext"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
         ["scheduler", ..] => Part::Scheduler,
         ["testing", ..] => Part::Testing,
+        // Small programs over the public face.
         _ => return None,
     })
 }

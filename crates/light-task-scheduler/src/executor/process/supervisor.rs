@@ -45,10 +45,13 @@ const KILL_SIGNAL: i32 = libc::SIGUSR1;
 pub(super) fn supervise(order: &Order, channel: OwnedFd, oom_counter: Option<&File>) -> io::Result<()> {
     let dir = RunDir(order.dir.clone());
     let started_at = boot_time();
+    // Before the run can be seen, so that whoever stops it is heard.
+    let asked = [&STOP_SIGNALS[..], &[KILL_SIGNAL]].concat();
+    sys::note_signals(&asked);
     let Some(run_file) = dir.claim(started_at)? else { return Ok(()) };
     setsid()?;
     set_child_subreaper(Some(getpid()))?;
-    let heard = [&STOP_SIGNALS[..], &[KILL_SIGNAL, libc::SIGCHLD]].concat();
+    let heard = [&asked[..], &[libc::SIGCHLD]].concat();
     let signals = sys::signal_file(&heard)?;
     // The command inherits what is blocked: nothing.
     sys::block_signals(&[]);
@@ -64,7 +67,6 @@ pub(super) fn supervise(order: &Order, channel: OwnedFd, oom_counter: Option<&Fi
             return Ok(());
         }
     };
-    // A signal that came before this has ended us: whoever sent it finds the command by its mark.
     sys::block_signals(&heard);
     say(&channel, &Word::Started);
     let orphan_after = order.orphan_after_ms.map(Duration::from_millis);
@@ -83,6 +85,9 @@ pub(super) fn supervise(order: &Order, channel: OwnedFd, oom_counter: Option<&Fi
         orphan_after,
         attached_at: started_at,
     };
+    for signal in asked.into_iter().filter(|&signal| sys::was_noted(signal)) {
+        watch.obey(signal);
+    }
     let mut end = watch.until_all_has_ended()?;
     end.out_of_memory = end.signal == Some(libc::SIGKILL) && !end.stopped && oom_kills(oom_counter) > kills_before;
     end.wall_ms = millis(boot_time().saturating_sub(started_at));
@@ -165,11 +170,15 @@ impl Supervised<'_> {
                 break;
             }
             let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-            if number == KILL_SIGNAL {
-                self.kill();
-            } else if STOP_SIGNALS.contains(&number) {
-                self.stop();
-            }
+            self.obey(number);
+        }
+    }
+
+    fn obey(&mut self, signal: i32) {
+        if signal == KILL_SIGNAL {
+            self.kill();
+        } else if STOP_SIGNALS.contains(&signal) {
+            self.stop();
         }
     }
 

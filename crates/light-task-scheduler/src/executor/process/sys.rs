@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit};
@@ -50,6 +51,33 @@ pub(super) fn close_inherited_files() {
     // SAFETY: the caller owns no descriptor yet, so none that is in use is closed. A kernel without the call
     // (before 5.9) leaves them open, which leaks what the parent leaked and breaks nothing.
     unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, 0) };
+}
+
+/// The signals that have come since [`note_signals`], one bit each.
+static NOTED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn note(signal: libc::c_int) {
+    NOTED.fetch_or(1 << signal, Ordering::SeqCst);
+}
+
+/// From here on these signals, all under 32, are noted instead of ending this process. Unlike blocking or
+/// ignoring them, this does not pass on to a program that is started.
+pub(super) fn note_signals(signals: &[i32]) {
+    // SAFETY: an all-zero action is a valid value to initialise, and the handler only sets bits of a lock-free
+    // atomic, which is allowed at any point of the program.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        for &signal in signals {
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Whether this signal was noted.
+pub(super) fn was_noted(signal: i32) -> bool {
+    NOTED.load(Ordering::SeqCst) & (1 << signal) != 0
 }
 
 /// Opens a file from which these signals are read once they are [blocked](block_signals).

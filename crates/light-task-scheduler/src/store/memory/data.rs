@@ -145,13 +145,12 @@ impl Data {
 
     /// Moves one task by the rules of [`step`] and mends the indexes.
     pub(super) fn transition(&mut self, slot: Slot, event: Event) -> Result<Moved, Refusal> {
-        let before = self.rows[slot].seat();
+        let (before, place) = (self.rows[slot].seat(), self.place(slot));
         let moved = step(&mut self.rows[slot].record, event, self.now)?;
         if moved.already {
             return Ok(moved);
         }
         if before.state == State::Waiting {
-            let place = Place { run_at: before.run_at, ..self.place(slot) };
             self.lanes.unplace(self.rows[slot].lane, place);
         }
         self.settle(slot, before);

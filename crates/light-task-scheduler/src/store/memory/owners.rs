@@ -48,7 +48,7 @@ pub(super) struct Posted {
 }
 
 impl Posted {
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let text = match &self.said {
             Said::Progress(progress) => progress.message.len(),
             Said::Ended(Outcome::Succeeded(output)) => output.as_ref().map_or(0, |output| output.len()),

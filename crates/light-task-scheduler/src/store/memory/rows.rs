@@ -31,7 +31,6 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seat {
     pub(super) state: State,
-    pub(super) run_at: Timestamp,
     /// Whose list it is in: `None` in nobody's, `Some(None)` in that of the ownerless.
     pub(super) holder: Option<Option<ReplicaId>>,
     /// It runs and is wished to stop.
@@ -45,7 +44,6 @@ impl Row {
         let record = &self.record;
         Seat {
             state: record.state,
-            run_at: record.run_at,
             holder: record.state.is_owned().then_some(record.owner),
             wished: record.state == State::Running && record.cancel_requested,
             bytes: record.details.as_deref().map_or(0, details_bytes),
@@ -157,6 +155,12 @@ impl Rows {
         let row = &mut self[slot];
         (row.seq, row.payload, row.options, row.record) = (0, empty, None, Record::default());
         self.free.push(slot);
+    }
+
+    /// How many slots there are, free ones included.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.rows.len()
     }
 
     #[cfg(test)]

@@ -1,5 +1,8 @@
-//! Conformance suites: what every store, result store and log store must do, one function per case.
-//!
-//! A backend exists when it passes its suite, whole. A bug found in one backend becomes a case for all.
+//! Conformance suites: what every implementation of a trait must do, as tests that its author runs.
 
+// A suite is test code that happens to be public: a broken promise is a panic, and says which.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code, made public for store authors")]
+
+pub mod executor;
 pub mod results;
+pub mod store;

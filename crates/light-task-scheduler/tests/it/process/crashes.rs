@@ -61,7 +61,7 @@ fn make_gate(dir: &Path) -> PathBuf {
 }
 
 async fn adopt(executor: &ProcessExecutor, run: &Run) -> (Handle, super::support::Reports) {
-    let (reporter, reports) = reporter(run);
+    let (reporter, reports) = reporter();
     match executor.recover(run.clone(), None, reporter).await {
         Recovered::Attached(handle) => (handle, reports),
         other => panic!("not adopted: {other:?}"),
@@ -90,10 +90,7 @@ async fn a_command_outlives_its_scheduler_and_is_adopted() {
     let failure = failure(reports.ended().await);
     assert_eq!((failure.exit_code, failure.kind), (Some(5), FailureKind::Error));
     assert_eq!(logs.text("task", Stream::Stdout), "before\nafter\n");
-    assert!(matches!(
-        executor.recover(run.clone(), Some(handle.clone()), reporter(&run).0).await,
-        Recovered::Attached(_)
-    ));
+    assert!(matches!(executor.recover(run.clone(), Some(handle.clone()), reporter().0).await, Recovered::Attached(_)));
     executor.release(&handle).await;
 }
 
@@ -205,7 +202,7 @@ async fn a_killed_supervisor_takes_its_command_along() {
     assert_nothing_left(&run);
     assert!(matches!(&executor.status(std::slice::from_ref(&handle)).await[..], [Status::Lost(_)]));
     assert_eq!(executor.stop(&handle, LIMIT).await, Stopped::Confirmed(None));
-    let recovered = executor.recover(run.clone(), Some(handle), reporter(&run).0).await;
+    let recovered = executor.recover(run.clone(), Some(handle), reporter().0).await;
     assert!(matches!(recovered, Recovered::Gone(_)), "{recovered:?}");
 }
 
@@ -215,9 +212,9 @@ async fn what_never_started_stays_so() {
     let executor = executor(dir.path());
     let run = run_of("task", 1, &sh("true"));
     for _ in 0..2 {
-        let recovered = executor.recover(run.clone(), None, reporter(&run).0).await;
+        let recovered = executor.recover(run.clone(), None, reporter().0).await;
         assert!(matches!(recovered, Recovered::Gone(_)), "{recovered:?}");
-        let late = executor.start(run.clone(), reporter(&run).0).await;
+        let late = executor.start(run.clone(), reporter().0).await;
         assert!(late.is_err(), "a start that was given up is not made up for: {late:?}");
     }
 }

@@ -118,17 +118,17 @@ impl Reports {
     }
 }
 
-pub(super) fn reporter(run: &Run) -> (Reporter, Reports) {
+pub(super) fn reporter() -> (Reporter, Reports) {
     let (push, reports) = unbounded_channel();
-    let push = Arc::new(move |report: light_task_scheduler::store::Report| {
-        let _ = push.send(report.said);
+    let push = Arc::new(move |said: Said| {
+        let _ = push.send(said);
     });
-    (Reporter::new(run.task.id.clone(), run.task.record.execution, push), Reports(reports))
+    (Reporter::new(push), Reports(reports))
 }
 
 /// Starts a command that must start.
 pub(super) async fn start(executor: &ProcessExecutor, run: &Run) -> (Handle, Reports) {
-    let (reporter, reports) = reporter(run);
+    let (reporter, reports) = reporter();
     match executor.start(run.clone(), reporter).await.expect("it starts") {
         Started::Running(handle) => (handle, reports),
         Started::Ended(outcome) => panic!("it ended at once: {outcome:?}"),
@@ -146,7 +146,7 @@ pub(super) async fn end_of(executor: &ProcessExecutor, spec: &CommandSpec) -> Ou
 
 pub(super) async fn refusal(executor: &ProcessExecutor, spec: &CommandSpec) -> Failure {
     let run = run_of("task", 1, spec);
-    match executor.start(run.clone(), reporter(&run).0).await {
+    match executor.start(run.clone(), reporter().0).await {
         Err(StartError::Refused(failure)) => failure,
         other => panic!("not refused: {other:?}"),
     }

@@ -26,14 +26,14 @@ const READ_AHEAD: usize = 16;
 pub(super) const HEADS: &str = "SELECT rank, run_at, seq FROM tasks INDEXED BY tasks_ready
     WHERE lane = ?1 AND stage = 1 ORDER BY rank, run_at, seq LIMIT ?2 OFFSET ?3";
 pub(super) const PROMOTE: &str = "UPDATE tasks SET stage = 1 WHERE seq IN (
-    SELECT seq FROM tasks INDEXED BY tasks_scheduled WHERE lane = ?1 AND stage = 7 AND run_at <= ?2
+    SELECT seq FROM tasks INDEXED BY tasks_scheduled WHERE lane = ?1 AND stage = -1 AND run_at <= ?2
     ORDER BY run_at LIMIT ?3)";
 pub(super) const NEXT_SCHEDULED: &str = "SELECT run_at FROM tasks INDEXED BY tasks_scheduled
-    WHERE lane = ?1 AND stage = 7 ORDER BY run_at LIMIT 1";
+    WHERE lane = ?1 AND stage = -1 ORDER BY run_at LIMIT 1";
 pub(super) const NEXT_DEADLINE: &str = "SELECT deadline FROM tasks INDEXED BY tasks_deadline
-    WHERE deadline IS NOT NULL AND stage IN (0, 1, 7) ORDER BY deadline LIMIT 1";
+    WHERE deadline IS NOT NULL AND stage < 2 ORDER BY deadline LIMIT 1";
 pub(super) const OVERDUE: &str = "SELECT seq FROM tasks INDEXED BY tasks_deadline
-    WHERE deadline IS NOT NULL AND deadline <= ?1 AND stage IN (0, 1, 7) ORDER BY deadline LIMIT ?2";
+    WHERE deadline IS NOT NULL AND deadline <= ?1 AND stage < 2 ORDER BY deadline LIMIT ?2";
 pub(super) const CLAIMED: &str = "SELECT seq FROM tasks INDEXED BY tasks_active
     WHERE owner = ?1 AND claim = ?2 AND stage = 2 AND stage IN (2, 3) ORDER BY rank, run_at, seq";
 
@@ -45,14 +45,17 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
     tx.write_tallies()?;
     let mut lanes = open_lanes(tx, request)?;
     promote(tx, &mut lanes.lanes)?;
-    let repeated = request.number <= replica.claim.cast_unsigned();
+    let last = replica.claim.cast_unsigned().max(tx.names.last_empty_claim(replica.key));
+    let repeated = request.number <= last;
     let limit = if repeated { 0 } else { request.limit };
     let picked = pick(tx, &mut lanes, limit)?;
     if repeated {
         claim.tasks = claimed_before(tx, replica.key, request.number)?;
     } else {
         take(tx, request, &picked.seqs, &mut claim)?;
-        if !claim.tasks.is_empty() {
+        if claim.tasks.is_empty() {
+            tx.names.note_empty_claim(replica.key, request.number);
+        } else {
             let set = "UPDATE replicas SET claim = ?2 WHERE key = ?1";
             tx.connection.prepare_cached(set)?.execute([replica.key, request.number.cast_signed()])?;
         }
@@ -142,7 +145,7 @@ struct OpenLanes {
 
 /// The lanes of the asked kinds and queues that have waiting tasks and are not paused.
 fn open_lanes(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<OpenLanes> {
-    const WAITING: &str = "SELECT lane, stage, n FROM tallies WHERE stage IN (1, 7) ORDER BY lane";
+    const WAITING: &str = "SELECT lane, stage, n FROM tallies WHERE stage IN (-1, 1) ORDER BY lane";
     let mut open = OpenLanes { lanes: Vec::new(), gates: Vec::new() };
     let mut statement = tx.connection.prepare_cached(WAITING)?;
     let mut rows = statement.query([])?;

@@ -29,7 +29,14 @@ fn insert_one(tx: &mut Tx<'_>, insertion: &mut Insertion<'_>, incoming: &Incomin
     if !fresh && let Some(removed) = removed(tx, id, task)? {
         return Ok(removed);
     }
-    let lane = tx.names.lane_number(tx.connection, &task.queue, &task.kind)?;
+    let lane = match tx.names.find_lane(tx.connection, &task.queue, &task.kind)? {
+        Some(lane) => lane,
+        // Only a task that is really taken in may make a queue.
+        None => match existing(tx, id, task)? {
+            Some(answer) => return Ok(answer),
+            None => tx.names.make_lane(tx.connection, &task.queue, &task.kind)?,
+        },
+    };
     let (state, run_at) = match task.start {
         Start::Now => (State::Waiting, tx.now),
         Start::At(time) => (State::Waiting, time),
@@ -42,7 +49,7 @@ fn insert_one(tx: &mut Tx<'_>, insertion: &mut Insertion<'_>, incoming: &Incomin
     if insertion.insert(tx, &new)? {
         return Ok(Ok(Inserted::New(id.clone())));
     }
-    existing(tx, id, task)
+    Ok(existing(tx, id, task)?.unwrap_or_else(|| Err(conflict(id))))
 }
 
 /// The answer for an id that was used by a task which has been removed.
@@ -56,17 +63,15 @@ fn removed(tx: &Tx<'_>, id: &TaskId, task: &NewTask) -> Result<Option<Result<Ins
     Ok(Some(if same { Ok(Inserted::Removed(id.clone())) } else { Err(conflict(id)) }))
 }
 
-/// The answer for an id that a task has.
-fn existing(tx: &mut Tx<'_>, id: &TaskId, task: &NewTask) -> Result<Result<Inserted>> {
+/// The answer for an id that a task has; `None` if none has it.
+fn existing(tx: &mut Tx<'_>, id: &TaskId, task: &NewTask) -> Result<Option<Result<Inserted>>> {
     let mut statement = tx.connection.prepare_cached(rows::TASK_BY_ID)?;
     id.with_str(|id| statement.raw_bind_parameter(1, id))?;
     let found = rows::find_task(tx.connection, tx.names, &mut statement)?;
-    Ok(match found {
-        Some((_, found)) if found.spec.kind == task.kind && found.spec.payload == task.payload => {
-            Ok(Inserted::Existing(id.clone(), found.record.state))
-        }
-        _ => Err(conflict(id)),
-    })
+    Ok(found.map(|(_, found)| {
+        let same = found.spec.kind == task.kind && found.spec.payload == task.payload;
+        if same { Ok(Inserted::Existing(id.clone(), found.record.state)) } else { Err(conflict(id)) }
+    }))
 }
 
 fn conflict(id: &TaskId) -> Error {

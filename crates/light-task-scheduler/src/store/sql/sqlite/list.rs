@@ -113,7 +113,7 @@ fn stages(states: &[State]) -> Vec<String> {
     let only = |allowed: &[i64]| stages.iter().all(|stage| allowed.contains(stage));
     let mut terms = Vec::new();
     if only(&[0, 5, 6]) {
-        terms.push("stage IN (0, 5, 6)".to_owned());
+        terms.push("(stage = 0 OR stage >= 5)".to_owned());
     } else if only(&[2, 3]) {
         terms.push("stage IN (2, 3)".to_owned());
     }
@@ -134,8 +134,8 @@ pub(super) fn counts(connection: &Connection, now: Timestamp) -> Result<Vec<Queu
         GROUP BY queue, stage ORDER BY queue";
     // Nobody has claimed since these became due.
     const DUE: &str = "SELECT queue, sum((SELECT count(*) FROM tasks INDEXED BY tasks_scheduled
-        WHERE tasks.lane = tallies.lane AND tasks.stage = 7 AND run_at <= ?1))
-        FROM tallies JOIN lanes ON lanes.id = lane WHERE tallies.stage = 7 GROUP BY queue";
+        WHERE tasks.lane = tallies.lane AND tasks.stage = -1 AND run_at <= ?1))
+        FROM tallies JOIN lanes ON lanes.id = lane WHERE tallies.stage = -1 GROUP BY queue";
     let mut counts: Vec<QueueCounts> = Vec::new();
     let mut statement = connection.prepare_cached(TALLIES)?;
     let mut rows = statement.query([])?;

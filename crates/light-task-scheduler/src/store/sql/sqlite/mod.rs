@@ -41,9 +41,9 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
-    Answer, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted, NewReplica, Page,
-    QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep, SweepRequest, TaskQuery,
-    check_batch,
+    Answer, BATCH_MAX, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted,
+    NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep,
+    SweepRequest, TaskQuery, check_batch,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -188,7 +188,9 @@ impl Store for SqliteStore {
         self.write(incoming.len(), move |tx| insert::insert(tx, &incoming)).await
     }
 
-    async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
+    async fn claim(&self, mut request: ClaimRequest) -> Result<Claim> {
+        // More come with the next claim: its time has passed already.
+        request.limit = request.limit.min(BATCH_MAX);
         self.write(request.limit, move |tx| claim::claim(tx, &request)).await
     }
 
@@ -233,7 +235,8 @@ impl Store for SqliteStore {
         self.inner.threads.read(move |connection, _| replicas::replicas(connection, &locks, now)).await
     }
 
-    async fn rescue(&self, request: RescueRequest) -> Result<Rescued> {
+    async fn rescue(&self, mut request: RescueRequest) -> Result<Rescued> {
+        request.limit = request.limit.min(BATCH_MAX);
         let locks = Arc::clone(&self.inner.locks);
         self.write(request.limit, move |tx| replicas::rescue(tx, &locks, &request)).await
     }

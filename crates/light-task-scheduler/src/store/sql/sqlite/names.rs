@@ -16,6 +16,7 @@ pub(super) struct Names {
     lanes: HashMap<Name, HashMap<Name, i64>>,
     lanes_by_number: HashMap<i64, Lane>,
     replicas: HashMap<i64, ReplicaId>,
+    empty_claims: HashMap<i64, u64>,
 }
 
 /// A queue and a kind.
@@ -26,26 +27,31 @@ pub(super) struct Lane {
 }
 
 impl Names {
-    /// Forgets everything: after a rollback some of it may not exist.
+    /// Forgets what was read: after a rollback some of it may not exist.
     pub(super) fn forget(&mut self) {
-        *self = Names::default();
+        *self = Names { empty_claims: std::mem::take(&mut self.empty_claims), ..Names::default() };
     }
 
-    /// The number of a lane, made if there is none yet.
-    pub(super) fn lane_number(&mut self, connection: &Connection, queue: &Name, kind: &Name) -> Result<i64> {
+    /// The number of a lane, if it ever had a task.
+    pub(super) fn find_lane(&mut self, connection: &Connection, queue: &Name, kind: &Name) -> Result<Option<i64>> {
         if let Some(number) = self.lanes.get(queue).and_then(|kinds| kinds.get(kind)) {
-            return Ok(*number);
+            return Ok(Some(*number));
         }
         let found = connection
             .prepare_cached("SELECT id FROM lanes WHERE queue = ?1 AND kind = ?2")?
             .query_row([queue.as_str(), kind.as_str()], |row| row.get(0))
             .optional()?;
-        let number = match found {
-            Some(number) => number,
-            None => connection
-                .prepare_cached("INSERT INTO lanes (queue, kind) VALUES (?1, ?2)")?
-                .insert([queue.as_str(), kind.as_str()])?,
-        };
+        if let Some(number) = found {
+            self.keep_lane(number, Lane { queue: queue.clone(), kind: kind.clone() });
+        }
+        Ok(found)
+    }
+
+    /// Makes a lane that is about to have its first task.
+    pub(super) fn make_lane(&mut self, connection: &Connection, queue: &Name, kind: &Name) -> Result<i64> {
+        let number = connection
+            .prepare_cached("INSERT INTO lanes (queue, kind) VALUES (?1, ?2)")?
+            .insert([queue.as_str(), kind.as_str()])?;
         self.keep_lane(number, Lane { queue: queue.clone(), kind: kind.clone() });
         Ok(number)
     }
@@ -64,6 +70,17 @@ impl Names {
     fn keep_lane(&mut self, number: i64, lane: Lane) {
         self.lanes.entry(lane.queue.clone()).or_default().insert(lane.kind.clone(), number);
         self.lanes_by_number.insert(number, lane);
+    }
+
+    /// Notes that a claim of a replica took nothing. Kept in memory only, to save a commit: a replica claims
+    /// through one handle, and one that has lost its memory is another replica.
+    pub(super) fn note_empty_claim(&mut self, replica: i64, number: u64) {
+        self.empty_claims.insert(replica, number);
+    }
+
+    /// The number of the last claim of a replica that took nothing.
+    pub(super) fn last_empty_claim(&self, replica: i64) -> u64 {
+        self.empty_claims.get(&replica).copied().unwrap_or(0)
     }
 
     /// The replica of a number.

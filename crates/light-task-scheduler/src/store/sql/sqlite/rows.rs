@@ -16,7 +16,7 @@ use crate::task::{
 };
 
 /// The stage of a waiting task that has not been seen to be due; the other stages are the numbers of the states.
-pub(super) const SCHEDULED: i64 = 7;
+pub(super) const SCHEDULED: i64 = -1;
 /// The stage of a waiting task that is due.
 pub(super) const READY: i64 = State::Waiting as i64;
 /// Larger bytes are kept beside the row, which is written again at every move.

@@ -18,6 +18,9 @@ const TOMBSTONES_MAX: i64 = 10_000;
 /// The tasks that a sweep may remove, oldest end first. Looked for on a reading connection: it may take a while.
 pub(super) fn candidates(connection: &Connection, request: &SweepRequest, now: Timestamp) -> Result<Vec<i64>> {
     let Some(age) = request.older_than else { return Ok(Vec::new()) };
+    if request.states.is_empty() || request.limit == 0 {
+        return Ok(Vec::new());
+    }
     let states: Vec<i64> = request.states.iter().map(|state| *state as i64).collect();
     let sql = format!(
         "SELECT seq FROM tasks INDEXED BY tasks_finished

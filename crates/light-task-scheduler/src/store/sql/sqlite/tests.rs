@@ -7,12 +7,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::rate::RateLimit;
-use crate::state::{Refusal, RunEvent};
-use crate::store::{Holdings, Said, Suspect};
-use crate::task::{
-    Details, Failure, FailureKind, Handle, Outcome, Payload, Progress, Record, ResultRef, Start, State, Token,
-};
+use crate::state::RunEvent;
+use crate::store::Suspect;
+use crate::task::{FailureKind, Handle, Payload, Record, ResultRef, State, Token};
 
 const TTL: Duration = Duration::from_secs(15);
 
@@ -112,4 +109,310 @@ async fn a_task_goes_its_way_and_survives_a_restart() {
     assert_eq!(spilled.unwrap(), 1, "only the payload of c is left");
     drop(store);
     recount(&path);
+}
+
+fn kind_of(opened: Result<SqliteStore>) -> ErrorKind {
+    let e = opened.unwrap_err();
+    assert!(!e.to_string().ends_with('.'), "{e}");
+    e.kind()
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_refused_with_their_reason() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    std::fs::write(&path, "a text that is long enough to be read as the header of a database, and is none at all")
+        .unwrap();
+    assert_eq!(kind_of(SqliteStore::open(&path)), ErrorKind::Incompatible);
+    assert_eq!(kind_of(SqliteStore::open(path.join("below a file.db"))), ErrorKind::Invalid);
+    assert_eq!(kind_of(SqliteStore::open(directory.path())), ErrorKind::Invalid);
+    assert_eq!(kind_of(SqliteStore::open(":memory:")), ErrorKind::Invalid);
+
+    let foreign = directory.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    assert_eq!(kind_of(SqliteStore::open(&foreign)), ErrorKind::Incompatible);
+    let mode: String =
+        Connection::open(&foreign).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete", "a file of another program is left as it was");
+}
+
+#[tokio::test]
+async fn a_broken_file_fails_the_calls_and_not_the_store() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.insert((0..500).map(|n| new_task(&format!("task {n}"))).collect()).await.unwrap();
+    drop(store);
+    // Everything but the first page, which holds the header and the schema.
+    const PAGE: usize = 4_096;
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[PAGE..].fill(0x55);
+    std::fs::write(&path, bytes).unwrap();
+    let e = match SqliteStore::open(&path) {
+        Ok(store) => store.insert(vec![new_task("one more")]).await.unwrap_err(),
+        Err(e) => e,
+    };
+    assert_eq!(e.kind(), ErrorKind::Internal);
+    assert!(e.to_string().contains("malformed"), "{e}");
+}
+
+#[tokio::test]
+async fn a_full_disk_stores_nothing_by_halves() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.insert(vec![new_task("before")]).await.unwrap();
+    let limit = |pages: i64| {
+        move |tx: &mut Tx<'_>| {
+            let set: i64 =
+                tx.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0))?;
+            Ok(set)
+        }
+    };
+    store.write(1, limit(100)).await.unwrap();
+    let large =
+        |n: usize| NewTask::with_payload(name("k"), Payload::from_bytes(vec![7; 100_000])).id(&format!("{n}")).unwrap();
+    let e = store.insert((0..50).map(large).collect()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Full, "{e}");
+    let listed = store.list(&TaskQuery::default()).await.unwrap().tasks;
+    assert_eq!(listed.len(), 1, "nothing of the failed call is there");
+    store.insert(vec![new_task("small")]).await.unwrap();
+    store.write(1, limit(1 << 20)).await.unwrap();
+    store.insert((0..50).map(large).collect()).await.unwrap();
+    drop(store);
+    recount(&path);
+}
+
+#[tokio::test]
+async fn a_call_that_fails_leaves_the_others_of_its_group_alone() {
+    let directory = directory();
+    let store = SqliteStore::open(directory.path().join("tasks.db")).unwrap();
+    // The first call holds the writer until the others have queued up behind it, so that they become one group.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let first = store.write(1, move |_| {
+        let _ = wait.recv();
+        Ok(())
+    });
+    let bad = store.write(1, |tx| {
+        tx.connection.execute("INSERT INTO garbage VALUES ('half')", [])?;
+        Err::<(), _>(Error::unavailable("no"))
+    });
+    let good = store.insert(vec![new_task("a")]);
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(go);
+    };
+    let (first, bad, good, ()) = tokio::join!(biased; first, bad, good, release);
+    first.unwrap();
+    assert_eq!(bad.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(matches!(good.unwrap()[0], Ok(Inserted::New(_))));
+    let garbage = store.sweep(SweepRequest { limit: 9, ..SweepRequest::default() }).await.unwrap().garbage;
+    assert!(garbage.is_empty(), "{garbage:?}");
+}
+
+/// The steps of a plan, one a line.
+fn plan(connection: &Connection, sql: &str) -> String {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let values = std::iter::repeat_n(1, statement.parameter_count());
+    let steps = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).unwrap();
+    steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn hot_statements_use_their_indexes_and_never_sort() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    drop(SqliteStore::open(&path).unwrap());
+    let connection = Connection::open(&path).unwrap();
+    for (sql, index) in [
+        (claim::HEADS, "COVERING INDEX tasks_ready (lane=?)"),
+        (claim::PROMOTE, "COVERING INDEX tasks_scheduled (lane=? AND run_at<?)"),
+        (claim::NEXT_SCHEDULED, "COVERING INDEX tasks_scheduled (lane=?)"),
+        (claim::NEXT_DEADLINE, "INDEX tasks_deadline"),
+        (claim::OVERDUE, "INDEX tasks_deadline (deadline>? AND deadline<?)"),
+        (replicas::OWNED, "INDEX tasks_active (owner=?)"),
+        (replicas::NEXT_OWNER, "INDEX tasks_active (owner>?)"),
+        (replicas::HELD_BY, "INDEX tasks_active (owner=?)"),
+        (rows::RECORD_BY_ID, "INDEX tasks_id (id=?)"),
+    ] {
+        let plan = plan(&connection, sql);
+        assert!(plan.contains(index), "{sql}\n{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+    }
+    // No temporary table either: it would cost more than the write itself.
+    let mut statement = connection.prepare(&format!("EXPLAIN {}", rows::SAVE)).unwrap();
+    let values = std::iter::repeat_n(1, statement.parameter_count());
+    let steps = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(1)).unwrap();
+    assert!(steps.map(Result::unwrap).all(|step| step != "OpenEphemeral"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn two_handles_and_eight_threads_never_see_a_busy_file() {
+    const EACH: usize = 40;
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let options = SqliteOptions { durability: Durability::Relaxed, ..SqliteOptions::default() };
+    let handles = [0, 1].map(|_| SqliteStore::open_with(&path, options.clone()).unwrap());
+    let work = (0..8).map(|worker| {
+        let store = handles[worker % 2].clone();
+        tokio::spawn(async move {
+            let replica = register(&store).await;
+            let mut done = Vec::new();
+            for round in 0..EACH {
+                let tasks = (0..5).map(|n| new_task(&format!("{worker}/{round}/{n}"))).collect();
+                store.insert(tasks).await.unwrap();
+                let claimed = claim(&store, replica, round as u64 + 1, 5).await.tasks;
+                let changes = claimed.iter().map(|task| change(task, inline("1"))).collect();
+                let answers = store.apply(changes).await.unwrap();
+                assert!(answers.iter().all(|answer| *answer == Answer::Applied(Some(State::Succeeded))));
+                done.extend(claimed.into_iter().map(|task| task.id));
+            }
+            done
+        })
+    });
+    let mut done = Vec::new();
+    for worker in work.collect::<Vec<_>>() {
+        done.extend(worker.await.unwrap());
+    }
+    assert_eq!(done.len(), 8 * EACH * 5);
+    assert_eq!(done.iter().collect::<HashSet<_>>().len(), done.len(), "each was claimed once");
+    drop(handles);
+    recount(&path);
+}
+
+#[tokio::test]
+async fn a_replica_whose_lock_is_free_is_proven_dead_and_rescued_at_once() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let (first, second) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
+    let (dying, living) = (register(&first).await, register(&second).await);
+    first.insert(vec![new_task("a")]).await.unwrap();
+    claim(&first, dying, 1, 1).await;
+    let status = |replicas: Vec<ReplicaStatus>, id| replicas.into_iter().find(|replica| replica.id == id).unwrap();
+    assert!(!status(second.replicas().await.unwrap(), dying).proven_dead);
+    let kinds = vec![name("k")];
+    let request = RescueRequest { replica: living, suspects: vec![Suspect { id: dying, beat: 0 }], kinds, limit: 9 };
+    assert_eq!(second.rescue(request.clone()).await.unwrap().dead, [], "it lives");
+
+    // The lock goes with the handle, as it would with the process; the row says that it lives.
+    drop(first);
+    let seen = status(second.replicas().await.unwrap(), dying);
+    assert!(seen.proven_dead && !seen.expired && !seen.dead && seen.owned == 1, "{seen:?}");
+    assert!(!status(second.replicas().await.unwrap(), living).proven_dead);
+    let rescued = second.rescue(request).await.unwrap();
+    assert_eq!((rescued.dead, rescued.tasks.len()), (vec![dying], 1));
+    assert_eq!(rescued.tasks[0].record.token(), Some(Token { owner: living, run: 2 }));
+
+    let locks = || std::fs::read_dir(open::lock_directory(&path)).unwrap().count();
+    assert_eq!(locks(), 3, "one for opening, two of replicas");
+    second.sweep(SweepRequest::default()).await.unwrap();
+    second.leave(living).await.unwrap();
+    assert_eq!(locks(), 1);
+}
+
+#[tokio::test]
+async fn a_lock_file_that_is_missing_or_another_proves_nothing() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let (first, second) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
+    let replica = register(&first).await;
+    let lock = open::lock_directory(&path).join(format!("{replica}.lock"));
+    std::fs::rename(&lock, lock.with_extension("kept")).unwrap();
+    assert!(!second.replicas().await.unwrap()[0].proven_dead, "missing");
+    std::fs::write(&lock, "").unwrap();
+    assert!(!second.replicas().await.unwrap()[0].proven_dead, "another file of that name");
+}
+
+#[tokio::test]
+async fn changes_of_another_handle_are_seen_and_told_apart() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let (mine, theirs) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
+    let replica = register(&theirs).await;
+    let before = mine.changed(Changes { work: u64::MAX, ..Changes::default() }).await;
+    theirs.insert(vec![new_task("a")]).await.unwrap();
+    let inserted = mine.changed(before).await;
+    assert_eq!(inserted, Changes { work: before.work + 1, ..before });
+    let task = claim(&theirs, replica, 1, 1).await.tasks.remove(0);
+    theirs.heartbeat(Heartbeat { replica, holdings: None }).await.unwrap();
+    theirs.apply(vec![change(&task, inline("1"))]).await.unwrap();
+    let ended = mine.changed(inserted).await;
+    assert_eq!(ended, Changes { ends: inserted.ends + 1, ..inserted }, "a claim and a heartbeat are no news");
+}
+
+#[derive(Debug)]
+struct SetClock(std::sync::atomic::AtomicI64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+}
+
+#[tokio::test]
+async fn time_does_not_go_back_over_a_restart() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let clock = Arc::new(SetClock(5_000_000.into()));
+    let options = SqliteOptions { clock: clock.clone(), ..SqliteOptions::default() };
+    let store = SqliteStore::open_with(&path, options.clone()).unwrap();
+    store.insert(vec![new_task("a")]).await.unwrap();
+    drop(store);
+    clock.0.store(1_000_000, std::sync::atomic::Ordering::SeqCst);
+    let store = SqliteStore::open_with(&path, options).unwrap();
+    let replica = register(&store).await;
+    let claimed = claim(&store, replica, 1, 1).await;
+    assert_eq!(claimed.now, Timestamp::from_micros(5_000_000));
+    assert_eq!(claimed.tasks.len(), 1, "what was due stays due");
+}
+
+/// Version 1 as it was released must stay readable for ever, with rows in every state.
+#[tokio::test]
+async fn rows_of_schema_version_1_are_read_in_every_state() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(include_str!("../migrations/sqlite/0001_tasks.sql")).unwrap();
+    connection.execute_batch(include_str!("version_1_rows.sql")).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(&path).unwrap();
+    let tasks = store.list(&TaskQuery::default()).await.unwrap().tasks;
+    let found: Vec<(String, State)> = tasks.iter().map(|task| (task.id.to_string(), task.record.state)).collect();
+    let states = [State::Waiting].into_iter().chain(State::ALL.into_iter().rev());
+    let expected: Vec<(String, State)> =
+        ["retrying", "cancelled", "failed", "succeeded", "exporting", "running", "waiting", "held"]
+            .map(str::to_owned)
+            .into_iter()
+            .zip(states)
+            .collect();
+    assert_eq!(found, expected);
+    assert_eq!(tasks[0].record.attempts().len(), 1);
+    assert_eq!(tasks[0].spec.label("team"), Some("red"));
+    assert_eq!(tasks[2].record.failure().unwrap().kind, FailureKind::Error);
+    assert!(matches!(tasks[3].record.result(), Some(ResultRef::Stored { len: 3, .. })));
+    assert_eq!(tasks[4].record.output().unwrap().as_bytes(), b"out");
+    assert_eq!(tasks[5].record.handle().unwrap().as_str(), "h");
+    let counts = store.counts().await.unwrap();
+    assert_eq!((counts[0].by_state, counts[0].scheduled), ([1, 2, 1, 1, 1, 1, 1], 0), "the retry is due by now");
+    let replica = register(&store).await;
+    assert_eq!(claim(&store, replica, 1, usize::MAX).await.tasks.len(), 2);
+    drop(store);
+    recount(&path);
+}
+
+#[tokio::test]
+async fn waiting_for_changes_writes_nothing_and_reports_none() {
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let seen = store.changed(Changes { work: u64::MAX, ..Changes::default() }).await;
+    let log = path.with_extension("db-wal");
+    let before = std::fs::metadata(&log).unwrap().len();
+    let waited = tokio::time::timeout(Duration::from_millis(300), store.changed(seen)).await;
+    assert!(waited.is_err(), "nothing has changed");
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
 }

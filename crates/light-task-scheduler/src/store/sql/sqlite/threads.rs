@@ -16,7 +16,7 @@ use super::hints::Hints;
 use super::names::Names;
 use super::tx::Tx;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Most calls that wait for one kind of thread; more wait outside.
 const QUEUE_MAX: usize = 4_096;
@@ -39,7 +39,7 @@ pub(super) trait Write: Send {
 
 struct Call<T, F> {
     run: F,
-    kept: Option<T>,
+    kept: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
     called_at: Timestamp,
     items: usize,
@@ -47,13 +47,17 @@ struct Call<T, F> {
 
 impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T> + Send> Write for Call<T, F> {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.kept = Some((self.run)(tx)?);
+        match (self.run)(tx) {
+            // These are answers about the call, given before it has written anything; others are not concerned.
+            Err(e) if matches!(e.kind(), ErrorKind::NotRegistered | ErrorKind::Conflict) => self.kept = Some(Err(e)),
+            answer => self.kept = Some(Ok(answer?)),
+        }
         Ok(())
     }
 
     fn answer(self: Box<Self>, committed: Result<()>) {
         let answer = match (committed, self.kept) {
-            (Ok(()), Some(answer)) => Ok(answer),
+            (Ok(()), Some(answer)) => answer,
             (Ok(()), None) => Err(Error::internal("a call was committed without an answer")),
             (Err(e), _) => Err(e),
         };
@@ -173,7 +177,7 @@ impl Writer {
             let mut group = Vec::with_capacity(waiting.len());
             let mut items = 0;
             while let Some(job) = waiting.pop_front() {
-                items += job.items();
+                items = job.items().saturating_add(items);
                 if items > GROUP_ITEMS_MAX && !group.is_empty() {
                     waiting.push_front(job);
                     break;

@@ -45,7 +45,8 @@ CREATE TABLE replicas (
     lock       TEXT               -- the identity of its lock file, if it has one
 ) STRICT;
 
--- `stage` is the number of the state, or 7: waiting, and not yet seen to be due.
+-- `stage` is the number of the state, or -1: waiting, and not yet seen to be due.
+-- (The conditions of the indexes are comparisons: a list of three makes every write build a temporary table.)
 -- An integer in `payload`, `output` or `result` is a length: the bytes are in `blobs`.
 CREATE TABLE tasks (
     seq           INTEGER PRIMARY KEY,
@@ -75,10 +76,10 @@ CREATE TABLE tasks (
 ) STRICT;
 CREATE UNIQUE INDEX tasks_id ON tasks (id);
 CREATE INDEX tasks_ready ON tasks (lane, rank, run_at) WHERE stage = 1;
-CREATE INDEX tasks_scheduled ON tasks (lane, run_at) WHERE stage = 7;
+CREATE INDEX tasks_scheduled ON tasks (lane, run_at) WHERE stage = -1;
 CREATE INDEX tasks_active ON tasks (owner) WHERE stage IN (2, 3);
-CREATE INDEX tasks_deadline ON tasks (deadline) WHERE deadline IS NOT NULL AND stage IN (0, 1, 7);
-CREATE INDEX tasks_rare ON tasks (stage) WHERE stage IN (0, 5, 6);
+CREATE INDEX tasks_deadline ON tasks (deadline) WHERE deadline IS NOT NULL AND stage < 2;
+CREATE INDEX tasks_rare ON tasks (stage) WHERE stage = 0 OR stage >= 5;
 CREATE INDEX tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
 
 -- Bytes too large for the row, which is written again at every move. The key is 4 × seq + part.

@@ -1,0 +1,282 @@
+//! The one list of the cases, and the macros that make of it a table and tests.
+
+use super::commands::{command_cancel, command_delete, command_requeue, command_retry_export, command_start, effects};
+use super::order::{by_priority, fifo};
+use super::restart::{durable, shared};
+use super::transitions::{
+    run_cancelled, run_complete, run_fail, run_outcome, run_progress, run_release, run_retry, run_started,
+    run_stop_unconfirmed,
+};
+use super::{
+    Case, Need, claims, deadlines, insert, limits, listing, order, parallel, queues, replicas, reports, rescue,
+    retention,
+};
+
+/// Hands the list of the cases to a macro: topic, need, flavour and names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_cases {
+    ([$($then:tt)*] $($with:tt)*) => { $($then)*! { $($with)*
+        insert Any single {
+            a_new_task_is_waiting every_field_comes_back ids_are_made_where_there_is_none
+            a_delay_counts_from_the_insertion a_start_time_is_kept the_far_future_does_not_overflow
+            the_same_again_is_the_existing_one the_same_again_resets_nothing
+            other_options_under_the_same_id_change_nothing another_payload_is_a_conflict
+            another_kind_is_a_conflict twice_in_one_call_is_one_task each_item_has_its_own_answer
+            an_empty_call_does_nothing a_deleted_task_is_remembered
+            a_deleted_task_with_another_payload_is_a_conflict a_tombstone_expires the_payload_limit_is_exact
+            hostile_payloads_survive hostile_ids_are_only_ids hostile_names_are_only_names label_limits_are_exact
+            a_bad_retry_policy_is_refused the_batch_limit_is_exact get_answers_in_the_order_asked
+            a_held_task_waits_for_its_start creation_is_stamped_by_the_store
+        }
+        run_started Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_progress Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_stop_unconfirmed Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_outcome Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_complete Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_retry Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_release Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_fail Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        run_cancelled Any single {
+            from_running with_a_cancel_wished while_exporting after_a_retry after_success after_failure
+            after_cancellation by_an_earlier_run by_another_owner to_an_unowned_task to_a_missing_task repeated
+            twice_in_one_call after_a_requeue after_an_adoption after_a_retried_export
+        }
+        command_start Any single {
+            while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
+            after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        command_cancel Any single {
+            while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
+            after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        command_requeue Any single {
+            while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
+            after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        command_retry_export Any single {
+            while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
+            after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        command_delete Any single {
+            while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
+            after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        effects Any single {
+            a_cancel_beats_a_later_success an_outcome_beats_a_later_cancel a_cancelled_task_never_starts
+            a_wish_to_cancel_frees_no_slot a_cancellation_storm
+            a_requeue_keeps_the_fence_and_starts_a_generation a_requeue_forgets_the_wish_to_cancel
+            a_retried_export_needs_no_second_run a_result_comes_back_as_it_was_given
+            an_output_of_the_largest_size_comes_back handle_progress_and_failure_come_back_as_given
+            the_history_of_attempts_is_bounded each_command_has_its_own_answer
+        }
+        order Any single {
+            insertion_orders_equals ids_do_not_order the_due_time_goes_before_the_insertion
+            a_retried_task_queues_by_its_new_time nothing_starts_before_its_time a_retry_waits_for_its_time
+            delayed_tasks_hide_nothing other_kinds_hide_nothing blocked_queues_hide_nothing
+            only_asked_kinds_are_taken only_asked_queues_are_taken queues_and_kinds_share_one_order
+            never_more_than_asked a_claim_moves_the_fence_and_counts_the_attempt
+            the_fence_grows_with_every_claim only_waiting_tasks_are_taken a_requeued_task_queues_at_the_end
+        }
+        limits Any single {
+            a_limit_is_exact every_end_frees_its_slot exporting_holds_no_slot a_dead_owner_frees_no_slot
+            a_limit_set_later_counts_what_runs limits_are_per_queue commands_take_no_slot
+            a_paused_queue_starts_nothing an_unknown_queue_can_be_paused a_rate_spreads_starts
+            a_burst_is_spent_and_refills replicas_share_one_rate a_permit_is_spent_by_a_start_only
+            a_retry_needs_a_permit a_rate_holds_up_its_own_queue_only
+        }
+        claims Any single {
+            an_unknown_replica_gets_nothing a_replica_that_left_gets_nothing
+            an_expired_replica_gets_nothing_until_it_beats a_replica_declared_dead_gets_nothing
+            a_heartbeat_prolongs_the_lease a_repeated_claim_returns_the_same_tasks
+            a_repeated_empty_claim_takes_nothing a_repeated_claim_leaves_out_what_has_ended
+            a_repeated_claim_leaves_out_what_others_own claim_numbers_are_per_replica
+            without_work_there_is_no_next_time the_next_delayed_task_is_told
+            other_kinds_and_queues_are_no_reason_to_ask the_next_deadline_is_told leftover_work_is_due_now
+            blocked_work_is_not_due_now the_next_permit_is_told the_next_retry_is_told a_large_claim_is_whole
+        }
+        deadlines Any single {
+            a_waiting_task_expires a_held_task_expires an_overdue_task_does_not_start
+            expiry_needs_no_slot_kind_or_queue an_owned_task_does_not_expire a_retrying_task_expires
+            a_requeue_does_not_move_the_deadline a_crowd_expires_at_once
+        }
+        replicas Any single {
+            a_replica_is_listed a_heartbeat_is_a_sign_of_life an_id_registers_once
+            an_unknown_replica_cannot_beat a_replica_that_left_cannot_beat a_dead_replica_cannot_beat
+            an_expired_replica_can_beat an_expired_owner_still_writes the_dead_are_listed_while_they_own
+            a_wish_to_cancel_is_told_until_the_end a_wish_to_cancel_goes_to_the_adopter
+            matching_holdings_list_nothing other_holdings_list_what_is_owned
+            holding_what_is_not_owned_is_a_mismatch unknown_holdings_list_nothing
+            the_write_counter_moves_forward the_stores_time_never_goes_back
+        }
+        reports Any single {
+            a_report_reaches_its_owner_once every_kind_of_report_comes_through an_early_report_is_kept
+            a_report_without_a_run_is_dropped a_foreign_execution_is_dropped a_late_report_is_dropped
+            an_unfetched_report_dies_with_its_run the_first_outcome_wins
+            reports_after_a_fetched_outcome_are_dropped an_outcome_replaces_progress
+            an_adopter_gets_the_report_again a_report_survives_the_death_of_its_owner
+            each_report_has_its_own_answer a_requeued_task_hears_nothing_old
+        }
+        rescue Any single {
+            an_expired_owners_task_is_adopted the_old_owner_is_fenced_off
+            a_dead_owner_may_finish_what_nobody_adopted a_suspect_with_a_lease_is_spared
+            a_suspect_that_beat_in_between_is_spared who_is_not_suspected_is_spared
+            each_suspect_is_judged_for_itself a_repeated_rescue_names_the_dead_again
+            only_asked_kinds_are_adopted the_oldest_claims_are_adopted_first an_exporting_task_is_adopted_too
+            a_leaver_hands_over_at_once only_owned_states_are_adopted two_rescuers_share_nothing
+            a_chain_of_adoptions_keeps_the_execution a_claim_after_an_adoption_is_a_new_execution
+            a_rescuer_must_be_alive a_rescuer_does_not_bury_itself an_unknown_suspect_does_no_harm
+        }
+        listing Any single {
+            the_newest_comes_first the_list_shows_whole_tasks filters_by_state filters_by_queue_and_kind
+            filters_by_labels filters_by_creation filters_by_id_prefix all_filters_together
+            pages_make_up_the_list a_page_is_bounded the_last_page_has_no_next a_cursor_is_stable
+            counts_know_every_state counts_equal_a_recount
+        }
+        queues Any single {
+            settings_come_back bad_settings_are_refused a_queue_is_known_from_its_first_task
+            a_refused_task_makes_no_queue the_hint_is_never_needed dropped_waits_disturb_nothing
+        }
+        retention Any single {
+            a_deleted_task_is_gone only_asked_states_are_swept the_age_counts_from_the_end
+            without_an_age_nothing_is_swept what_is_not_over_is_never_swept the_exempting_label_spares
+            a_sweep_is_bounded a_swept_task_is_remembered garbage_is_told_until_confirmed
+            every_removal_of_a_result_is_garbage garbage_is_bounded
+        }
+        by_priority Priority single {
+            priority_goes_first priority_beats_the_due_time priority_counts_across_queues_and_kinds
+            every_claim_takes_the_best_there_is
+        }
+        fifo Fifo single {
+            priority_changes_nothing
+        }
+        durable Durable single {
+            every_field_of_every_task counts_and_queues the_order_of_what_waits ids_and_tombstones
+            ownership_and_adoption a_limit_counts_what_ran_before a_rate_stays_spent the_dead_stay_dead
+            reports_and_garbage time_and_write_counter_go_on
+        }
+        shared Shared single {
+            both_see_one_store claims_are_exclusive limits_are_exact_across_handles
+            rescue_works_across_handles reports_cross_handles a_hint_or_a_poll_finds_the_others_work
+        }
+        parallel Any threads {
+            every_task_is_claimed_once a_limit_is_exact_under_contention a_burst_is_exact_under_contention
+            one_id_inserted_by_many_is_one_task a_race_of_success_and_cancel_has_one_winner
+            rescuers_at_once_share_nothing one_claim_sent_many_times_is_one_claim
+        }
+    } };
+}
+
+/// Makes the table of the cases.
+macro_rules! table {
+    ($($topic:ident $need:ident $flavour:ident { $($case:ident)* })*) => {
+        /// Every case of the suite.
+        pub const CASES: &[Case] = &[$($(
+            Case {
+                topic: stringify!($topic),
+                name: stringify!($case),
+                need: Need::$need,
+                run: |harness| Box::pin($topic::$case(harness)),
+            },
+        )*)*];
+    };
+}
+
+crate::__store_cases! { [table] }
+
+/// Makes the suite into tests: one `#[tokio::test]` per case under its own name, `agrees_with_the_model`, and
+/// `matrix`, which prints what applies.
+///
+/// The expression makes a fresh [`StoreHarness`](crate::testing::conformance::store::StoreHarness) and is
+/// evaluated once per test. By default tokio's time stands still; a store that talks to a server needs
+/// `store_conformance!(real_time, harness)`. See [the suite](crate::testing::conformance::store) for an example.
+#[macro_export]
+macro_rules! store_conformance {
+    (real_time, $harness:expr) => {
+        $crate::__store_conformance! { [] [$harness] }
+    };
+    ($harness:expr) => {
+        $crate::__store_conformance! { [start_paused = true] [$harness] }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance {
+    ([$($time:tt)*] [$harness:expr]) => {
+        $crate::__store_cases! { [$crate::__store_tests] [$($time)*] [$harness] }
+
+        #[test]
+        fn agrees_with_the_model() {
+            let paused = !stringify!($($time)*).is_empty();
+            $crate::testing::conformance::store::model::check(paused, || $harness);
+        }
+
+        #[tokio::test]
+        async fn matrix() {
+            $crate::testing::conformance::store::print_matrix(&$harness);
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_tests {
+    ($time:tt $harness:tt $($topic:ident $need:ident $flavour:ident { $($case:ident)* })*) => {$(
+        mod $topic {
+            #[allow(unused_imports)]
+            use super::*;
+            $( $crate::__store_test! { $flavour $time $harness $topic $case } )*
+        }
+    )*};
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_test {
+    (single [$($time:tt)*] [$harness:expr] $topic:ident $case:ident) => {
+        #[tokio::test($($time)*)]
+        async fn $case() {
+            $crate::testing::conformance::store::run(&$harness, stringify!($topic), stringify!($case)).await;
+        }
+    };
+    // Real threads: tokio cannot pause time under them.
+    (threads [$($time:tt)*] [$harness:expr] $topic:ident $case:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $case() {
+            $crate::testing::conformance::store::run(&$harness, stringify!($topic), stringify!($case)).await;
+        }
+    };
+}

@@ -1,0 +1,100 @@
+//! Every executor against the conformance suite.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use light_task_scheduler::testing::conformance::executor::{ExecutorHarness, Work};
+use light_task_scheduler::{Context, Executor, FunctionExecutor, Name, NewTask, TaskError, executor_conformance};
+
+struct Functions;
+
+#[async_trait]
+impl ExecutorHarness for Functions {
+    async fn open(&self) -> Arc<dyn Executor> {
+        let functions = FunctionExecutor::new()
+            .register("succeed", |_: Context, number: u32| async move {
+                tokio::task::yield_now().await;
+                Ok(number)
+            })
+            .register("fail", |_: Context, _: u32| async move {
+                tokio::task::yield_now().await;
+                Err::<(), _>(TaskError::new("it failed"))
+            })
+            .register("until_stopped", |context: Context, _: u32| async move {
+                context.cancelled().await;
+                Ok(())
+            })
+            .register("deaf", |_: Context, _: u32| async move {
+                std::future::pending::<()>().await;
+                Ok(())
+            })
+            .register("progress", |context: Context, _: u32| async move {
+                tokio::task::yield_now().await;
+                context.progress(1, 2, "half");
+                Ok(())
+            });
+        Arc::new(functions)
+    }
+
+    fn task(&self, work: Work) -> Option<NewTask> {
+        let kind = match work {
+            Work::Succeed => "succeed",
+            Work::Fail => "fail",
+            Work::UntilStopped => "until_stopped",
+            Work::Deaf => "deaf",
+            Work::Progress => "progress",
+            Work::Never => "unheard of",
+        };
+        Some(NewTask::new(kind, &7).unwrap())
+    }
+
+    fn namespace(&self) -> Name {
+        Name::new("test").unwrap()
+    }
+}
+
+executor_conformance!(functions, Functions);
+
+#[cfg(feature = "process")]
+mod process {
+    use light_task_scheduler::executor::process::{CommandSpec, ProcessConfig, ProcessExecutor};
+
+    use super::*;
+
+    struct Processes(tempfile::TempDir);
+
+    impl Processes {
+        fn new() -> Self {
+            Processes(tempfile::tempdir().unwrap())
+        }
+    }
+
+    #[async_trait]
+    impl ExecutorHarness for Processes {
+        async fn open(&self) -> Arc<dyn Executor> {
+            let supervisor = Some(env!("CARGO_BIN_EXE_lts-supervisor").into());
+            let config = ProcessConfig { supervisor, ..ProcessConfig::new(self.0.path()) };
+            Arc::new(ProcessExecutor::new(config).unwrap())
+        }
+
+        fn task(&self, work: Work) -> Option<NewTask> {
+            let argv: &[&str] = match work {
+                Work::Succeed => &["true"],
+                Work::Fail => &["false"],
+                Work::UntilStopped => &["sleep", "1000"],
+                Work::Deaf => &["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"],
+                // A command cannot say how far it has come.
+                Work::Progress => return None,
+                Work::Never => &[],
+            };
+            Some(NewTask::new("process", &CommandSpec::new(argv.iter().copied())).unwrap())
+        }
+
+        fn namespace(&self) -> Name {
+            // The directory's name is unique among those that exist.
+            Name::new(self.0.path().file_name().unwrap().to_str().unwrap()).unwrap()
+        }
+    }
+
+    executor_conformance!(processes, Processes::new());
+}

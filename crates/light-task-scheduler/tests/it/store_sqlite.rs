@@ -1,0 +1,54 @@
+//! The SQLite store passes the conformance suite.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use light_task_scheduler::store::sql::{SqliteOptions, SqliteStore};
+use light_task_scheduler::store::{Capabilities, Store};
+use light_task_scheduler::testing::TestClock;
+use light_task_scheduler::testing::conformance::store::StoreHarness;
+use tempfile::TempDir;
+
+struct Sqlite {
+    directory: TempDir,
+    /// How many files were made; each is of another store.
+    files: AtomicU32,
+    clock: Arc<TestClock>,
+}
+
+impl Sqlite {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Sqlite { directory, files: AtomicU32::new(0), clock: Arc::new(TestClock::new(1)) }
+    }
+
+    fn handle(&self) -> Arc<dyn Store> {
+        let options = SqliteOptions { clock: self.clock.clone(), ..SqliteOptions::default() };
+        let file = format!("{}.db", self.files.load(SeqCst));
+        SqliteStore::open_with(self.directory.path().join(file), options).expect("a store").into()
+    }
+}
+
+#[async_trait]
+impl StoreHarness for Sqlite {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { priority: true, durable: true, shared: true, multi_host: false }
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        self.files.fetch_add(1, SeqCst);
+        self.handle()
+    }
+
+    async fn again(&self) -> Option<Arc<dyn Store>> {
+        Some(self.handle())
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.step(by);
+    }
+}
+
+light_task_scheduler::store_conformance!(Sqlite::new());
