@@ -1,11 +1,19 @@
-//! lts
+//! `lts`: runs commands durably, with limits, retries and resumption; a program over the library's public API.
+
+mod batch;
 mod bench;
-use clap::Parser;
-#[derive(Parser)]
-enum Cli {
-    Bench(bench::BenchArgs),
-}
-fn main() {
-    let Cli::Bench(a) = Cli::parse();
-    bench::run(&a).unwrap();
+mod cli;
+mod command;
+mod duration;
+mod exit;
+mod interrupt;
+mod output;
+mod store_url;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // First of all, before any thread is there: this process may have been started to supervise commands.
+    light_task_scheduler::executor::process::run_supervisor_if_asked();
+    ExitCode::from(cli::main())
 }

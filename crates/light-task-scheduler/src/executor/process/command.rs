@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::launcher::LAUNCHER_VARIABLE;
 use crate::error::{Error, Result};
 
 /// Most arguments of a command, its name included.
@@ -14,6 +15,8 @@ pub const ARGUMENTS_MAX: usize = 10_000;
 /// The variables that a command inherits from the scheduler unless its `env_allow` says otherwise.
 pub const ENV_ALLOW_DEFAULT: [&str; 10] =
     ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"];
+/// In `env_allow`: every variable of the scheduler.
+pub const ENV_ALLOW_ALL: &str = "*";
 /// The variable that names the execution in the environment of all that a command starts.
 pub const EXECUTION_VARIABLE: &str = "LTS_EXECUTION";
 /// Where programs are looked for if the command has no `PATH`.
@@ -39,7 +42,8 @@ pub struct CommandSpec {
     /// Variables to set, over those inherited.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Names of the variables to inherit from the scheduler. Default: [`ENV_ALLOW_DEFAULT`].
+    /// Names of the variables to inherit from the scheduler; [`ENV_ALLOW_ALL`] among them: all.
+    /// Default: [`ENV_ALLOW_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_allow: Option<Vec<String>>,
     /// The directory to run in. Default: that in which the scheduler was started.
@@ -154,10 +158,12 @@ impl CommandSpec {
         execution: &str,
     ) -> BTreeMap<OsString, OsString> {
         let allowed = |name: &OsString| match &self.env_allow {
-            Some(names) => names.iter().any(|allowed| name == allowed.as_str()),
+            Some(names) => names.iter().any(|allowed| allowed == ENV_ALLOW_ALL || name == allowed.as_str()),
             None => ENV_ALLOW_DEFAULT.iter().any(|allowed| name == allowed),
         };
-        let mut env: BTreeMap<_, _> = inherited.filter(|(name, _)| allowed(name)).collect();
+        // The launcher's own variable would make a launcher of any scheduler that the command starts.
+        let ours = |name: &OsString| name == LAUNCHER_VARIABLE;
+        let mut env: BTreeMap<_, _> = inherited.filter(|(name, _)| allowed(name) && !ours(name)).collect();
         env.extend(self.env.iter().map(|(name, value)| (name.into(), value.into())));
         env.insert(EXECUTION_VARIABLE.into(), execution.into());
         env
@@ -247,5 +253,9 @@ mod tests {
         spec.env_allow = Some(vec!["SECRET".into()]);
         assert!(spec.environment(inherited(), "n/i/1").contains_key(std::ffi::OsStr::new("SECRET")));
         assert!(!spec.environment(inherited(), "n/i/1").contains_key(std::ffi::OsStr::new("PATH")));
+        spec.env_allow = Some(vec![ENV_ALLOW_ALL.into()]);
+        let launcher = [(LAUNCHER_VARIABLE.into(), "1".into())];
+        let env = spec.environment(inherited().chain(launcher), "n/i/1");
+        assert_eq!(env.len(), 4, "all three and the execution: {env:?}");
     }
 }

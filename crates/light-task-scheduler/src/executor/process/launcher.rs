@@ -24,7 +24,7 @@ use super::sys;
 use super::wire::{Envelope, ORDER_BYTES_MAX, Order, WORD_BYTES_MAX, Word};
 
 /// Set in the environment of a process that shall be a launcher.
-const LAUNCHER_VARIABLE: &str = "LTS_LAUNCHER";
+pub(super) const LAUNCHER_VARIABLE: &str = "LTS_LAUNCHER";
 /// What the launcher says first.
 const READY: &[u8] = b"ready";
 /// What it says instead if it has threads already.

@@ -39,7 +39,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::results::LogStore;
 use crate::task::{Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, TaskId};
 
-pub use command::{ARGUMENTS_MAX, CommandSpec, ENV_ALLOW_DEFAULT, EXECUTION_VARIABLE, Limits};
+pub use command::{ARGUMENTS_MAX, CommandSpec, ENV_ALLOW_ALL, ENV_ALLOW_DEFAULT, EXECUTION_VARIABLE, Limits};
 pub use launcher::run_supervisor_if_asked;
 pub use wire::CommandResult;
 

@@ -1,0 +1,66 @@
+//! What batch and run have in common about commands.
+
+use light_task_scheduler::executor::process::{CommandSpec, ENV_ALLOW_ALL};
+use light_task_scheduler::{Failure, Task};
+
+/// The kind of every task that is a command.
+pub(crate) const KIND: &str = "process";
+/// How a shell command is run.
+pub(crate) const SHELL: [&str; 2] = ["/bin/sh", "-c"];
+/// What an exit code says of a signal: so much is added to it.
+const SIGNAL_BASE: i32 = 128;
+
+/// Lets a command inherit the whole environment, as from a shell: whoever types `export A=1` means it.
+pub(crate) fn inherit_environment(spec: &mut CommandSpec) {
+    spec.env_allow = Some(vec![ENV_ALLOW_ALL.to_owned()]);
+}
+
+/// A task's command, as one would type it; empty if the task is none.
+pub(crate) fn shown(task: &Task) -> String {
+    task.spec.payload.parse::<CommandSpec>().map(|spec| typed(&spec.argv)).unwrap_or_default()
+}
+
+/// Arguments as one would type them.
+pub(crate) fn typed(argv: &[String]) -> String {
+    match argv {
+        [shell, option, line] if [shell.as_str(), option.as_str()] == SHELL => line.clone(),
+        _ => argv.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%^".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
+/// The signal that ended a command, if one did.
+pub(crate) fn signal_of(failure: &Failure) -> Option<i32> {
+    // A shell may exit with 128 + n by itself: only the words tell the two apart.
+    let code = failure.exit_code.filter(|code| *code > SIGNAL_BASE)?;
+    failure.message.contains(&format!("killed by signal {}", code - SIGNAL_BASE)).then_some(code - SIGNAL_BASE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use light_task_scheduler::FailureKind;
+
+    #[test]
+    fn arguments_are_shown_as_typed() {
+        let typed = |argv: &[&str]| typed(&argv.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
+        assert_eq!(typed(&["/bin/sh", "-c", "a | b"]), "a | b");
+        assert_eq!(typed(&["echo", "a b", "", "it's", "-n"]), r"echo 'a b' '' 'it'\''s' -n");
+    }
+
+    #[test]
+    fn an_exit_code_of_a_shell_is_no_signal() {
+        let failure = |message: &str, code| Failure { exit_code: code, ..Failure::new(FailureKind::Error, message) };
+        assert_eq!(signal_of(&failure("killed by signal 9 SIGKILL", Some(137))), Some(9));
+        assert_eq!(signal_of(&failure("exit code 137", Some(137))), None);
+        assert_eq!(signal_of(&failure("no such program", None)), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! The real program, in temporary directories, on real commands.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod batch;
+mod input;
+mod kills;
+mod run;
+mod support;
+mod tasks;

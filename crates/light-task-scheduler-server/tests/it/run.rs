@@ -1,0 +1,53 @@
+//! `lts run`: ends as the command ends.
+
+use rustix::process::Signal;
+
+use crate::support::Place;
+
+#[test]
+fn output_and_exit_code_are_the_commands_own() {
+    let place = Place::new();
+    let said = place.lts(&["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((said.code, said.stdout.as_str(), said.stderr.as_str()), (7, "out\n", "err\n"));
+    assert_eq!(place.lts(&["run", "--", "true"]).code, 0);
+    assert_eq!(place.lts(&["run", "--", "sh", "-c", "kill -9 $$"]).code, 137);
+    let missing = place.lts(&["run", "--", "no-such-program"]);
+    assert!(missing.code == 127 && missing.stderr.contains("no such program"), "{missing:?}");
+    let late = place.lts(&["run", "--timeout", "100ms", "--", "sleep", "60"]);
+    assert!(late.code == 7 && late.stderr.contains("timeout"), "{late:?}");
+    assert_eq!(place.processes(), Vec::<String>::new());
+    let fed =
+        place.write("in", "hello").lts(&["run", "--stdin", "in", "--env", "A=b", "--", "sh", "-c", "cat; echo $A"]);
+    assert_eq!(fed.stdout, "hellob\n");
+}
+
+#[test]
+fn ctrl_c_cancels() {
+    let place = Place::new();
+    place.fifo("ready");
+    let run = place.start(&["run", "--", "sh", "-c", "echo > ready; sleep 60"]);
+    place.read("ready");
+    run.signal(Signal::INT);
+    let said = run.end();
+    assert_eq!(said.code, 130, "{said:?}");
+    assert_eq!(place.tasks(&["--state", "cancelled"]).len(), 1);
+    assert_eq!(place.processes(), Vec::<String>::new());
+}
+
+#[test]
+fn ctrl_c_twice_detaches_and_cancel_finds_what_nobody_owns() {
+    let place = Place::new();
+    place.fifo("ready");
+    let mut run = place.start(&["run", "--id", "mine", "--", "sh", "-c", "echo > ready; sleep 60"]);
+    place.read("ready");
+    run.signal(Signal::INT);
+    run.hear("cancelling");
+    run.signal(Signal::INT);
+    let said = run.end();
+    assert!(said.code == 130 && said.stderr.contains("detached"), "{said:?}");
+    assert!(!place.processes().is_empty(), "it goes on");
+    assert_eq!(place.tasks(&["--state", "running"]).len(), 1);
+    let cancelled = place.lts(&["cancel", "mine"]);
+    assert_eq!((cancelled.code, cancelled.stdout.as_str()), (0, "mine cancelled\n"), "{cancelled:?}");
+    assert_eq!(place.processes(), Vec::<String>::new());
+}
