@@ -13,12 +13,12 @@ use light_task_scheduler::{Error, Result};
 use measure::Usage;
 
 /// Bytes of payload of every task of a benchmark.
-pub const PAYLOAD_BYTES: usize = 100;
+pub(crate) const PAYLOAD_BYTES: usize = 100;
 
 /// `lts bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  lts bench memory --tasks 1000000\n  lts bench sqlite --json")]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// Which store.
     store: Which,
     /// How many tasks. Default: 1,000,000 in memory, 200,000 on SQLite.
@@ -62,7 +62,7 @@ struct Report {
 }
 
 /// Runs a benchmark and prints what it found.
-pub fn run(args: &BenchArgs) -> Result<()> {
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
