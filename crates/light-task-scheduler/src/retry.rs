@@ -11,6 +11,9 @@ use crate::task::{Failure, FailureKind, Record};
 /// [`FailureKind::Lost`], so that a task that kills its host comes to an end.
 pub const LOST_IN_A_ROW_MAX: u32 = 5;
 
+/// The shortest wait for an executor that had no room: below it, asking again is a busy loop.
+pub const BUSY_DELAY_MIN: Duration = Duration::from_millis(100);
+
 /// How often a task is tried, and how long to wait between the attempts.
 ///
 /// The wait before attempt `n + 1` is a random time between zero and
@@ -95,7 +98,9 @@ pub fn decide(
 ) -> Verdict {
     let charged = record.attempt.saturating_sub(record.interruptions);
     let verdict = match failure.kind {
-        FailureKind::Busy | FailureKind::Drained => Verdict::Release(now + failure.retry_after.unwrap_or_default()),
+        FailureKind::Busy => Verdict::Release(now + failure.retry_after.unwrap_or_default().max(BUSY_DELAY_MIN)),
+        // A run that says it was stopped, by whomever: if cancelling was the wish, the record says so and wins.
+        FailureKind::Drained | FailureKind::Cancelled => Verdict::Release(now),
         FailureKind::Lost if record.lost_in_a_row < LOST_IN_A_ROW_MAX => {
             // The host may be in trouble: back off by the losses so far, not by the charged attempts.
             Verdict::Release(now + policy.delay(record.lost_in_a_row, chance))

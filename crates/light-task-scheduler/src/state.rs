@@ -71,6 +71,11 @@ pub enum RunEvent {
 }
 
 impl RunEvent {
+    /// Whether it leads to another state.
+    pub(crate) fn moves(&self) -> bool {
+        self.target().is_some()
+    }
+
     /// The state this event leads to, if it leads to another.
     fn target(&self) -> Option<State> {
         match self {

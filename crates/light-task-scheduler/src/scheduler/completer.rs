@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::scheduler::core::{Core, Held, StoreRetry};
+use crate::scheduler::core::{Core, StoreRetry};
+use crate::scheduler::held::Held;
 use crate::state::RunEvent;
 use crate::store::{Answer, Change};
+use crate::task::Progress;
 
 /// How many writes wait before those who hand over more have to.
 const QUEUE_MAX: usize = 4_096;
@@ -38,6 +40,15 @@ impl Completer {
         let (reply, answer) = oneshot::channel();
         self.0.send(Write { held: held.clone(), event, reply: Some(reply) }).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Hands progress over unless too much waits already; then it comes back.
+    pub(super) fn try_progress(&self, held: &Arc<Held>, progress: Progress) -> Option<Progress> {
+        let write = Write { held: held.clone(), event: RunEvent::Progress(progress), reply: None };
+        match self.0.try_send(write) {
+            Err(mpsc::error::TrySendError::Full(Write { event: RunEvent::Progress(progress), .. })) => Some(progress),
+            _ => None,
+        }
     }
 
     /// Hands a write over whose answer nobody needs.
@@ -77,8 +88,11 @@ pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
         retry.wait(core.chance()).await;
     };
     for (write, answer) in writes.drain(..).zip(answers) {
-        if let Answer::Applied(Some(state)) = answer {
-            core.hub.tell(write.held.id(), state);
+        match answer {
+            Answer::Applied(Some(state)) if write.event.moves() => core.hub.tell(write.held.id(), state),
+            // Applied before, with the reply lost: nobody was told.
+            Answer::Already(state) if state.is_terminal() => core.hub.tell(write.held.id(), state),
+            _ => {}
         }
         if let Some(reply) = write.reply {
             // An error means that the run has ended with its scheduler.

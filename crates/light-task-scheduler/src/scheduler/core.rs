@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp, monotonic, unit_random};
-use crate::executor::{Executor, ReportSink, Run};
+use crate::executor::{Executor, Run};
 use crate::results::ResultStore;
 use crate::scheduler::completer::Completer;
 use crate::scheduler::config::Config;
 use crate::scheduler::events::EventHub;
-use crate::store::{Holdings, Said, Store};
-use crate::task::{Handle, Name, Outcome, Progress, ReplicaId, Task, TaskId, Token};
+use crate::scheduler::held::{Held, Mailbox, Registry};
+use crate::scheduler::slots::Slots;
+use crate::store::Store;
+use crate::task::{Name, ReplicaId, Task};
 
 /// First and longest wait between tries of a store that fails.
 const STORE_RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -53,10 +55,29 @@ impl Core {
     pub(super) fn hold(&self, task: Task, kind: &Kind) -> Option<Arc<Held>> {
         let executor = kind.executor.clone();
         let token = task.record.token()?;
-        let mail = Mail { token, cancel: task.record.cancel_requested, ..Mail::new(token) };
+        let pushes = self.config.tracking.listens().then(|| kind.pushes.clone());
+        let mailbox = Mailbox::new(token, task.record.cancel_requested, pushes);
         let run = Run { namespace: self.config.namespace.clone(), task: Arc::new(task) };
-        let listens = self.config.tracking.listens();
-        Some(Arc::new(Held { run, executor, listens, mail: Mutex::new(mail), bell: Notify::new() }))
+        Some(Arc::new(Held { run, executor, mailbox: Arc::new(mailbox) }))
+    }
+
+    /// Starts one of the loops that a scheduler cannot be without: if it panics, the scheduler ends as in a
+    /// crash, and others take over, instead of holding tasks that nobody works on.
+    pub(super) fn spawn_loop(&self, future: impl Future<Output = ()> + Send + 'static) {
+        struct EndsWithPanic(CancellationToken);
+        impl Drop for EndsWithPanic {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    tracing::error!("a loop of the scheduler panicked; the scheduler ends");
+                    self.0.cancel();
+                }
+            }
+        }
+        let guard = EndsWithPanic(self.life.kill.clone());
+        self.spawn(async move {
+            let _guard = guard;
+            future.await;
+        });
     }
 
     /// A number in `0.0..1.0`, for jitter.
@@ -69,6 +90,8 @@ impl Core {
 pub(super) struct Kind {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) pace: Pace,
+    /// Counts what its runs have pushed.
+    pub(super) pushes: Arc<AtomicU64>,
 }
 
 /// Whether starts of a kind may be polled inside the dispatcher instead of in a task of their own.
@@ -95,254 +118,6 @@ impl Pace {
         } else if !self.is_quick() {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// A task that this replica owns, and the mailbox of its run.
-pub(super) struct Held {
-    pub(super) run: Run,
-    pub(super) executor: Arc<dyn Executor>,
-    listens: bool,
-    mail: Mutex<Mail>,
-    bell: Notify,
-}
-
-/// What others have to say to a run. Read as a whole; the run decides what comes first.
-#[derive(Debug, Clone)]
-pub(super) struct Mail {
-    /// The current fence. It changes if this replica had to register anew and has adopted its own run.
-    token: Token,
-    handle: Option<Handle>,
-    /// How it ended; the first word counts.
-    pub(super) ended: Option<Outcome>,
-    pub(super) progress: Option<Progress>,
-    /// Cancellation is wished.
-    pub(super) cancel: bool,
-    /// Another owner, or none: nothing may be written any more.
-    pub(super) lost: bool,
-    /// The scheduler shuts down: stop and give back.
-    pub(super) drain: bool,
-    /// The scheduler shuts down: leave it running for the next owner.
-    pub(super) detach: bool,
-}
-
-impl Mail {
-    fn new(token: Token) -> Self {
-        Mail {
-            token,
-            handle: None,
-            ended: None,
-            progress: None,
-            cancel: false,
-            lost: false,
-            drain: false,
-            detach: false,
-        }
-    }
-}
-
-impl Held {
-    pub(super) fn id(&self) -> &TaskId {
-        &self.run.task.id
-    }
-
-    pub(super) fn execution(&self) -> u64 {
-        self.run.task.record.execution
-    }
-
-    pub(super) fn token(&self) -> Token {
-        self.mail().token
-    }
-
-    pub(super) fn handle(&self) -> Option<Handle> {
-        self.mail().handle.clone()
-    }
-
-    /// Tells the run something, and wakes it.
-    pub(super) fn tell(&self, change: impl FnOnce(&mut Mail)) {
-        change(&mut self.mail());
-        self.bell.notify_one();
-    }
-
-    pub(super) fn set_handle(&self, handle: &Handle) {
-        self.mail().handle = Some(handle.clone());
-    }
-
-    pub(super) fn set_token(&self, token: Token) {
-        self.mail().token = token;
-    }
-
-    /// Tells how it ended, unless that is known already.
-    pub(super) fn tell_ended(&self, outcome: Outcome) {
-        self.tell(|mail| {
-            mail.ended.get_or_insert(outcome);
-        });
-    }
-
-    /// What has arrived; progress is taken, everything else stays true.
-    pub(super) fn read(&self) -> Mail {
-        let mut mail = self.mail();
-        let progress = mail.progress.take();
-        Mail { progress, ..mail.clone() }
-    }
-
-    /// Waits until something arrives; what arrived before the call counts.
-    pub(super) async fn rung(&self) {
-        self.bell.notified().await;
-    }
-
-    fn mail(&self) -> MutexGuard<'_, Mail> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ReportSink for Held {
-    fn report(&self, said: Said) {
-        if !self.listens {
-            return;
-        }
-        match said {
-            Said::Progress(progress) => self.tell(|mail| mail.progress = Some(progress)),
-            Said::Ended(outcome) => self.tell_ended(outcome),
-        }
-    }
-}
-
-/// The tasks that this replica holds, as far as they have a task of their own.
-#[derive(Default)]
-pub(super) struct Registry {
-    held: Mutex<HashMap<TaskId, Arc<Held>>>,
-    /// How many claims and rescues are in flight, or have tasks in their hands that are not registered.
-    in_hands: AtomicUsize,
-    /// Rung when a run is added or removed.
-    pub(super) bell: Notify,
-}
-
-impl Registry {
-    pub(super) fn add(&self, held: &Arc<Held>) {
-        self.held().insert(held.id().clone(), held.clone());
-        self.bell.notify_waiters();
-    }
-
-    pub(super) fn remove(&self, held: &Arc<Held>) {
-        let mut all = self.held();
-        if all.get(held.id()).is_some_and(|present| Arc::ptr_eq(present, held)) {
-            all.remove(held.id());
-        }
-        drop(all);
-        self.bell.notify_waiters();
-    }
-
-    pub(super) fn get(&self, id: &TaskId) -> Option<Arc<Held>> {
-        let held = self.held();
-        // Quick runs are never registered: a scheduler of those need not even hash the id.
-        if held.is_empty() { None } else { held.get(id).cloned() }
-    }
-
-    /// All of them, by id: the order must not depend on a hash.
-    pub(super) fn all(&self) -> Vec<Arc<Held>> {
-        let mut all: Vec<_> = self.held().values().cloned().collect();
-        all.sort_by(|a, b| a.id().cmp(b.id()));
-        all
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.held().is_empty()
-    }
-
-    /// Says that tasks may come to this replica that are not registered yet, until the guard is dropped.
-    pub(super) fn receive(self: &Arc<Self>) -> Receiving {
-        self.in_hands.fetch_add(1, Ordering::SeqCst);
-        Receiving(self.clone())
-    }
-
-    /// Whether tasks may be on their way that are not registered.
-    pub(super) fn is_receiving(&self) -> bool {
-        self.in_hands.load(Ordering::SeqCst) > 0
-    }
-
-    /// A digest of what is held under `owner`; `None` while more may be on its way.
-    pub(super) fn holdings(&self, owner: ReplicaId) -> Option<Holdings> {
-        if self.is_receiving() {
-            return None;
-        }
-        let mut holdings = Holdings::default();
-        for held in self.held().values() {
-            let token = held.token();
-            if token.owner == owner {
-                holdings.add(held.id(), token.run);
-            }
-        }
-        Some(holdings)
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Held>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tasks are on their way to this replica.
-pub(super) struct Receiving(Arc<Registry>);
-
-impl Drop for Receiving {
-    fn drop(&mut self) {
-        self.0.in_hands.fetch_sub(1, Ordering::SeqCst);
-        self.0.bell.notify_waiters();
-    }
-}
-
-/// How many tasks run here, and how many may.
-pub(super) struct Slots {
-    max: usize,
-    used: AtomicUsize,
-    exporting: AtomicUsize,
-    /// Rung when one is given back.
-    pub(super) freed: Notify,
-}
-
-impl Slots {
-    pub(super) fn new(max: usize) -> Self {
-        Slots { max, used: AtomicUsize::new(0), exporting: AtomicUsize::new(0), freed: Notify::new() }
-    }
-
-    pub(super) fn free(&self) -> usize {
-        // Adopted tasks take slots that are not there: they run already.
-        self.max.saturating_sub(self.used.load(Ordering::SeqCst))
-    }
-
-    pub(super) fn exporting(&self) -> usize {
-        self.exporting.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn take(self: &Arc<Self>) -> Slot {
-        self.used.fetch_add(1, Ordering::SeqCst);
-        Slot { slots: self.clone(), exports: false }
-    }
-}
-
-/// A taken slot; given back when dropped.
-pub(super) struct Slot {
-    slots: Arc<Slots>,
-    exports: bool,
-}
-
-impl Slot {
-    /// The run has ended and its result is being saved: that needs no slot, but is counted.
-    pub(super) fn exports(&mut self) {
-        if !self.exports {
-            self.exports = true;
-            self.slots.exporting.fetch_add(1, Ordering::SeqCst);
-            self.slots.used.fetch_sub(1, Ordering::SeqCst);
-            self.slots.freed.notify_one();
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let count = if self.exports { &self.slots.exporting } else { &self.slots.used };
-        count.fetch_sub(1, Ordering::SeqCst);
-        self.slots.freed.notify_one();
     }
 }
 

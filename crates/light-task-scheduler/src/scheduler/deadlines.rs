@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::{Timestamp, monotonic};
-use crate::scheduler::core::{Core, Held};
+use crate::scheduler::core::Core;
+use crate::scheduler::held::Held;
 use crate::task::FailureKind;
 
 /// Longer than any program runs, and short enough for every timer.

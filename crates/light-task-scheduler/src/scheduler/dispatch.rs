@@ -1,30 +1,31 @@
 //! Claims tasks when slots are free, and starts them.
 
-use std::sync::Arc;
-use std::task::{self, Poll, Waker};
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clock::{Timestamp, monotonic};
 use crate::error::ErrorKind;
-use crate::executor::{Reporter, Started};
-use crate::scheduler::completer::{self, Write};
-use crate::scheduler::core::{Core, Held, Receiving, Slot, StoreRetry};
+use crate::scheduler::core::{Core, Kind, StoreRetry};
 use crate::scheduler::deadlines;
-use crate::scheduler::run::{self, Stage, Starting};
+use crate::scheduler::held::{Held, Receiving};
+use crate::scheduler::quick::{self, Batch};
+use crate::scheduler::run::{self, Stage};
+use crate::state::RunEvent;
 use crate::store::{Changes, Claim, ClaimRequest};
-use crate::task::{State, Task};
+use crate::task::{Failure, FailureKind, State, Task};
 
 /// The shortest wait between two claims that bring nothing, whatever the store says is due.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-/// From this many ends of quick runs on, another task writes them.
-const PARALLEL_FLUSH_MIN: usize = 64;
+/// How long a task waits whose earlier run here has lost its owner and still ends.
+const EARLIER_RUN_DELAY: Duration = Duration::from_secs(1);
 
 /// The loop of the dispatcher.
 pub(super) async fn dispatch(core: Arc<Core>) {
-    let mut dispatcher = Dispatcher { core: core.clone(), number: 0, seen: Changes::default() };
+    let mut dispatcher = Dispatcher { core: core.clone(), number: 0, seen: Changes::default(), batches: Vec::new() };
     while !core.life.draining.is_cancelled() {
         dispatcher.turn().await;
         // A store in memory never makes us wait: let others have a turn.
@@ -32,30 +33,22 @@ pub(super) async fn dispatch(core: Arc<Core>) {
     }
 }
 
-/// What the quick runs of one claim leave to be done.
-struct Quick {
-    /// When the last of them ended.
-    clock: Instant,
-    writes: Vec<Write>,
-    /// Given back when their ends are written.
-    slots: Vec<Slot>,
-}
-
 struct Dispatcher {
     core: Arc<Core>,
     /// The number of the last claim.
     number: u64,
     seen: Changes,
+    /// Batches of quick tasks whose helpers have not finished.
+    batches: Vec<Weak<Batch>>,
 }
 
 impl Dispatcher {
     /// One turn: wait until a claim makes sense, claim, start what was claimed, wait for news.
     async fn turn(&mut self) {
         let core = self.core.clone();
-        tokio::select! {
-            biased;
-            () = core.life.draining.cancelled() => return,
-            () = core.replica.valid() => {}
+        self.look_after_batches();
+        if !self.may_start().await {
+            return;
         }
         let limit = self.limit();
         // What changes from here on is news: it may or may not be in the claim.
@@ -75,6 +68,30 @@ impl Dispatcher {
         }
     }
 
+    /// Waits until this replica may start runs. False: it shuts down.
+    async fn may_start(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.core.life.draining.cancelled() => false,
+            () = self.core.replica.valid() => true,
+        }
+    }
+
+    /// Takes from a helper that seems to be stuck what it has not begun.
+    fn look_after_batches(&mut self) {
+        let core = &self.core;
+        self.batches.retain(|batch| {
+            let Some(batch) = batch.upgrade() else { return false };
+            if batch.is_overdue() {
+                for (held, slot) in batch.take_rest() {
+                    let starting = run::starting(&held);
+                    run::spawn(core, held, slot, Stage::Starting(starting));
+                }
+            }
+            !batch.is_overdue()
+        });
+    }
+
     /// How many tasks to claim now.
     fn limit(&self) -> usize {
         let core = &self.core;
@@ -83,7 +100,7 @@ impl Dispatcher {
         }
         // Half of many slots at a time: one half runs while the ends of the other are written.
         let most =
-            if core.config.concurrency < 2 * PARALLEL_FLUSH_MIN { usize::MAX } else { core.config.concurrency / 2 };
+            if core.config.concurrency < 2 * quick::BATCH_MIN { usize::MAX } else { core.config.concurrency / 2 };
         core.slots.free().min(most)
     }
 
@@ -111,6 +128,8 @@ impl Dispatcher {
                     }
                     return None;
                 }
+                // What was claimed all the same is adopted by others once this replica has left.
+                Err(_) if core.life.draining.is_cancelled() => return None,
                 Err(error) => tracing::warn!(%error, "the store did not answer a claim; repeating it"),
             }
             self.number += u64::from(bug!(ClaimReplyForgotten));
@@ -118,67 +137,71 @@ impl Dispatcher {
         }
     }
 
-    /// Starts what was claimed. Quick kinds are polled right here, and their ends are written as one batch.
-    async fn start(&self, claim: Claim, receiving: Receiving) {
-        let core = &self.core;
+    /// Starts what was claimed: each task as a task of its own, or many quick ones together.
+    async fn start(&mut self, claim: Claim, receiving: Receiving) {
+        let core = self.core.clone();
         for id in &claim.expired {
             core.hub.tell(id, State::Failed);
         }
         // A claim whose answer took longer than the lease starts nothing: its tasks may have another owner.
-        if !bug!(StartPastLease) {
-            core.replica.valid().await;
-        }
+        let starts = bug!(StartPastLease) || self.may_start().await;
         let owner = core.replica.id();
-        let mut quick = Quick { clock: monotonic(), writes: Vec::new(), slots: Vec::new() };
+        let many = claim.tasks.len() >= quick::BATCH_MIN;
+        let mut batch = VecDeque::new();
         for task in claim.tasks {
-            if task.record.owner == Some(owner) || bug!(StartPastLease) {
-                self.begin(task, &mut quick);
+            if task.record.owner != Some(owner) && !bug!(StartPastLease) {
+                // Claimed under an id that has died since: who rescues it adopts the task, maybe we.
+                continue;
             }
-            // Else it was claimed under an id that has died since: who rescues it adopts the task, maybe we.
+            let Some(kind) = core.kinds.get(&task.spec.kind) else { continue };
+            let is_quick = many && kind.pace.is_quick();
+            let Some(held) = self.receive(task, kind, starts).await else { continue };
+            let slot = core.slots.take();
+            if is_quick {
+                batch.push_back((held, slot));
+            } else {
+                let starting = run::starting(&held);
+                run::spawn(&core, held, slot, Stage::Starting(starting));
+            }
         }
-        if quick.writes.len() < PARALLEL_FLUSH_MIN {
-            completer::flush(core, &mut quick.writes).await;
-            return;
+        if !batch.is_empty() {
+            let batch = Batch::spawn(&core, batch, receiving);
+            self.batches.push(Arc::downgrade(&batch));
         }
-        // While another thread writes these ends, this one claims and starts the next tasks.
-        let core = core.clone();
-        self.core.spawn(async move {
-            completer::flush(&core, &mut quick.writes).await;
-            drop((quick, receiving));
-        });
     }
 
-    fn begin(&self, task: Task, quick: &mut Quick) {
+    /// A claimed task as one to start now; `None` if it is not to be started.
+    async fn receive(&self, task: Task, kind: &Kind, starts: bool) -> Option<Arc<Held>> {
         let core = &self.core;
-        // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
-        if let (Some(held), Some(token)) = (core.registry.get(&task.id), task.record.token()) {
-            if held.execution() == task.record.execution {
-                held.set_token(token);
-                return;
-            }
-            // An earlier start that this replica lost while it was cut off: from here on nobody else finds it.
-            held.tell(|mail| mail.lost = true);
+        let earlier = core.registry.get(&task.id);
+        if let (Some(earlier), Some(token)) = (&earlier, task.record.token())
+            && earlier.execution() == task.record.execution
+        {
+            // A claim that names a task this replica still runs re-owns that run; it never starts a second one.
+            earlier.set_token(token);
+            return None;
         }
-        core.hub.tell(&task.id, State::Running);
-        let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
-        let Some(held) = core.hold(task, kind) else { return };
-        let slot = core.slots.take();
-        let mut starting = starting(&held);
-        if !kind.pace.is_quick() {
-            return run::spawn(core, held, slot, Stage::Starting(starting));
+        let id = task.id.clone();
+        let held = core.hold(task, kind)?;
+        if !starts {
+            self.give_back(&held, FailureKind::Drained, "the scheduler shut down before it started", Duration::ZERO)
+                .await;
+            return None;
         }
-        let polled = starting.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
-        let before = std::mem::replace(&mut quick.clock, monotonic());
-        kind.pace.observe(matches!(polled, Poll::Ready(Ok(Started::Ended(_)))), quick.clock.duration_since(before));
-        match polled {
-            Poll::Ready(Ok(Started::Ended(outcome))) if core.results.is_none() => {
-                let event = run::settle(core, &held, outcome);
-                quick.writes.push(Write { held, event, reply: None });
-                quick.slots.push(slot);
-            }
-            Poll::Ready(answer) => run::spawn(core, held, slot, Stage::Started(answer)),
-            Poll::Pending => run::spawn(core, held, slot, Stage::Starting(starting)),
+        if let Some(earlier) = earlier {
+            // A run that this replica lost while it was cut off. Both must not run at once, and from here on
+            // nobody else would find it.
+            earlier.tell(|mail| mail.lost = true);
+            self.give_back(&held, FailureKind::Busy, "an earlier run of it still ends here", EARLIER_RUN_DELAY).await;
+            return None;
         }
+        core.hub.tell(&id, State::Running);
+        Some(held)
+    }
+
+    async fn give_back(&self, held: &Arc<Held>, kind: FailureKind, why: &str, delay: Duration) {
+        let at = self.core.replica.store_now() + delay;
+        self.core.completer.note(held, RunEvent::Release(at, Failure::new(kind, why))).await;
     }
 
     /// Waits until another claim may bring something.
@@ -186,6 +209,7 @@ impl Dispatcher {
         let core = &self.core;
         let poll = monotonic() + if bug!(NoSlowPoll) { deadlines::NEVER } else { core.config.store_poll };
         // While every slot is taken, only a free one is news; what is due now waits for that too.
+        let poll = if self.batches.is_empty() { poll } else { poll.min(monotonic() + quick::PATIENCE) };
         let at = if full { poll } else { next_at.map_or(poll, |at| at.min(poll)).max(monotonic() + PAUSE_MIN) };
         let news = async {
             let mut seen = seen;
@@ -205,15 +229,6 @@ impl Dispatcher {
             () = tokio::time::sleep_until(at) => {}
         }
     }
-}
-
-/// The future that starts a run. It owns what it needs, so that it can be polled here or become a task.
-pub(super) fn starting(held: &Arc<Held>) -> Starting {
-    let held = held.clone();
-    Box::pin(async move {
-        let reporter = Reporter::new(held.clone());
-        held.executor.start(held.run.clone(), reporter).await
-    })
 }
 
 /// When it is `at` for a store whose time is `now`.

@@ -52,7 +52,8 @@ impl Events {
 #[derive(Debug)]
 pub(super) struct EventHub {
     subscribers: broadcast::Sender<TaskEvent>,
-    waiters: Mutex<HashMap<TaskId, Arc<Notify>>>,
+    /// The bell of each awaited task, and how many wait for it.
+    waiters: Mutex<HashMap<TaskId, (Arc<Notify>, usize)>>,
     waiting: AtomicUsize,
     /// Rung when somebody begins to wait.
     came: Notify,
@@ -85,7 +86,7 @@ impl EventHub {
 
     /// Wakes whoever waits for the end of this task.
     fn ring(&self, id: &TaskId) {
-        if let Some(bell) = self.waiters().get(id) {
+        if let Some((bell, _)) = self.waiters().get(id) {
             bell.notify_waiters();
         }
     }
@@ -111,14 +112,16 @@ impl EventHub {
     /// Registers interest in the end of a task. Register first, then look at the store: no end is missed.
     pub(super) fn wait_for(self: &Arc<Self>, id: &TaskId) -> Waiter {
         let mut waiters = self.waiters();
-        let bell = waiters.entry(id.clone()).or_default().clone();
+        let (bell, count) = waiters.entry(id.clone()).or_default();
+        *count += 1;
+        let bell = bell.clone();
         self.waiting.store(waiters.len(), Ordering::Release);
         drop(waiters);
         self.came.notify_waiters();
         Waiter { hub: self.clone(), id: id.clone(), bell }
     }
 
-    fn waiters(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Notify>>> {
+    fn waiters(&self) -> MutexGuard<'_, HashMap<TaskId, (Arc<Notify>, usize)>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -165,9 +168,11 @@ pub(super) struct Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiters = self.hub.waiters();
-        // Two owners: the map and this waiter. More: others wait for the same task.
-        if Arc::strong_count(&self.bell) <= 2 {
-            waiters.remove(&self.id);
+        if let Some((_, count)) = waiters.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                waiters.remove(&self.id);
+            }
         }
         self.hub.waiting.store(waiters.len(), Ordering::Release);
     }

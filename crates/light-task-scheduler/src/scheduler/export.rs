@@ -1,7 +1,8 @@
 //! Saves the result of a run that has succeeded. It has a budget of its own and never re-runs the task.
 
 use crate::error::{ErrorKind, Result};
-use crate::scheduler::core::{Core, Held};
+use crate::scheduler::core::Core;
+use crate::scheduler::held::Held;
 use crate::state::RunEvent;
 use crate::task::{Failure, FailureKind, Handle, OUTPUT_BYTES_MAX, Payload, ResultRef};
 

@@ -16,8 +16,11 @@ const SWEEP_BATCH: usize = 1_000;
 pub(super) async fn sweep(core: Arc<Core>) {
     loop {
         match sweep_once(&core).await {
-            // A full batch: there is more.
-            Ok(true) => continue,
+            // A full batch: there is more; let others have a turn first.
+            Ok(true) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "housekeeping failed; trying again later"),
         }
@@ -38,9 +41,12 @@ async fn sweep_once(core: &Core) -> Result<bool> {
     let mut confirmed = Vec::with_capacity(swept.garbage.len());
     for key in swept.garbage {
         // A key is confirmed only once its result is deleted; a crash in between deletes it again.
-        results.delete(&key).await?;
-        confirmed.push(key);
+        match results.delete(&key).await {
+            Ok(()) => confirmed.push(key),
+            Err(error) => tracing::warn!(key, %error, "a result could not be deleted; it is tried again later"),
+        }
     }
+    let full = full && !confirmed.is_empty();
     if !confirmed.is_empty() {
         core.store.sweep(SweepRequest { confirmed, ..SweepRequest::default() }).await?;
     }

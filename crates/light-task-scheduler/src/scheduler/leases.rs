@@ -9,9 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::{monotonic, new_uuid};
 use crate::error::{ErrorKind, Result};
-use crate::executor::ReportSink;
 use crate::scheduler::core::{Core, StoreRetry};
-use crate::scheduler::dispatch::starting;
 use crate::scheduler::run::{self, Stage};
 use crate::state::RunEvent;
 use crate::store::{Change, Changes, Heartbeat, HeartbeatReply, NewReplica, ReplicaStatus, RescueRequest, Suspect};
@@ -21,6 +19,10 @@ use crate::task::{Failure, FailureKind, ReplicaId, State, Task, TaskId, Token};
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// How many tasks are adopted in one operation.
 const ADOPT_BATCH: usize = 200;
+/// How soon a control loop that seemed stuck is looked at again.
+const STUCK_LOOK: Duration = Duration::from_millis(100);
+/// The longest time between two looks at the other replicas.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// How often the control loop shows that it is not stuck, in parts of the ttl.
 const TICKS_PER_TTL: u32 = 6;
 
@@ -74,7 +76,8 @@ pub(super) async fn beat(core: Arc<Core>, ticker: Arc<Ticker>) {
         if ticker.is_stuck(core.config.ttl) {
             // A scheduler whose control loop is stuck must die in the store's eyes, so that others take over.
             tracing::error!("the control loop is stuck; no heartbeat is sent");
-            tokio::time::sleep(core.config.beat_interval()).await;
+            // After a pause of the whole process it ticks again at once: then no time is to be lost.
+            tokio::time::sleep(STUCK_LOOK).await;
             continue;
         }
         let wait = match heart.once().await {
@@ -136,7 +139,7 @@ impl Heart {
             if let Some(held) = self.core.registry.get(&report.id)
                 && held.execution() == report.execution
             {
-                held.report(report.said.clone());
+                held.deliver(report.said.clone());
             }
         }
     }
@@ -229,8 +232,11 @@ pub(super) async fn rescue(core: Arc<Core>) {
     loop {
         core.replica.valid().await;
         match rescue_once(&core, &mut watched).await {
-            // More is waiting to be adopted.
-            Ok(adopted) if adopted == ADOPT_BATCH => continue,
+            // More is waiting to be adopted; a store in memory never makes us wait: let others have a turn.
+            Ok(adopted) if adopted == ADOPT_BATCH => {
+                tokio::task::yield_now().await;
+                continue;
+            }
             Ok(_) => {}
             Err(error) => {
                 // No failed read may lie between the two that prove a death.
@@ -241,7 +247,7 @@ pub(super) async fn rescue(core: Arc<Core>) {
         tokio::select! {
             biased;
             () = core.replica.rescue.notified() => {}
-            () = tokio::time::sleep(core.config.beat_interval()) => {}
+            () = tokio::time::sleep(core.config.beat_interval().min(LOOK_MAX)) => {}
         }
     }
 }
@@ -290,7 +296,7 @@ fn adopt(core: &Arc<Core>, task: Task) {
     let stage = if task.record.state == State::Exporting { Stage::Exporting } else { Stage::Recovering };
     let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
     if let Some(held) = core.hold(task, kind) {
-        let stage = if bug!(AdoptionStartsAgain) { Stage::Starting(starting(&held)) } else { stage };
+        let stage = if bug!(AdoptionStartsAgain) { Stage::Starting(run::starting(&held)) } else { stage };
         run::spawn(core, held, core.slots.take(), stage);
     }
 }

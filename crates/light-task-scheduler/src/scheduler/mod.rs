@@ -20,10 +20,13 @@ mod deadlines;
 mod dispatch;
 mod events;
 mod export;
+mod held;
 mod housekeeping;
 mod leases;
+mod quick;
 mod run;
 mod shutdown;
+mod slots;
 mod watch;
 
 use std::collections::HashMap;
@@ -35,9 +38,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Executor, FunctionExecutor};
 use crate::results::ResultStore;
-use crate::scheduler::core::{Core, Kind, Life, Pace, Registry, Replica, Slots};
+use crate::scheduler::core::{Core, Kind, Life, Pace, Replica};
 use crate::scheduler::events::EventHub;
+use crate::scheduler::held::Registry;
 use crate::scheduler::leases::Ticker;
+use crate::scheduler::slots::Slots;
 use crate::state::Command;
 use crate::store::{Page, QueueCounts, Store, StoreExt, TaskQuery};
 use crate::task::{Name, NewTask, Payload, ReplicaId, ResultRef, State, Task, TaskId};
@@ -150,7 +155,9 @@ impl Builder {
         let core = Arc::new(Core {
             replica: Replica::new(id, self.clock.now()),
             slots: Arc::new(Slots::new(self.config.concurrency)),
-            kinds: kinds.map(|(name, executor)| (name, Kind { executor, pace: Pace::default() })).collect(),
+            kinds: kinds
+                .map(|(name, executor)| (name, Kind { executor, pace: Pace::default(), pushes: Arc::default() }))
+                .collect(),
             store: self.store,
             results: self.results,
             clock: self.clock,
@@ -162,7 +169,7 @@ impl Builder {
             life: Life::new(),
         });
         leases::register(&core, id).await?;
-        core.spawn(completer::complete(core.clone(), writes));
+        core.spawn_loop(completer::complete(core.clone(), writes));
         start_loops(&core)?;
         Ok(Scheduler { inner: Arc::new(Inner { core }) })
     }
@@ -181,8 +188,8 @@ fn start_loops(core: &Arc<Core>) -> Result<()> {
     if core.kind_names.is_empty() {
         return Ok(());
     }
-    core.spawn(leases::rescue(core.clone()));
-    core.spawn(dispatch::dispatch(core.clone()));
+    core.spawn_loop(leases::rescue(core.clone()));
+    core.spawn_loop(dispatch::dispatch(core.clone()));
     if let Some(interval) = core.config.tracking.poll_interval() {
         for executor in executors(core) {
             core.spawn(watch::poll(core.clone(), executor, interval));
@@ -399,9 +406,11 @@ impl TaskHandle {
             tokio::pin!(ended);
             // Registered before the store is asked: an end in between rings.
             ended.as_mut().enable();
-            let task = self.store.task(&self.id).await?;
-            if task.record.state.is_terminal() {
-                return Ok(task);
+            match self.store.task(&self.id).await {
+                Ok(task) if task.record.state.is_terminal() => return Ok(task),
+                // A store that cannot answer now says nothing about the task: it is asked again.
+                Err(error) if !error.is_retryable() => return Err(error),
+                _ => {}
             }
             // The scheduler rings for ends on other replicas too; the poll goes on when it is gone.
             let _ = tokio::time::timeout(self.store_poll, ended).await;

@@ -10,14 +10,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::monotonic;
-use crate::executor::{Recovered, Reporter, StartError, Started, Stopped};
+use crate::executor::{Recovered, StartError, Started, Stopped};
 use crate::retry::{self, Verdict};
-use crate::scheduler::core::{Core, Held, Slot};
+use crate::scheduler::core::{Core, StoreRetry};
 use crate::scheduler::deadlines::{self, Limit};
 use crate::scheduler::export;
-use crate::state::RunEvent;
+use crate::scheduler::held::Held;
+use crate::scheduler::slots::Slot;
+use crate::state::{Refusal, RunEvent};
 use crate::store::Answer;
-use crate::task::{Failure, FailureKind, Handle, OUTPUT_BYTES_MAX, Outcome, Progress, ResultRef, State};
+use crate::task::{Failure, FailureKind, Handle, OUTPUT_BYTES_MAX, Outcome, Progress, ResultRef, State, Task};
 
 /// How often progress is written at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,11 +59,27 @@ enum End {
 pub(super) fn spawn(core: &Arc<Core>, held: Arc<Held>, slot: Slot, stage: Stage) {
     // Registered here and not in the task: from now on the heartbeat counts it.
     core.registry.add(&held);
-    let shared = core.clone();
-    core.spawn(async move {
-        run(&shared, &held, slot, stage).await;
-        shared.registry.remove(&held);
-    });
+    let listed = Listed { core: core.clone(), held };
+    core.spawn(async move { run(&listed.core, &listed.held, slot, stage).await });
+}
+
+/// Strikes the run from the registry when it ends, however it ends: if its executor panicked, the next
+/// heartbeats find that this replica owns a task it does not run, and take it up again.
+struct Listed {
+    core: Arc<Core>,
+    held: Arc<Held>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.core.registry.remove(&self.held);
+    }
+}
+
+/// The future that starts a run. It owns what it needs, so that it can be polled anywhere or become a task.
+pub(super) fn starting(held: &Arc<Held>) -> Starting {
+    let held = held.clone();
+    Box::pin(async move { held.executor.start(held.run.clone(), held.reporter()).await })
 }
 
 async fn run(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, stage: Stage) {
@@ -108,9 +126,9 @@ async fn started(core: &Arc<Core>, held: &Arc<Held>, answer: StartAnswer) -> End
 /// Finds a run again that was started under another owner, or proves that there is none.
 async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
     let stored = held.run.task.record.handle().cloned();
+    let limit = deadlines::limit(core, held);
     loop {
-        let reporter = Reporter::new(held.clone());
-        match held.executor.recover(held.run.clone(), stored.clone(), reporter).await {
+        match held.executor.recover(held.run.clone(), stored.clone(), held.reporter()).await {
             Recovered::Attached(handle) => {
                 held.set_handle(&handle);
                 if stored.as_ref() != Some(&handle) {
@@ -131,11 +149,17 @@ async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
             () = tokio::time::sleep(RECOVER_RETRY) => {}
         }
         let mail = held.read();
-        if mail.lost {
-            return End::Lost(stored);
-        }
-        if mail.detach || mail.drain {
-            return End::Detached;
+        let overrun = limit.filter(|limit| limit.at <= monotonic());
+        match (stored.clone(), overrun) {
+            _ if mail.lost => return End::Lost(stored),
+            _ if mail.detach || mail.drain => return End::Detached,
+            (stored, _) if mail.ended.is_some() => {
+                return mail.ended.map_or(End::Detached, |outcome| End::Event(settle(core, held, outcome), stored));
+            }
+            // Stopping needs a handle; without one the executor must first say whether there is a run at all.
+            (Some(handle), _) if mail.cancel => return stop(core, held, handle, Reason::Cancel).await,
+            (Some(handle), Some(limit)) => return stop(core, held, handle, Reason::Limit(limit)).await,
+            _ => {}
         }
     }
 }
@@ -164,7 +188,8 @@ async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
         if monotonic() >= may_say
             && let Some(progress) = unsaid.take()
         {
-            core.completer.note(held, RunEvent::Progress(progress)).await;
+            // While the store is down, progress waits here, and watching goes on.
+            unsaid = core.completer.try_progress(held, progress);
             said_at = Some(monotonic());
         }
         let say_at = if unsaid.is_some() { may_say } else { never };
@@ -283,12 +308,12 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
     if let (Some(handle), true) = (&handle, bug!(ReleaseBeforeOutcome)) {
         held.executor.release(handle).await;
     }
-    let answer = core.completer.write(held, event).await;
+    let answer = write_end(core, held, event).await;
     let answer = match (answer, output) {
         (Some(Answer::Applied(Some(State::Exporting)) | Answer::Already(State::Exporting)), Some(output)) => {
             slot.exports();
             let event = export::export(core, held, handle.as_ref(), output).await;
-            core.completer.write(held, event).await
+            write_end(core, held, event).await
         }
         (answer, _) => answer,
     };
@@ -297,6 +322,8 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
         Some(Answer::Applied(state)) => state,
         Some(Answer::Already(state)) => Some(state),
         Some(Answer::Missing) => None,
+        // The next owner cannot reach a run of this process: what it left goes with it.
+        Some(Answer::Refused(_)) if !held.executor.adoptable() => None,
         // A new owner, or the end of this scheduler: what is left belongs to the next one.
         Some(Answer::Refused(_)) | None => return,
     };
@@ -308,17 +335,44 @@ async fn finish(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, end: End) {
     }
 }
 
+/// Writes the end of a run with the fence in force. If this replica had to register anew meanwhile, and has
+/// adopted its own run under the new id, the write is made again: a known outcome is never dropped for that.
+async fn write_end(core: &Core, held: &Arc<Held>, event: RunEvent) -> Option<Answer> {
+    loop {
+        let token = held.token();
+        let answer = core.completer.write(held, event.clone()).await;
+        if answer != Some(Answer::Refused(Refusal::Stale)) {
+            return answer;
+        }
+        if held.token() == token {
+            let found = core.store.get(std::slice::from_ref(held.id())).await.ok()?.into_iter().flatten().next();
+            let ours =
+                found.filter(|task| task.record.execution == held.execution()).and_then(|task| task.record.token());
+            match ours {
+                Some(fresh) if fresh != token && fresh.owner == core.replica.id() => held.set_token(fresh),
+                _ => return answer,
+            }
+        }
+    }
+}
+
 /// Ends a run that is not ours any more, unless another owner has adopted that very run: then its end, and
 /// what it leaves, are that owner's business, also after the end.
 async fn abandon(core: &Core, held: &Held, handle: Option<Handle>) {
     let Some(handle) = handle else { return };
     if held.executor.adoptable() {
-        let found = core.store.get(std::slice::from_ref(held.id())).await;
-        let adopted = |task: &crate::Task| task.record.execution == held.execution();
-        match found {
-            Ok(tasks) if !tasks.iter().flatten().any(adopted) => {}
-            // Adopted, or nobody knows: better let it run than kill another owner's run.
-            _ => return,
+        let adopted = |task: &Task| task.record.execution == held.execution();
+        let mut retry = StoreRetry::new();
+        // Until the store has said whether another owner has adopted this run, it is neither killed nor left.
+        let tasks = loop {
+            match core.store.get(std::slice::from_ref(held.id())).await {
+                Ok(tasks) => break tasks,
+                Err(error) => tracing::warn!(id = %held.id(), %error, "cannot tell who owns a run; asking again"),
+            }
+            retry.wait(core.chance()).await;
+        };
+        if tasks.iter().flatten().any(adopted) {
+            return;
         }
     }
     while let Stopped::Unconfirmed(why) = held.executor.stop(&handle, core.config.stop_grace).await {

@@ -6,9 +6,12 @@ use std::time::Duration;
 use crate::clock::monotonic;
 use crate::error::Result;
 use crate::scheduler::core::Core;
+use crate::scheduler::deadlines;
 
 /// How long the last words may take beyond the stop grace: flushing and leaving, also with a stuck handler.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often runs that are to stop are told so.
+const STOP_LOOK: Duration = Duration::from_millis(500);
 
 /// How a scheduler ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +34,15 @@ impl Default for Shutdown {
 pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
     core.life.draining.cancel();
     idle_within(core, how.grace).await;
-    for held in core.registry.all() {
-        let detach = how.hand_over && held.executor.adoptable();
-        held.tell(|mail| if detach { mail.detach = true } else { mail.drain = true });
+    // A claim that was answered late may still add runs: tell those too.
+    let end = monotonic() + core.config.stop_grace + LAST_WORDS;
+    while !is_idle(core) && monotonic() < end {
+        for held in core.registry.all() {
+            let detach = how.hand_over && held.executor.adoptable();
+            held.tell(|mail| if detach { mail.detach = true } else { mail.drain = true });
+        }
+        idle_within(core, STOP_LOOK).await;
     }
-    idle_within(core, core.config.stop_grace + LAST_WORDS).await;
     let replica = core.replica.id();
     // What could not be stopped in time belongs to the next owner now, like after a crash.
     let left = tokio::time::timeout(LAST_WORDS, core.store.leave(replica)).await;
@@ -45,18 +52,25 @@ pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
     })
 }
 
-/// Waits until nothing runs here, but not longer than `bound`.
+fn is_idle(core: &Core) -> bool {
+    core.registry.is_empty() && !core.registry.is_receiving()
+}
+
+/// Waits until nothing runs here, but not longer than `bound`, nor after the end of the scheduler.
 async fn idle_within(core: &Core, bound: Duration) {
-    let end = monotonic() + bound;
+    let end = monotonic() + bound.min(deadlines::NEVER);
     loop {
         let changed = core.registry.bell.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if core.registry.is_empty() && !core.registry.is_receiving() {
+        if is_idle(core) {
             return;
         }
-        if tokio::time::timeout_at(end, changed).await.is_err() {
-            return;
+        tokio::select! {
+            biased;
+            () = core.life.kill.cancelled() => return,
+            () = changed => {}
+            () = tokio::time::sleep_until(end) => return,
         }
     }
 }
