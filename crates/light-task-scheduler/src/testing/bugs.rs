@@ -24,8 +24,6 @@ pub enum Bug {
     RescueAfterOneLook,
     /// The store believes the rescuer, without looking at the lease again.
     RescueWithoutRecheck,
-    /// A replica that was declared dead may renew its lease.
-    DeadReplicaRenews,
     /// One more task of a queue runs than its limit allows.
     LimitOffByOne,
     /// What was claimed is started although the lease is over.
@@ -50,7 +48,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 18] = [
         Bug::NoFenceCheck,
         Bug::AttemptNotCounted,
         Bug::RunResetByRequeue,
@@ -59,7 +57,6 @@ impl Bug {
         Bug::ExportFailureReruns,
         Bug::RescueAfterOneLook,
         Bug::RescueWithoutRecheck,
-        Bug::DeadReplicaRenews,
         Bug::LimitOffByOne,
         Bug::StartPastLease,
         Bug::ClaimReplyForgotten,

@@ -244,9 +244,7 @@ impl Data {
 
     pub(super) fn heartbeat(&mut self, Heartbeat { replica: id, holdings }: Heartbeat) -> Result<HeartbeatReply> {
         let now = self.now;
-        let Some(replica) =
-            self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead || bug!(DeadReplicaRenews))
-        else {
+        let Some(replica) = self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead) else {
             let message = format!("replica {id} is not registered or was declared dead; register under a new id");
             return Err(Error::new(ErrorKind::NotRegistered, message));
         };
