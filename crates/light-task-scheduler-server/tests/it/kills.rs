@@ -25,7 +25,7 @@ fn killed_at_random_moments_every_task_ends_once() {
     let mut moments = Moments::new();
     for kill in 0..kills {
         let batch = place.start(&["batch", "f", "--concurrency", "4"]);
-        let moment = moments.next();
+        let moment = moments.draw();
         // The moment of the kill is what is tested here: any will do.
         let (_never, wait) = std::sync::mpsc::channel::<()>();
         let _ = wait.recv_timeout(moment);
@@ -70,7 +70,7 @@ impl Moments {
         Moments(seed)
     }
 
-    fn next(&mut self) -> Duration {
+    fn draw(&mut self) -> Duration {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
