@@ -103,6 +103,10 @@ async fn open_sqlite(path: &Path) -> Result<Opened> {
         name.push(what);
         PathBuf::from(name)
     };
+    // A mistyped path must not become a tree of directories.
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        return Err(Problem::usage(format!("there is no directory {} for the store", parent.display())));
+    }
     let store = Arc::new(SqliteStore::open(path)?);
     let logs = Arc::new(DirectoryLogs::open(beside("-logs")).await?);
     Ok(Opened { store, logs, runs: beside("-runs"), temporary: None })

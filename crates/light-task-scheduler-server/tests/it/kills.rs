@@ -22,9 +22,10 @@ fn killed_at_random_moments_every_task_ends_once() {
     let seconds = f64::from(COMMAND_MS) / 1e3;
     let line = |task| format!("echo start {task} $$ >> witness; sleep {seconds}; echo end {task} $$ >> witness\n");
     place.write("f", &(0..tasks).map(line).collect::<String>());
+    let mut moments = Moments::new();
     for kill in 0..kills {
         let batch = place.start(&["batch", "f", "--concurrency", "4"]);
-        let moment = Duration::from_millis(random() % KILL_MS_MAX);
+        let moment = moments.draw();
         // The moment of the kill is what is tested here: any will do.
         let (_never, wait) = std::sync::mpsc::channel::<()>();
         let _ = wait.recv_timeout(moment);
@@ -57,8 +58,22 @@ fn check(witness: &str, tasks: u32) {
     }
 }
 
-/// Any number: the standard library's hash keys are random.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
+/// The moments of the kills, from `LTS_SEED` if it is given: splitmix64.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Self {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        let random = || RandomState::new().build_hasher().finish();
+        let seed = std::env::var("LTS_SEED").map_or_else(|_| random(), |text| text.parse().unwrap());
+        println!("LTS_SEED={seed}");
+        Moments(seed)
+    }
+
+    fn draw(&mut self) -> Duration {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Duration::from_millis((mixed ^ (mixed >> 31)) % KILL_MS_MAX)
+    }
 }

@@ -1,5 +1,6 @@
 //! The real program, in temporary directories, on real commands.
 
+#![allow(clippy::print_stdout, reason = "a test says what it did")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod batch;
