@@ -27,7 +27,7 @@ fn run(seed: u64, bug: Option<Bug>) -> Outcome {
 }
 
 fn failed_once() -> Vec<u64> {
-    let words = FAILED_ONCE.lines().filter_map(|line| line.split('#').next()?.trim().split_whitespace().next());
+    let words = FAILED_ONCE.lines().filter_map(|line| line.split('#').next()?.split_whitespace().next());
     words.map(|word| word.parse().unwrap()).collect()
 }
 

@@ -141,11 +141,12 @@ impl Checker {
         }
         let last = self.hosts.entry(host).or_default().last_claim.take();
         let repeats = last.as_ref().is_some_and(|l| l.replica == request.replica && l.number == request.number);
-        if let Some(last) = last.filter(|last| last.replica == request.replica && !repeats) {
-            if !last.answered && last.gave > 0 {
-                let message = format!("claim {} of host {host} was never answered and is not repeated", last.number);
-                return broken("P claims repeat", message);
-            }
+        if let Some(last) = last.filter(|last| last.replica == request.replica && !repeats)
+            && !last.answered
+            && last.gave > 0
+        {
+            let message = format!("claim {} of host {host} was never answered and is not repeated", last.number);
+            return broken("P claims repeat", message);
         }
         let gave = claim.tasks.len();
         self.hosts.entry(host).or_default().last_claim =
