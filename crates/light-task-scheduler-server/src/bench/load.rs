@@ -1,17 +1,18 @@
 //! The load: tasks in vectors and one by one, a drain at full concurrency, and single tasks on an idle scheduler.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
 use light_task_scheduler::store::MemoryOptions;
 use light_task_scheduler::store::sql::{Durability, SqliteOptions};
 use light_task_scheduler::{
-    Config, Context, Error, FunctionExecutor, MemoryStore, NewTask, Result, Scheduler, Shutdown, SqliteStore, State,
-    Store,
+    Config, Context, Error, FunctionExecutor, MemoryStore, Name, NewTask, Payload, Result, Scheduler, Shutdown,
+    SqliteStore, State, Store,
 };
 
 use super::measure::{Watch, percentile, rss_bytes};
@@ -79,13 +80,12 @@ async fn measure(report: Report, open: impl Fn() -> Result<Arc<dyn Store>>) -> R
     })
 }
 
+/// A task of the one kind, with a JSON text of [`PAYLOAD_BYTES`] as its payload.
 fn task() -> Result<NewTask> {
-    Ok(NewTask::with_payload(
-        light_task_scheduler::Name::new("noop")?,
-        light_task_scheduler::Payload::from_bytes(
-            vec![b' '; PAYLOAD_BYTES - 4].into_iter().chain(*b"null").collect::<Vec<u8>>(),
-        ),
-    ))
+    static PAYLOAD: LazyLock<Vec<u8>> =
+        LazyLock::new(|| [b"\"", vec![b'x'; PAYLOAD_BYTES - 2].as_slice(), b"\""].concat());
+    // Each task has bytes of its own, as real ones have.
+    Ok(NewTask::with_payload(Name::new("noop")?, Payload::from_bytes(PAYLOAD.as_slice())))
 }
 
 async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
@@ -124,7 +124,7 @@ async fn enqueue_one_by_one(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
 async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     let done = Arc::new(AtomicU64::new(0));
     let counter = done.clone();
-    let functions = FunctionExecutor::new().register("noop", move |_: Context, (): ()| {
+    let functions = FunctionExecutor::new().register("noop", move |_: Context, _: IgnoredAny| {
         counter.fetch_add(1, Relaxed);
         async { Ok(()) }
     });
@@ -150,7 +150,7 @@ async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
 /// From `submit` returning to the handler's first line, on an idle scheduler, in microseconds.
 async fn pickup(store: Arc<dyn Store>) -> Result<Vec<f64>> {
     let (entered, mut entries) = mpsc::unbounded_channel();
-    let functions = FunctionExecutor::new().register("noop", move |_: Context, (): ()| {
+    let functions = FunctionExecutor::new().register("noop", move |_: Context, _: IgnoredAny| {
         let _ = entered.send(Watch::start());
         async { Ok(()) }
     });

@@ -267,16 +267,22 @@ macro_rules! __store_tests {
 #[macro_export]
 macro_rules! __store_test {
     (single [$($time:tt)*] [$harness:expr] $topic:ident $case:ident) => {
-        #[tokio::test($($time)*)]
-        async fn $case() {
-            $crate::testing::conformance::store::run(&$harness, stringify!($topic), stringify!($case)).await;
+        #[test]
+        fn $case() {
+            let paused = !stringify!($($time)*).is_empty();
+            let threads = if paused { $crate::testing::conformance::store::Threads::OnePaused }
+                else { $crate::testing::conformance::store::Threads::One };
+            $crate::testing::conformance::store::run_alone(
+                threads, &|| Box::new($harness), stringify!($topic), stringify!($case));
         }
     };
     // Real threads: tokio cannot pause time under them.
     (threads [$($time:tt)*] [$harness:expr] $topic:ident $case:ident) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-        async fn $case() {
-            $crate::testing::conformance::store::run(&$harness, stringify!($topic), stringify!($case)).await;
+        #[test]
+        fn $case() {
+            $crate::testing::conformance::store::run_alone(
+                $crate::testing::conformance::store::Threads::Four,
+                &|| Box::new($harness), stringify!($topic), stringify!($case));
         }
     };
 }

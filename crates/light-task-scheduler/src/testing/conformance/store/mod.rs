@@ -175,6 +175,33 @@ pub async fn run(harness: &dyn StoreHarness, topic: &str, name: &str) {
     }
 }
 
+/// On which threads a case runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One, with tokio's time standing still.
+    OnePaused,
+    /// One, in real time.
+    One,
+    /// Four, in real time.
+    Four,
+}
+
+/// Runs one case on a runtime of its own: what a test of [`store_conformance!`](crate::store_conformance) does.
+///
+/// A function and not a part of the macro, so that hundreds of tests do not each compile a runtime's entry.
+pub fn run_alone(threads: Threads, harness: &dyn Fn() -> Box<dyn StoreHarness>, topic: &str, name: &str) {
+    let mut builder = match threads {
+        Threads::OnePaused | Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Four => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if threads == Threads::Four {
+        const WORKERS: usize = 4;
+        builder.worker_threads(WORKERS);
+    }
+    builder.enable_all().start_paused(threads == Threads::OnePaused);
+    builder.build().unwrap().block_on(async { run(&*harness(), topic, name).await });
+}
+
 /// Prints the [`Matrix`] of a harness, for the test script.
 #[allow(clippy::print_stdout, reason = "the test script reads it")]
 pub fn print_matrix(harness: &dyn StoreHarness) {
