@@ -142,7 +142,8 @@ macro_rules! __store_cases {
             the_write_counter_moves_forward the_stores_time_never_goes_back
         }
         reports Any single {
-            a_report_reaches_its_owner_once every_kind_of_report_comes_through an_early_report_is_kept
+            a_progress_reaches_its_owner_once an_outcome_is_repeated_until_its_run_has_ended
+            repeated_outcomes_leave_room_for_others every_kind_of_report_comes_through an_early_report_is_kept
             a_report_without_a_run_is_dropped a_foreign_execution_is_dropped a_late_report_is_dropped
             an_unfetched_report_dies_with_its_run the_first_outcome_wins
             reports_after_a_fetched_outcome_are_dropped an_outcome_replaces_progress
@@ -221,27 +222,35 @@ crate::__store_cases! { [table] }
 ///
 /// The expression makes a fresh [`StoreHarness`](crate::testing::conformance::store::StoreHarness) and is
 /// evaluated once per test. By default tokio's time stands still; a store that talks to a server needs
-/// `store_conformance!(real_time, harness)`. See [the suite](crate::testing::conformance::store) for an example.
+/// `store_conformance!(real_time, harness)`. With `, model: other` after it the model is compared with another
+/// harness, for a store that can run thousands of short cases faster in another mode.
+/// See [the suite](crate::testing::conformance::store) for an example.
 #[macro_export]
 macro_rules! store_conformance {
     (real_time, $harness:expr) => {
-        $crate::__store_conformance! { [] [$harness] }
+        $crate::__store_conformance! { [] [$harness] [$harness] }
+    };
+    (real_time, $harness:expr, model: $model:expr) => {
+        $crate::__store_conformance! { [] [$harness] [$model] }
     };
     ($harness:expr) => {
-        $crate::__store_conformance! { [start_paused = true] [$harness] }
+        $crate::__store_conformance! { [start_paused = true] [$harness] [$harness] }
+    };
+    ($harness:expr, model: $model:expr) => {
+        $crate::__store_conformance! { [start_paused = true] [$harness] [$model] }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance {
-    ([$($time:tt)*] [$harness:expr]) => {
+    ([$($time:tt)*] [$harness:expr] [$model:expr]) => {
         $crate::__store_cases! { [$crate::__store_tests] [$($time)*] [$harness] }
 
         #[test]
         fn agrees_with_the_model() {
             let paused = !stringify!($($time)*).is_empty();
-            $crate::testing::conformance::store::model::check(paused, || $harness);
+            $crate::testing::conformance::store::model::check(paused, || $model);
         }
 
         #[tokio::test]
