@@ -311,7 +311,7 @@ pub struct HeartbeatReply {
     pub cancel: Vec<TaskId>,
     /// Reports pushed for running tasks it owns. A progress is handed out once per owner and run. An
     /// outcome is repeated by every heartbeat of the current owner until the run has ended (has left
-    /// [`State::Running`](crate::State::Running)): a reply may be lost, or come before the run is known, and
+    /// [`State::Running`]): a reply may be lost, or come before the run is known, and
     /// nobody asks again.
     pub reports: Vec<Report>,
     /// On a mismatch of the holdings: every task the store says it owns, with its run.
