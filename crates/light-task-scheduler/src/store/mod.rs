@@ -79,7 +79,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Applies what operators wish, at most [`BATCH_MAX`].
     async fn command(&self, commands: Vec<(TaskId, Command)>) -> Result<Vec<Answer>>;
 
-    /// Keeps reports pushed by executions until their owner fetches them by heartbeat.
+    /// Keeps reports pushed by executions for their owner, who gets them by heartbeat
+    /// ([`HeartbeatReply::reports`]): a progress once, an outcome again and again until the run has ended.
     ///
     /// A report whose execution is not the current one of a running task is answered `false` and dropped.
     /// An outcome replaces an earlier progress; the first outcome of an execution is kept, later
@@ -308,8 +309,10 @@ pub struct HeartbeatReply {
     pub now: Timestamp,
     /// Tasks it runs whose cancellation is wished; repeated until they have ended.
     pub cancel: Vec<TaskId>,
-    /// Reports pushed for tasks it owns. A progress is handed out once per owner and run. An outcome is
-    /// repeated until the run has ended: the reply to a heartbeat may be lost, and nobody asks again.
+    /// Reports pushed for running tasks it owns. A progress is handed out once per owner and run. An
+    /// outcome is repeated by every heartbeat of the current owner until the run has ended (has left
+    /// [`State::Running`](crate::State::Running)): a reply may be lost, or come before the run is known, and
+    /// nobody asks again.
     pub reports: Vec<Report>,
     /// On a mismatch of the holdings: every task the store says it owns, with its run.
     pub owned: Option<Vec<(TaskId, u64)>>,

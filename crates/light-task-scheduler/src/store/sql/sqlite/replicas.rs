@@ -142,33 +142,45 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Result<Heartb
     Ok(reply)
 }
 
-/// The reports for tasks of this owner that it has not been given yet.
+/// The reports for running tasks of this owner: first those that it has not been given yet, then, as a reply
+/// may be lost, the outcomes that it has been given. So these never keep back what is new.
 fn hand_out_reports(tx: &Tx<'_>, owner: i64) -> Result<Vec<Report>> {
-    const NEWS: &str = "SELECT tasks.id, reports.execution, said, reports.output, tasks.run, task
+    const REPORTS: &str = "SELECT tasks.id, reports.execution, said, reports.output, tasks.run, task
         FROM reports JOIN tasks ON seq = task
-        WHERE owner = ?1 AND stage = 2 AND tasks.execution = reports.execution AND handed IS NOT tasks.run";
+        WHERE owner = ?1 AND stage = 2 AND tasks.execution = reports.execution
+        AND (handed IS tasks.run) = ?2 AND ended >= ?2";
     const HANDED: &str = "UPDATE reports SET handed = ?2 WHERE task = ?1";
-    let mut news = tx.connection.prepare_cached(NEWS)?;
+    let mut statement = tx.connection.prepare_cached(REPORTS)?;
     let (mut reports, mut handed, mut bytes) = (Vec::new(), Vec::new(), 0);
-    let mut rows = news.query([owner])?;
-    while let Some(row) = rows.next()?
-        && bytes < REPORT_BYTES_MAX
-    {
-        let id = TaskId::new(rows::text(row, 0)?)?;
-        let mut said = serde_json::from_str(rows::text(row, 2)?).map_err(|e| unreadable("report", e))?;
-        let output = row.get_ref(3)?.as_blob_or_null().map_err(|e| unreadable("report", e))?;
-        bytes += output.map_or(0, <[u8]>::len);
-        if let Said::Ended(Outcome::Succeeded(place)) = &mut said {
-            *place = output.map(Payload::from_bytes);
+    for again in [false, true] {
+        let mut rows = statement.query((owner, again))?;
+        while bytes < REPORT_BYTES_MAX
+            && let Some(row) = rows.next()?
+        {
+            let (report, size) = report(row)?;
+            bytes += size;
+            reports.push(report);
+            if !again {
+                handed.push([row.get::<_, i64>(5)?, row.get(4)?]);
+            }
         }
-        reports.push(Report { id, execution: row.get::<_, i64>(1)?.cast_unsigned(), said });
-        handed.push([row.get::<_, i64>(5)?, row.get(4)?]);
     }
-    drop(rows);
     for one in handed {
         tx.connection.prepare_cached(HANDED)?.execute(one)?;
     }
     Ok(reports)
+}
+
+/// Reads a report, and tells how large its output is.
+fn report(row: &Row<'_>) -> Result<(Report, usize)> {
+    let id = TaskId::new(rows::text(row, 0)?)?;
+    let mut said = serde_json::from_str(rows::text(row, 2)?).map_err(|e| unreadable("report", e))?;
+    let output = row.get_ref(3)?.as_blob_or_null().map_err(|e| unreadable("report", e))?;
+    if let Said::Ended(Outcome::Succeeded(place)) = &mut said {
+        *place = output.map(Payload::from_bytes);
+    }
+    let execution = row.get::<_, i64>(1)?.cast_unsigned();
+    Ok((Report { id, execution, said }, output.map_or(0, <[u8]>::len)))
 }
 
 /// Ends a replica's registration.

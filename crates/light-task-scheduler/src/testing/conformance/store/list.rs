@@ -142,7 +142,8 @@ macro_rules! __store_cases {
             the_write_counter_moves_forward the_stores_time_never_goes_back
         }
         reports Any single {
-            a_report_reaches_its_owner_once every_kind_of_report_comes_through an_early_report_is_kept
+            a_progress_reaches_its_owner_once an_outcome_is_repeated_until_its_run_has_ended
+            repeated_outcomes_leave_room_for_others every_kind_of_report_comes_through an_early_report_is_kept
             a_report_without_a_run_is_dropped a_foreign_execution_is_dropped a_late_report_is_dropped
             an_unfetched_report_dies_with_its_run the_first_outcome_wins
             reports_after_a_fetched_outcome_are_dropped an_outcome_replaces_progress

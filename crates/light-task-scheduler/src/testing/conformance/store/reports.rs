@@ -32,17 +32,57 @@ async fn fetch(w: &World<'_>, replica: &Replica) -> Vec<Said> {
     w.beat(replica).await.reports.into_iter().map(|report| report.said).collect()
 }
 
-/// A report reaches the owner once, whole, and changes nothing by itself.
-pub async fn a_report_reaches_its_owner_once(h: &dyn StoreHarness) {
+/// A progress reaches the owner once, whole, and changes nothing by itself.
+pub async fn a_progress_reaches_its_owner_once(h: &dyn StoreHarness) {
     let w = World::open(h).await;
     let (owner, other) = (w.replica().await, w.replica().await);
     let running = w.run(&owner, task()).await;
-    let sent = report(&running, success(b"\0out\xff"));
+    let sent = report(&running, progress(1));
     assert!(post(&w, sent.clone()).await);
-    assert_eq!(w.get(&running.id).await, running, "only the owner writes the outcome");
+    assert_eq!(w.get(&running.id).await, running, "only the owner writes the progress");
     assert!(fetch(&w, &other).await.is_empty());
     assert_eq!(w.beat(&owner).await.reports, [sent]);
     assert!(fetch(&w, &owner).await.is_empty());
+}
+
+/// An outcome reaches the owner, whole, with every heartbeat until its run has ended, and changes nothing by
+/// itself: a reply may be lost, or come before the owner knows the run.
+pub async fn an_outcome_is_repeated_until_its_run_has_ended(h: &dyn StoreHarness) {
+    let w = World::open(h).await;
+    let (owner, other) = (w.replica().await, w.replica().await);
+    for end in [
+        RunEvent::Outcome(Some(bytes(b"1"))),
+        RunEvent::Complete(inline()),
+        RunEvent::Fail(failure(FailureKind::Error)),
+    ] {
+        let running = w.run(&owner, task()).await;
+        let sent = report(&running, success(b"\0out\xff"));
+        assert!(post(&w, sent.clone()).await);
+        for _ in 0..3 {
+            assert!(fetch(&w, &other).await.is_empty());
+            assert_eq!(w.beat(&owner).await.reports, [sent.clone()]);
+        }
+        assert_eq!(w.get(&running.id).await, running, "only the owner writes the outcome");
+        w.must(&running, RunEvent::Started(None)).await;
+        assert_eq!(w.beat(&owner).await.reports, [sent], "it still runs");
+        w.must(&running, end.clone()).await;
+        assert!(fetch(&w, &owner).await.is_empty(), "after {end:?}");
+    }
+}
+
+/// What was said before does not keep back what comes after it.
+pub async fn repeated_outcomes_leave_room_for_others(h: &dyn StoreHarness) {
+    let w = World::open(h).await;
+    let owner = w.replica().await;
+    let large = success(&vec![b'x'; crate::task::OUTPUT_BYTES_MAX]);
+    for _ in 0..5 {
+        let running = w.run(&owner, task()).await;
+        assert!(post(&w, report(&running, large.clone())).await);
+        fetch(&w, &owner).await;
+    }
+    let last = w.run(&owner, task()).await;
+    assert!(post(&w, report(&last, progress(1))).await);
+    assert!(fetch(&w, &owner).await.contains(&progress(1)));
 }
 
 /// Every kind of report comes through unchanged: progress, failure, success without an output.
@@ -59,6 +99,7 @@ pub async fn every_kind_of_report_comes_through(h: &dyn StoreHarness) {
         let running = w.run(&owner, task()).await;
         assert!(post(&w, report(&running, said.clone())).await);
         assert_eq!(fetch(&w, &owner).await, [said]);
+        w.must(&running, RunEvent::Fail(failure(FailureKind::Error))).await;
     }
 }
 
@@ -148,7 +189,7 @@ pub async fn the_first_outcome_wins(h: &dyn StoreHarness) {
     assert_eq!(fetch(&w, &owner).await, [success(b"first")]);
 }
 
-/// After the outcome was handed out, later reports are taken, dropped, and not handed out.
+/// After the outcome was handed out, later reports are taken and dropped; it is the first that is repeated.
 pub async fn reports_after_a_fetched_outcome_are_dropped(h: &dyn StoreHarness) {
     let w = World::open(h).await;
     let owner = w.replica().await;
@@ -157,7 +198,7 @@ pub async fn reports_after_a_fetched_outcome_are_dropped(h: &dyn StoreHarness) {
     assert_eq!(fetch(&w, &owner).await.len(), 1);
     for said in [failed(), success(b"first"), progress(9)] {
         assert!(post(&w, report(&running, said)).await);
-        assert!(fetch(&w, &owner).await.is_empty());
+        assert_eq!(fetch(&w, &owner).await, [success(b"first")]);
     }
 }
 
@@ -177,15 +218,17 @@ pub async fn an_outcome_replaces_progress(h: &dyn StoreHarness) {
 
 /// The next owner of the same execution gets a report that the last one had fetched and not acted upon.
 pub async fn an_adopter_gets_the_report_again(h: &dyn StoreHarness) {
-    let w = World::open(h).await;
-    let (owner, heir) = (w.replica().await, w.replica().await);
-    let running = w.run(&owner, task()).await;
-    assert!(post(&w, report(&running, success(b"1"))).await);
-    assert_eq!(fetch(&w, &owner).await.len(), 1);
-    let adopted = w.take_over(&owner, &heir).await.remove(0);
-    assert_eq!(adopted.record.execution, running.record.execution);
-    assert_eq!(fetch(&w, &heir).await, [success(b"1")]);
-    assert!(fetch(&w, &heir).await.is_empty(), "once per owner");
+    for (said, repeated) in [(progress(1), false), (success(b"1"), true)] {
+        let w = World::open(h).await;
+        let (owner, heir) = (w.replica().await, w.replica().await);
+        let running = w.run(&owner, task()).await;
+        assert!(post(&w, report(&running, said.clone())).await);
+        assert_eq!(fetch(&w, &owner).await.len(), 1);
+        let adopted = w.take_over(&owner, &heir).await.remove(0);
+        assert_eq!(adopted.record.execution, running.record.execution);
+        assert_eq!(fetch(&w, &heir).await, [said.clone()]);
+        assert_eq!(fetch(&w, &heir).await.len(), usize::from(repeated), "{said:?}");
+    }
 }
 
 /// A report posted while the owner is dead, under the execution it knows, reaches the adopter.
@@ -198,7 +241,7 @@ pub async fn a_report_survives_the_death_of_its_owner(h: &dyn StoreHarness) {
     w.rescue(&heir, vec![], 9).await;
     assert_eq!(fetch(&w, &heir).await, [success(b"1")]);
     assert!(post(&w, report(&running, failed())).await, "after the adoption too the execution is the same");
-    assert!(fetch(&w, &heir).await.is_empty(), "but the first outcome stands");
+    assert_eq!(fetch(&w, &heir).await, [success(b"1")], "but the first outcome stands");
 }
 
 /// A batch of reports gives each its own answer.

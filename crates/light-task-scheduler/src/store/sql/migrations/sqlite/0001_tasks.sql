@@ -93,9 +93,9 @@ CREATE TABLE reports (
     task      INTEGER PRIMARY KEY,
     execution INTEGER NOT NULL,
     ended     INTEGER NOT NULL,
+    handed    INTEGER,        -- the run to whose owner it was given; before the large ones, which every heartbeat skips
     said      TEXT NOT NULL,  -- JSON, without the bytes of the output
-    output    BLOB,
-    handed    INTEGER         -- the run to whose owner it was given
+    output    BLOB
 ) STRICT;
 
 -- Ids of removed tasks, oldest first.

@@ -297,7 +297,7 @@ impl<'a> Pair<'a> {
             if row.state == State::Exporting {
                 told.remove(&row.id);
             }
-            let Some(posted) = row.posted.as_mut().filter(|posted| posted.given_to != Some(row.run)) else { continue };
+            let Some(posted) = row.posted.as_mut().filter(|posted| posted.is_due(row.run)) else { continue };
             posted.given_to = Some(row.run);
             let report = told.remove(&row.id).expect("the report is handed out");
             assert_eq!((report.execution, report.said), (row.execution, posted.said.clone()));

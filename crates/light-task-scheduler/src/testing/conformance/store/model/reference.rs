@@ -21,6 +21,13 @@ pub(super) struct Posted {
     pub(super) given_to: Option<u64>,
 }
 
+impl Posted {
+    /// Whether the next heartbeat of the owner brings it: an outcome always, a progress once per run.
+    pub(super) fn is_due(&self, run: u64) -> bool {
+        matches!(self.said, Said::Ended(_)) || self.given_to != Some(run)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) id: TaskId,
