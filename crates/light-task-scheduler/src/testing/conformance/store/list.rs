@@ -222,27 +222,35 @@ crate::__store_cases! { [table] }
 ///
 /// The expression makes a fresh [`StoreHarness`](crate::testing::conformance::store::StoreHarness) and is
 /// evaluated once per test. By default tokio's time stands still; a store that talks to a server needs
-/// `store_conformance!(real_time, harness)`. See [the suite](crate::testing::conformance::store) for an example.
+/// `store_conformance!(real_time, harness)`. With `, model: other` after it the model is compared with another
+/// harness, for a store that can run thousands of short cases faster in another mode.
+/// See [the suite](crate::testing::conformance::store) for an example.
 #[macro_export]
 macro_rules! store_conformance {
     (real_time, $harness:expr) => {
-        $crate::__store_conformance! { [] [$harness] }
+        $crate::__store_conformance! { [] [$harness] [$harness] }
+    };
+    (real_time, $harness:expr, model: $model:expr) => {
+        $crate::__store_conformance! { [] [$harness] [$model] }
     };
     ($harness:expr) => {
-        $crate::__store_conformance! { [start_paused = true] [$harness] }
+        $crate::__store_conformance! { [start_paused = true] [$harness] [$harness] }
+    };
+    ($harness:expr, model: $model:expr) => {
+        $crate::__store_conformance! { [start_paused = true] [$harness] [$model] }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance {
-    ([$($time:tt)*] [$harness:expr]) => {
+    ([$($time:tt)*] [$harness:expr] [$model:expr]) => {
         $crate::__store_cases! { [$crate::__store_tests] [$($time)*] [$harness] }
 
         #[test]
         fn agrees_with_the_model() {
             let paused = !stringify!($($time)*).is_empty();
-            $crate::testing::conformance::store::model::check(paused, || $harness);
+            $crate::testing::conformance::store::model::check(paused, || $model);
         }
 
         #[tokio::test]
