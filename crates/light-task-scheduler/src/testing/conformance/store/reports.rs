@@ -60,7 +60,7 @@ pub async fn an_outcome_is_repeated_until_its_run_has_ended(h: &dyn StoreHarness
         assert!(post(&w, sent.clone()).await);
         for _ in 0..3 {
             assert!(fetch(&w, &other).await.is_empty());
-            assert_eq!(w.beat(&owner).await.reports, [sent.clone()]);
+            assert_eq!(w.beat(&owner).await.reports, std::slice::from_ref(&sent));
         }
         assert_eq!(w.get(&running.id).await, running, "only the owner writes the outcome");
         w.must(&running, RunEvent::Started(None)).await;
@@ -226,7 +226,7 @@ pub async fn an_adopter_gets_the_report_again(h: &dyn StoreHarness) {
         assert_eq!(fetch(&w, &owner).await.len(), 1);
         let adopted = w.take_over(&owner, &heir).await.remove(0);
         assert_eq!(adopted.record.execution, running.record.execution);
-        assert_eq!(fetch(&w, &heir).await, [said.clone()]);
+        assert_eq!(fetch(&w, &heir).await, std::slice::from_ref(&said));
         assert_eq!(fetch(&w, &heir).await.len(), usize::from(repeated), "{said:?}");
     }
 }
