@@ -81,6 +81,7 @@ type Read = Box<dyn FnOnce(&Connection, &mut Names) + Send>;
 pub(super) struct Threads {
     writes: Arc<Queue<Box<dyn Write>>>,
     reads: Arc<Queue<Read>>,
+    /// The readers' first, the writer's last.
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -144,10 +145,16 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.writes.close();
+        // The writer goes last and alone: of connections that close at once none is the last, and then none
+        // brings the log back into the file.
         self.reads.close();
-        for handle in self.handles.drain(..) {
-            let _ = handle.join();
+        let writer = self.handles.len().saturating_sub(1);
+        for reader in self.handles.drain(..writer) {
+            let _ = reader.join();
+        }
+        self.writes.close();
+        for writer in self.handles.drain(..) {
+            let _ = writer.join();
         }
     }
 }
