@@ -1,18 +1,60 @@
-//! A task scheduling framework: any store, any executor, exact limits.
-
-/// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
-#[cfg(feature = "testing")]
-macro_rules! bug {
-    ($bug:ident) => {
-        $crate::testing::bugs::is_on($crate::testing::bugs::Bug::$bug)
-    };
-}
-#[cfg(not(feature = "testing"))]
-macro_rules! bug {
-    ($bug:ident) => {
-        false
-    };
-}
+//! A task scheduling framework: any store, any executor, exact limits, and **no execution without an owner,
+//! no slot without an execution**.
+//!
+//! Somebody has tasks: function calls, commands, and whatever else an [`Executor`] can run. A [`Scheduler`]
+//! takes them in, keeps them in a [`Store`], starts them with bounded concurrency and rate, watches each until
+//! it ends, enforces timeouts, retries with back-off, saves the result, and reports.
+//!
+//! ```
+//! use std::time::Duration;
+//! use light_task_scheduler::{
+//!     Context, FunctionExecutor, MemoryStore, NewTask, RetryPolicy, Scheduler, Shutdown, TaskError,
+//! };
+//!
+//! async fn resize(context: Context, (file, width): (String, u32)) -> Result<String, TaskError> {
+//!     if width == 0 {
+//!         return Err(TaskError::fatal("a picture has at least one column"));
+//!     }
+//!     context.progress(1, 1, "resized");
+//!     Ok(format!("{width}px-{file}"))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), light_task_scheduler::Error> {
+//! let functions = FunctionExecutor::new().register("resize", resize);
+//! let scheduler = Scheduler::builder(MemoryStore::by_priority()).functions(functions).start().await?;
+//! let task = NewTask::new("resize", &("cat.png", 640))?
+//!     .timeout(Duration::from_secs(30))
+//!     .retry(RetryPolicy::attempts(3));
+//! let task = scheduler.submit(task).await?;
+//! assert_eq!(task.result::<String>().await?, "640px-cat.png");
+//! scheduler.shutdown(Shutdown::default()).await
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | run tasks | [`Scheduler`], [`Config`], [`NewTask`], [`RetryPolicy`] |
+//! | run functions | [`FunctionExecutor`] |
+//! | run commands that outlive this program | `executor::process` (feature `process`) |
+//! | keep tasks over a restart, or share them between processes | `SqliteStore` (feature `sqlite`) |
+//! | keep results and logs elsewhere | [`results`] |
+//! | limit, pause or rate a queue | [`QueueSettings`], [`RateLimit`] |
+//! | know every state and every move | [`state`] |
+//! | write a store or an executor | [`store`], [`executor`], and the suites in `testing` (feature `testing`) |
+//!
+//! # What is guaranteed
+//!
+//! An accepted task is executed at least once and recorded to have ended exactly once. Every write of an owner
+//! carries its claim on the task, and a write with an old claim changes nothing. Two runs of one task can overlap
+//! only while a replica is cut off from the store for longer than its lease plus the observation of a rescuer;
+//! where that would hurt, use the task's id or [`Context::idempotency_key`] at the other side.
+//!
+//! # Features
+//!
+//! Every feature only adds: `process`, `sqlite`, `full` (both), and `testing`. None is on by default.
 
 pub mod clock;
 pub mod error;
@@ -29,6 +71,8 @@ pub mod testing;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Result, TaskError};
+#[cfg(feature = "process")]
+pub use executor::process::ProcessExecutor;
 pub use executor::{Context, Executor, FunctionExecutor};
 pub use rate::RateLimit;
 pub use results::{LogStore, ResultStore};

@@ -245,7 +245,7 @@ mod tests {
             queue: Name::new("q").unwrap(),
             timeout: Some(Duration::from_secs(9)),
             retries: 2,
-            cwd: PathBuf::from("/work"),
+            cwd: PathBuf::from("/srv"),
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
     fn a_shell_line_gets_the_defaults() {
         let (task, spec) = parsed("echo 'a b' | wc -c").unwrap();
         assert_eq!(spec.argv, ["/bin/sh", "-c", "echo 'a b' | wc -c"]);
-        assert_eq!(spec.cwd, Some("/work".into()));
+        assert_eq!(spec.cwd, Some("/srv".into()));
         let options = task.options.unwrap();
         assert_eq!(options.timeout, Some(Duration::from_secs(9)));
         assert_eq!(options.retry.unwrap().max_attempts, 3);
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(spec.argv, ["gzip", "-9"]);
         assert_eq!(
             (spec.cwd, spec.stdin, spec.env["A"].as_str()),
-            (Some("/work/sub".into()), Some("hello".into()), "1")
+            (Some("/srv/sub".into()), Some("hello".into()), "1")
         );
         assert_eq!((task.id.unwrap().to_string().as_str(), task.priority), ("x", -3));
         let options = task.options.unwrap();
