@@ -56,6 +56,20 @@
 //!
 //! Every feature only adds: `process`, `sqlite`, `full` (both), and `testing`. None is on by default.
 
+/// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
+#[cfg(feature = "testing")]
+macro_rules! bug {
+    ($bug:ident) => {
+        $crate::testing::bugs::is_on($crate::testing::bugs::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "testing"))]
+macro_rules! bug {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod clock;
 pub mod error;
 pub mod executor;

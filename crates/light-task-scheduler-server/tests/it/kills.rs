@@ -40,7 +40,7 @@ fn killed_at_random_moments_every_task_ends_once() {
     assert_eq!((said.code, said.counts()), (0, [tasks, tasks, 0, 0]), "{said:?}");
     check(&place.read("witness"), tasks);
     assert_eq!(place.processes(), Vec::<String>::new(), "no process is left");
-    println!("{kills} kills, {tasks} tasks: each ran once and ended once");
+    println!("counted: {kills} kills, {tasks} tasks: each ran once and ended once");
 }
 
 /// Each task started once and ended once, by the same process.

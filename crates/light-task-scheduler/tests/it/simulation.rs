@@ -78,7 +78,7 @@ fn no_schedule_breaks_a_rule() {
     let seeds: Vec<u64> = failed_once().into_iter().chain(first..first + count).collect();
     let tally = run_all(&seeds, None, 10);
     let failures: Vec<String> = tally.violations.iter().map(|(seed, violation)| describe(*seed, violation)).collect();
-    println!("{} schedules, {} calls of the store", tally.runs, tally.calls);
+    println!("counted: {} simulated schedules, {} calls of the store", tally.runs, tally.calls);
     for fault in Fault::ALL {
         println!("{:>10}  {fault:?}", tally.faults.of(fault));
     }
@@ -124,5 +124,6 @@ fn every_seeded_bug_is_found() {
             None => missed.push(bug),
         }
     }
+    println!("counted: {} of {} seeded bugs found", Bug::ALL.len() - missed.len(), Bug::ALL.len());
     assert_eq!(missed, [], "bugs that {BUG_SCHEDULES} schedules have not found");
 }

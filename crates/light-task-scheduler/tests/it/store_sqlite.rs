@@ -53,8 +53,12 @@ impl StoreHarness for Sqlite {
     }
 }
 
-light_task_scheduler::store_conformance!(
-    Sqlite::new(Durability::Full),
-    // Thousands of cases would mostly wait for the disk; what they look at is the same.
-    model: Sqlite::new(Durability::Relaxed)
-);
+mod on_disk {
+    use super::*;
+
+    light_task_scheduler::store_conformance!(
+        Sqlite::new(Durability::Full),
+        // Thousands of cases would mostly wait for the disk; what they look at is the same.
+        model: Sqlite::new(Durability::Relaxed)
+    );
+}
