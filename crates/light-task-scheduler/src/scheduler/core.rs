@@ -19,7 +19,7 @@ use crate::scheduler::config::Config;
 use crate::scheduler::events::EventHub;
 use crate::scheduler::held::{Held, Mailbox, Registry};
 use crate::scheduler::slots::Slots;
-use crate::store::Store;
+use crate::store::{Changes, Store};
 use crate::task::{Name, ReplicaId, Task};
 
 /// First and longest wait between tries of a store that fails.
@@ -207,6 +207,17 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new() -> Self {
         Life { draining: CancellationToken::new(), kill: CancellationToken::new(), tracker: TaskTracker::new() }
+    }
+}
+
+/// Waits for a hint of one kind since `seen`, and says what to pass next time. Hints of other kinds are passed over.
+pub(super) async fn hinted(store: &dyn Store, mut seen: Changes, kind: fn(&Changes) -> u64) -> Changes {
+    loop {
+        let now = store.changed(seen).await;
+        if kind(&now) != kind(&seen) {
+            return now;
+        }
+        seen = now;
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Timestamp, monotonic};
 use crate::error::ErrorKind;
-use crate::scheduler::core::{Core, Kind, StoreRetry};
+use crate::scheduler::core::{Core, Kind, StoreRetry, hinted};
 use crate::scheduler::deadlines;
 use crate::scheduler::held::{Held, Receiving};
 use crate::scheduler::quick::{self, Batch};
@@ -211,16 +211,7 @@ impl Dispatcher {
         // While every slot is taken, only a free one is news; what is due now waits for that too.
         let poll = if self.batches.is_empty() { poll } else { poll.min(monotonic() + quick::PATIENCE) };
         let at = if full { poll } else { next_at.map_or(poll, |at| at.min(poll)).max(monotonic() + PAUSE_MIN) };
-        let news = async {
-            let mut seen = seen;
-            loop {
-                let now = core.store.changed(seen).await;
-                if now.work != seen.work {
-                    return now;
-                }
-                seen = now;
-            }
-        };
+        let news = hinted(&*core.store, seen, |changes| changes.work);
         tokio::select! {
             biased;
             () = core.life.draining.cancelled() => {}

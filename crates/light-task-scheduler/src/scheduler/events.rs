@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
 
+use crate::scheduler::core::hinted;
 use crate::store::{BATCH_MAX, Changes, Store};
 use crate::task::{State, TaskId};
 
@@ -132,16 +133,7 @@ pub(super) async fn follow(hub: Arc<EventHub>, store: Arc<dyn Store>, poll: Dura
     let mut seen = Changes::default();
     loop {
         hub.somebody_waits().await;
-        let news = async {
-            let mut seen = seen;
-            loop {
-                let now = store.changed(seen).await;
-                if now.ends != seen.ends {
-                    return now;
-                }
-                seen = now;
-            }
-        };
+        let news = hinted(&*store, seen, |changes| changes.ends);
         if let Ok(now) = tokio::time::timeout(poll, news).await {
             seen = now;
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::{monotonic, new_uuid};
 use crate::error::{ErrorKind, Result};
-use crate::scheduler::core::{Core, StoreRetry};
+use crate::scheduler::core::{Core, StoreRetry, hinted};
 use crate::scheduler::run::{self, Stage};
 use crate::state::RunEvent;
 use crate::store::{Change, Changes, Heartbeat, HeartbeatReply, NewReplica, ReplicaStatus, RescueRequest, Suspect};
@@ -210,16 +210,7 @@ impl Heart {
     async fn rest(&mut self, wait: Duration) {
         let store = self.core.store.clone();
         let seen = self.seen;
-        let wishes = async {
-            let mut seen = seen;
-            loop {
-                let now = store.changed(seen).await;
-                if now.wishes != seen.wishes {
-                    return now;
-                }
-                seen = now;
-            }
-        };
+        let wishes = hinted(&*store, seen, |changes| changes.wishes);
         if let Ok(now) = tokio::time::timeout(wait, wishes).await {
             self.seen = now;
         }

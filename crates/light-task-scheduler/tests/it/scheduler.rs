@@ -229,3 +229,35 @@ async fn a_dropped_scheduler_is_rescued_by_another() {
     let task = store.task(&id).await.unwrap();
     assert_eq!((task.record.attempt, task.record.interruptions), (2, 1));
 }
+
+/// Counts when it goes away.
+struct Gone(Arc<AtomicUsize>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn functions_die_with_their_scheduler_also_while_a_handle_lives() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let counted = gone.clone();
+    let functions = FunctionExecutor::new().register("for-ever", move |_: Context, (): ()| {
+        let guard = Gone(counted.clone());
+        async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+            Ok(())
+        }
+    });
+    let scheduler = scheduler(functions, config()).await;
+    let mut events = scheduler.subscribe();
+    let handle = scheduler.submit(NewTask::new("for-ever", &()).unwrap()).await.unwrap();
+    events.next().await;
+    tokio::time::sleep(second()).await;
+    assert_eq!(gone.load(SeqCst), 0, "it runs");
+    drop(scheduler);
+    tokio::time::sleep(second()).await;
+    assert_eq!(gone.load(SeqCst), 1, "it was dropped, though {} lives", handle.id());
+}
