@@ -117,6 +117,7 @@ impl Dispatcher {
                 kinds: core.kind_names.clone(),
                 queues: core.config.queues.clone(),
                 limit,
+                among: None,
             };
             match core.store.claim(request).await {
                 Ok(claim) => return Some(claim),

@@ -12,6 +12,7 @@ mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sql;
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
@@ -71,7 +72,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// that claim that the replica still owns and that still run, and takes none.
     ///
     /// Before that it fails the held and waiting tasks whose deadline has passed.
+    ///
+    /// With [`ClaimRequest::among`] only tasks named there are taken; everything else is as without it.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim>;
+
+    /// What could be claimed next, for whoever keeps a window of it: of each lane (a queue and a kind) of the asked
+    /// kinds and queues the first `per_lane` waiting tasks that are due, in the order of claims. Limits and
+    /// rates are not looked at, paused queues are left out.
+    ///
+    /// A read: it reserves nothing, expires nothing and needs no replica. What it tells may be over at once; the claim
+    /// [among](ClaimRequest::among) them checks everything again.
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates>;
 
     /// Applies what owners report, at most [`BATCH_MAX`], each only with the current token.
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>>;
@@ -181,6 +192,63 @@ pub struct ClaimRequest {
     pub queues: Vec<Name>,
     /// How many slots it has free. 0 is allowed: expire what is overdue and say what is due next.
     pub limit: usize,
+    /// `None`: any task. `Some`: only tasks among these, at most [`BATCH_MAX`], in any order; unknown ids
+    /// and repetitions are ignored. Each is checked like any other (waiting and due, its kind and queue asked for,
+    /// within limit and rate, not paused), they are taken in the order of claims, and
+    /// [`Claim::next_at`] still speaks of every task of these kinds and queues: a time that has passed tells that
+    /// something else is due. The store looks these tasks up and does not search for others to take.
+    pub among: Option<Vec<TaskId>>,
+}
+
+impl ClaimRequest {
+    /// Refuses a request that names too many tasks: every store calls this first.
+    pub fn check(&self) -> Result<()> {
+        check_batch(self.among.as_ref().map_or(0, Vec::len))
+    }
+}
+
+/// What a window asks of [`Store::candidates`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidatesRequest {
+    /// Of these kinds.
+    pub kinds: Vec<Name>,
+    /// Of these queues; empty: all.
+    pub queues: Vec<Name>,
+    /// At most this many of each pair of queue and kind, at most [`BATCH_MAX`]: more is taken as that. 0 is allowed.
+    pub per_lane: usize,
+}
+
+/// The answer to [`Store::candidates`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Candidates {
+    /// What may be claimed, over all lanes in the order of claims (that of [`Candidate::rank`]).
+    pub tasks: Vec<Candidate>,
+    /// The store's time.
+    pub now: Timestamp,
+}
+
+/// A waiting task that is due, as far as its place in the order of claims goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which task.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: Name,
+    /// Its kind.
+    pub kind: Name,
+    /// Its priority; 0 in a store without the capability.
+    pub priority: i32,
+    /// Since when it may run.
+    pub run_at: Timestamp,
+    /// The store's number of its insertion: grows with every one.
+    pub insertion: u64,
+}
+
+impl Candidate {
+    /// What claims are ordered by, first to last: priority high first, due time, insertion.
+    pub fn rank(&self) -> (Reverse<i32>, Timestamp, u64) {
+        (Reverse(self.priority), self.run_at, self.insertion)
+    }
 }
 
 /// The answer to [`Store::claim`].

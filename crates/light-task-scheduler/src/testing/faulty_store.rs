@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
-    Answer, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted, NewReplica, Page,
-    QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep, SweepRequest, TaskQuery,
+    Answer, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -21,6 +22,7 @@ use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 pub enum Call {
     Insert,
     Claim,
+    Candidates,
     Apply,
     Command,
     PostReports,
@@ -92,6 +94,10 @@ impl Store for FaultyStore {
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
         faulty!(self, Claim, self.inner.claim(request))
+    }
+
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        faulty!(self, Candidates, self.inner.candidates(request))
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {

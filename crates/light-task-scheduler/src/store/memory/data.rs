@@ -232,7 +232,7 @@ impl Data {
         }
     }
 
-    fn place(&self, slot: Slot) -> Place {
+    pub(super) fn place(&self, slot: Slot) -> Place {
         let row = &self.rows[slot];
         let priority = if self.priority { row.priority } else { 0 };
         Place { priority: Reverse(priority), run_at: row.record.run_at, seq: row.seq, slot }

@@ -246,6 +246,17 @@ impl Lanes {
         }
     }
 
+    /// Takes this task out of the order, with its permit, if it is ready and may start.
+    pub(super) fn pick_one(&mut self, number: u32, place: Place, now: Timestamp) -> bool {
+        let lane = &mut self.lanes[number as usize];
+        lane.ready.contains(&place) && self.queues[lane.queue as usize].admit(now) && lane.ready.remove(&place)
+    }
+
+    /// The first `most` ready tasks of a lane; heads makes ready what is due.
+    pub(super) fn first(&self, number: u32, most: usize) -> impl Iterator<Item = Slot> {
+        self.lanes[number as usize].ready.iter().take(most).map(|place| place.slot)
+    }
+
     /// When there will be something to claim in these lanes, as far as time alone decides it.
     pub(super) fn next_at(&self, lanes: &[u32], now: Timestamp) -> Option<Timestamp> {
         let next = |number: &u32| {

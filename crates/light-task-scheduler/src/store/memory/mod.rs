@@ -25,9 +25,9 @@ use tokio::sync::Notify;
 
 use self::data::Data;
 use super::{
-    Answer, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted, NewReplica,
-    PAGE_MAX, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep,
-    SweepRequest, TaskQuery, check_batch,
+    Answer, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, PAGE_MAX, Page, QueueCounts, QueueSettings, ReplicaStatus, Report,
+    RescueRequest, Rescued, Store, Sweep, SweepRequest, TaskQuery, check_batch,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::error::Result;
@@ -151,7 +151,12 @@ impl Store for MemoryStore {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
+        request.check()?;
         self.with(|data| data.claim(&request))
+    }
+
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        Ok(self.with(|data| data.candidates(&request)))
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use hashbrown::HashSet;
+
 use super::data::Data;
 use super::rows::Slot;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::{Event, step};
 use crate::store::{
-    Claim, ClaimRequest, Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest,
-    Rescued, Said, Suspect,
+    BATCH_MAX, Candidate, Candidates, CandidatesRequest, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Holdings,
+    NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
 };
 use crate::task::{Outcome, ReplicaId, State, Task, TaskId};
 
@@ -187,9 +189,13 @@ impl Data {
         let mut heads = self.lanes.heads(&lanes, self.now);
         let last = self.owners.alive(request.replica).map_or(0, |replica| replica.claim_number);
         let tasks = if request.number > last {
+            let mut among = request.among.as_ref().map(|ids| self.among(ids, &lanes).into_iter());
             let mut claimed = Vec::new();
             while claimed.len() < request.limit
-                && let Some(slot) = self.lanes.pick(&mut heads, self.now)
+                && let Some(slot) = match &mut among {
+                    None => self.lanes.pick(&mut heads, self.now),
+                    Some(named) => named.find(|slot| self.pick_named(*slot)),
+                }
             {
                 claimed.extend(self.start(slot, request.replica).then_some((slot, self.rows[slot].seq)));
             }
@@ -204,6 +210,45 @@ impl Data {
         let deadline = self.deadlines.first().map(|(deadline, ..)| *deadline);
         let next_at = self.lanes.next_at(&lanes, self.now).into_iter().chain(deadline).min();
         Ok(Claim { tasks, expired, next_at, now: self.now })
+    }
+
+    /// Those of the named tasks that are in these lanes, in the order of claims.
+    fn among(&self, ids: &[TaskId], lanes: &[u32]) -> Vec<Slot> {
+        let lanes: HashSet<u32> = lanes.iter().copied().collect();
+        let found = ids.iter().filter_map(|id| self.rows.find(id));
+        let mut slots: Vec<Slot> = found.filter(|slot| lanes.contains(&self.rows[*slot].lane)).collect();
+        slots.sort_unstable_by_key(|slot| self.place(*slot));
+        slots.dedup();
+        slots
+    }
+
+    /// Takes a named task out of the order, if it may start now.
+    fn pick_named(&mut self, slot: Slot) -> bool {
+        let (lane, place) = (self.rows[slot].lane, self.place(slot));
+        self.lanes.pick_one(lane, place, self.now)
+    }
+
+    pub(super) fn candidates(&mut self, request: &CandidatesRequest) -> Candidates {
+        let lanes = self.lanes.asked(&request.kinds, &request.queues);
+        // Makes ready what is due.
+        self.lanes.heads(&lanes, self.now);
+        let per_lane = request.per_lane.min(BATCH_MAX);
+        let first = lanes.iter().flat_map(|lane| self.lanes.first(*lane, per_lane));
+        let mut tasks: Vec<Candidate> = first.map(|slot| self.candidate(slot)).collect();
+        tasks.sort_unstable_by_key(Candidate::rank);
+        Candidates { tasks, now: self.now }
+    }
+
+    fn candidate(&self, slot: Slot) -> Candidate {
+        let (row, place) = (&self.rows[slot], self.place(slot));
+        Candidate {
+            id: row.id.clone(),
+            queue: self.lanes.queue_of(row.lane).name.clone(),
+            kind: self.lanes.kind_of(row.lane).clone(),
+            priority: place.priority.0,
+            run_at: place.run_at,
+            insertion: place.seq,
+        }
     }
 
     /// Fails what has waited past its deadline.

@@ -77,7 +77,7 @@ impl World {
 
     async fn claim_as(&self, replica: ReplicaId, number: u64, limit: usize) -> Result<Claim> {
         let kinds = ["a", "b", "a"].map(name).to_vec();
-        self.store.claim(ClaimRequest { replica, number, kinds, queues: vec![], limit }).await
+        self.store.claim(ClaimRequest { replica, number, kinds, queues: vec![], limit, among: None }).await
     }
 
     async fn apply(&self, task: &Task, event: RunEvent) -> Answer {

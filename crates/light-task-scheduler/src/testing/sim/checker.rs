@@ -187,7 +187,8 @@ impl Checker {
             let overdue = task.spec.deadline().is_some_and(|deadline| deadline <= claim.now);
             let asked = request.kinds.contains(&task.spec.kind) && task.spec.queue == last.spec.queue;
             let taken = claim.tasks.iter().any(|other| other.id == task.id);
-            due && asked && !overdue && !taken && rank(task) < rank(last)
+            let named = request.among.as_ref().is_none_or(|ids| ids.contains(&task.id));
+            due && asked && named && !overdue && !taken && rank(task) < rank(last)
         });
         skipped.map_or(Ok(()), |task| broken("I12", format!("{} was claimed, {} skipped", last.id, task.id)))
     }

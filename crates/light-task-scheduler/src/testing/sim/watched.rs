@@ -10,9 +10,9 @@ use super::sim::Sim;
 use crate::error::Result;
 use crate::state::{Command, Refusal};
 use crate::store::{
-    Answer, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted, NewReplica, Page,
-    QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep, SweepRequest, TaskQuery,
-    holding_hash,
+    Answer, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery, holding_hash,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -81,6 +81,10 @@ impl Store for Watched {
             self.sim.check(|checker| checker.claimed(&self.sim, self.host, &request, claim));
         }
         answer
+    }
+
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        self.sim.memory.candidates(request).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {

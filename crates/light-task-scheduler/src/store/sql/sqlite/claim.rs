@@ -1,7 +1,7 @@
 //! Claiming: due tasks in order, within each queue's limit, rate and pause.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use rusqlite::OptionalExtension;
 
@@ -25,6 +25,7 @@ const READ_AHEAD: usize = 16;
 
 pub(super) const HEADS: &str = "SELECT rank, run_at, seq FROM tasks INDEXED BY tasks_ready
     WHERE lane = ?1 AND stage = 1 ORDER BY rank, run_at, seq LIMIT ?2 OFFSET ?3";
+pub(super) const HEAD: &str = "SELECT lane, rank, run_at, seq FROM tasks WHERE id = ?1 AND stage = 1";
 pub(super) const PROMOTE: &str = "UPDATE tasks SET stage = 1 WHERE seq IN (
     SELECT seq FROM tasks INDEXED BY tasks_scheduled WHERE lane = ?1 AND stage = -1 AND run_at <= ?2
     ORDER BY run_at LIMIT ?3)";
@@ -48,7 +49,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
     let last = replica.claim.cast_unsigned().max(tx.names.last_empty_claim(replica.key));
     let repeated = request.number <= last;
     let limit = if repeated { 0 } else { request.limit };
-    let picked = pick(tx, &mut lanes, limit)?;
+    let mut picked = match &request.among {
+        None => pick(tx, &mut lanes, limit)?,
+        Some(ids) => pick_among(tx, &mut lanes, ids, limit)?,
+    };
     if repeated {
         claim.tasks = claimed_before(tx, replica.key, request.number)?;
     } else {
@@ -61,6 +65,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
         }
     }
     save_rates(tx, &lanes.gates)?;
+    if request.among.is_some() {
+        // What else is due: only the first of each lane is looked at.
+        picked.next_at = pick(tx, &mut lanes, 0)?.next_at;
+    }
     claim.next_at = [picked.next_at, next_scheduled(tx, &lanes.lanes)?, next_deadline(tx)?].into_iter().flatten().min();
     Ok(claim)
 }
@@ -122,6 +130,13 @@ struct Gate {
 impl Gate {
     fn is_open(&self) -> bool {
         self.slots > 0 && self.permits > 0
+    }
+
+    /// Lets one through an open gate.
+    fn pass(&mut self) {
+        self.slots -= 1;
+        self.permits -= 1;
+        self.taken += 1;
     }
 
     /// When something that waits at this gate may pass, if time alone opens it.
@@ -245,13 +260,37 @@ fn pick(tx: &Tx<'_>, open: &mut OpenLanes, limit: usize) -> Result<Picked> {
         let Some(gate) = gates.get_mut(lane.gate) else { continue };
         let (_, run_at, seq) = head;
         if picked.seqs.len() < limit && gate.is_open() {
-            gate.slots -= 1;
-            gate.permits -= 1;
-            gate.taken += 1;
+            gate.pass();
             picked.seqs.push(seq);
             heap.extend(next_head(tx, lane, chunk)?.map(|head| Reverse((head, index))));
         } else if let Some(at) = gate.opens_at(Timestamp::from_micros(run_at), tx.now) {
             picked.next_at = Some(picked.next_at.map_or(at, |next| next.min(at)));
+        }
+    }
+    Ok(picked)
+}
+
+/// The same among the tasks of these ids.
+fn pick_among(tx: &Tx<'_>, open: &mut OpenLanes, ids: &[TaskId], limit: usize) -> Result<Picked> {
+    let OpenLanes { lanes, gates } = open;
+    let gates_of: HashMap<i64, usize> = lanes.iter().map(|lane| (lane.number, lane.gate)).collect();
+    let mut statement = tx.connection.prepare_cached(HEAD)?;
+    let mut named: Vec<(Head, usize)> = Vec::new();
+    for id in ids.iter().filter(|_| limit > 0) {
+        id.with_str(|id| statement.raw_bind_parameter(1, id))?;
+        let mut rows = statement.raw_query();
+        let Some(row) = rows.next()? else { continue };
+        let gate = gates_of.get(&row.get(0)?);
+        named.extend(gate.map(|gate| Ok::<_, Error>(((row.get(1)?, row.get(2)?, row.get(3)?), *gate))).transpose()?);
+    }
+    named.sort_unstable();
+    named.dedup();
+    let mut picked = Picked::default();
+    for ((_, _, seq), gate) in named {
+        let Some(gate) = gates.get_mut(gate).filter(|gate| gate.is_open()) else { continue };
+        if picked.seqs.len() < limit {
+            gate.pass();
+            picked.seqs.push(seq);
         }
     }
     Ok(picked)

@@ -7,7 +7,7 @@
 //! | `tx` | what the calls of one transaction share |
 //! | `rows` | tasks as rows |
 //! | `names` | small numbers for names |
-//! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
+//! | `insert`, `claim`, `window`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
 //! | `locks` | proof of death |
 //! | `hints` | `changed` |
 
@@ -25,6 +25,7 @@ mod rows;
 mod sweep;
 mod threads;
 mod tx;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,9 +42,9 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
-    Answer, BATCH_MAX, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted,
-    NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep,
-    SweepRequest, TaskQuery, check_batch,
+    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery, check_batch,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -189,9 +190,15 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, mut request: ClaimRequest) -> Result<Claim> {
+        request.check()?;
         // More come with the next claim: its time has passed already.
         request.limit = request.limit.min(BATCH_MAX);
         self.write(request.limit, move |tx| claim::claim(tx, &request)).await
+    }
+
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        let now = self.now();
+        self.inner.threads.read(move |connection, names| window::candidates(connection, names, &request, now)).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {

@@ -37,7 +37,7 @@ async fn register(store: &SqliteStore) -> ReplicaId {
 
 async fn claim(store: &SqliteStore, replica: ReplicaId, number: u64, limit: usize) -> Claim {
     let kinds = vec![name("k")];
-    store.claim(ClaimRequest { replica, number, kinds, queues: Vec::new(), limit }).await.unwrap()
+    store.claim(ClaimRequest { replica, number, kinds, queues: Vec::new(), limit, among: None }).await.unwrap()
 }
 
 fn change(task: &Task, event: RunEvent) -> Change {

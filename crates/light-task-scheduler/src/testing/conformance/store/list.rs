@@ -9,7 +9,7 @@ use super::transitions::{
 };
 use super::{
     Case, Need, claims, deadlines, insert, limits, listing, order, parallel, queues, replicas, reports, rescue,
-    retention,
+    retention, windows,
 };
 
 /// Hands the list of the cases to a macro: topic, need, flavour and names.
@@ -127,6 +127,17 @@ macro_rules! __store_cases {
             other_kinds_and_queues_are_no_reason_to_ask the_next_deadline_is_told leftover_work_is_due_now
             blocked_work_is_not_due_now the_next_permit_is_told the_next_retry_is_told a_large_claim_is_whole
         }
+        windows Any single {
+            only_named_tasks_are_taken named_tasks_are_taken_in_order unknown_and_repeated_names_are_ignored
+            no_names_take_nothing named_tasks_of_other_kinds_and_queues_are_not_taken
+            named_tasks_that_do_not_wait_are_not_taken named_tasks_wait_for_their_time
+            a_pause_holds_named_tasks a_limit_holds_named_tasks a_rate_holds_named_tasks
+            an_overdue_named_task_expires a_repeat_takes_no_other_names other_due_work_is_told
+            the_number_of_names_is_bounded candidates_come_in_the_order_of_claims candidates_are_bounded_per_lane
+            candidates_are_of_the_asked_kinds_and_queues only_due_waiting_tasks_are_candidates
+            a_task_that_has_become_due_is_a_candidate paused_queues_have_no_candidates_full_ones_do
+            looking_changes_nothing
+        }
         deadlines Any single {
             a_waiting_task_expires a_held_task_expires an_overdue_task_does_not_start
             expiry_needs_no_slot_kind_or_queue an_owned_task_does_not_expire a_retrying_task_expires
@@ -178,7 +189,7 @@ macro_rules! __store_cases {
         }
         by_priority Priority single {
             priority_goes_first priority_beats_the_due_time priority_counts_across_queues_and_kinds
-            every_claim_takes_the_best_there_is
+            every_claim_takes_the_best_there_is named_tasks_go_by_priority candidates_go_by_priority
         }
         fifo Fifo single {
             priority_changes_nothing
@@ -195,7 +206,7 @@ macro_rules! __store_cases {
         parallel Any threads {
             every_task_is_claimed_once a_limit_is_exact_under_contention a_burst_is_exact_under_contention
             one_id_inserted_by_many_is_one_task a_race_of_success_and_cancel_has_one_winner
-            rescuers_at_once_share_nothing one_claim_sent_many_times_is_one_claim
+            rescuers_at_once_share_nothing claims_among_the_same_tasks_share_nothing one_claim_sent_many_times_is_one_claim
         }
     } };
 }

@@ -52,6 +52,7 @@ pub mod rescue;
 pub mod restart;
 pub mod retention;
 pub mod transitions;
+pub mod windows;
 mod world;
 
 use std::fmt;

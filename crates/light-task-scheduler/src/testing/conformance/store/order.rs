@@ -3,7 +3,7 @@
 use super::StoreHarness;
 use super::world::{KIND, MINUTE, World, concurrency, failure, ids, inline, name, paused, task, task_as, texts};
 use crate::state::{Command, RunEvent};
-use crate::store::ClaimRequest;
+use crate::store::{CandidatesRequest, ClaimRequest};
 use crate::task::{FailureKind, NewTask, Start, State};
 
 /// What was inserted first runs first, also within one call.
@@ -285,6 +285,40 @@ pub mod by_priority {
                 assert!(other.spec.priority <= best.spec.priority, "{} waits behind {}", other.id, best.id);
             }
         }
+    }
+
+    /// Among named tasks the higher priority goes first.
+    pub async fn named_tasks_go_by_priority(h: &dyn StoreHarness) {
+        let w = World::open(h).await;
+        let replica = w.replica().await;
+        for (id, priority) in [("low", -5), ("a", 0), ("b", 0), ("high", 7), ("max", i32::MAX), ("min", i32::MIN)] {
+            w.add(task_as(id).priority(priority)).await;
+        }
+        let named: Vec<_> = ["low", "b", "a", "max", "min"].map(super::super::world::id).to_vec();
+        for expected in [["max", "a"], ["b", "low"]] {
+            let ask = ClaimRequest { among: Some(named.clone()), ..replica.request(2) };
+            assert_eq!(texts(&ids(&w.store.claim(ask).await.unwrap().tasks)), expected);
+        }
+        assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["high", "min"]);
+    }
+
+    /// Candidates of the higher priority come first, in each lane and over all.
+    pub async fn candidates_go_by_priority(h: &dyn StoreHarness) {
+        let w = World::open(h).await;
+        let replica = w.replica().await;
+        for (id, queue, priority) in
+            [("a", "q", 1), ("b", "p", 3), ("c", "q", 2), ("d", "p", i32::MAX), ("e", "q", i32::MIN), ("f", "p", -1)]
+        {
+            w.add(task_as(id).queue(queue).unwrap().priority(priority)).await;
+        }
+        let ask = |per_lane| CandidatesRequest { kinds: vec![name(KIND)], queues: vec![], per_lane };
+        let told = w.store.candidates(ask(9)).await.unwrap().tasks;
+        let told: Vec<_> = told.iter().map(|candidate| (candidate.id.to_string(), candidate.priority)).collect();
+        let expected = [("d", i32::MAX), ("b", 3), ("c", 2), ("a", 1), ("f", -1), ("e", i32::MIN)];
+        assert_eq!(told, expected.map(|(id, priority)| (id.to_owned(), priority)));
+        let told = w.store.candidates(ask(2)).await.unwrap().tasks;
+        assert_eq!(texts(&told.into_iter().map(|candidate| candidate.id).collect::<Vec<_>>()), ["d", "b", "c", "a"]);
+        assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["d", "b", "c", "a", "f", "e"]);
     }
 }
 

@@ -183,6 +183,30 @@ pub async fn rescuers_at_once_share_nothing(h: &dyn StoreHarness) {
     assert_eq!((all.len(), all.into_iter().collect::<BTreeSet<_>>().len()), (TASKS, TASKS));
 }
 
+/// Claims at once among the same tasks: each task goes to one, and none stays.
+pub async fn claims_among_the_same_tasks_share_nothing(h: &dyn StoreHarness) {
+    const TASKS: usize = 300;
+    let w = World::open(h).await;
+    let all = w.add_all(vec![task(); TASKS]).await;
+    let claimed = at_once(&w, |store, replica| {
+        let all = all.clone();
+        async move {
+            let mut mine = Vec::new();
+            loop {
+                let request = ClaimRequest { among: Some(all.clone()), ..replica.request(7) };
+                let tasks = store.claim(request).await.unwrap().tasks;
+                if tasks.is_empty() {
+                    return mine;
+                }
+                mine.extend(super::world::ids(&tasks));
+            }
+        }
+    })
+    .await;
+    let claimed: Vec<TaskId> = claimed.into_iter().flatten().collect();
+    assert_eq!((claimed.len(), claimed.into_iter().collect::<BTreeSet<_>>().len()), (TASKS, TASKS));
+}
+
 /// The same claim sent many times at once is one claim.
 pub async fn one_claim_sent_many_times_is_one_claim(h: &dyn StoreHarness) {
     let w = World::open(h).await;

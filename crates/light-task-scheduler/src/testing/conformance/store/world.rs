@@ -46,7 +46,7 @@ impl Replica {
     /// A new claim of anything of [`KIND`].
     pub(super) fn request(&self, limit: usize) -> ClaimRequest {
         let number = self.claims.fetch_add(1, SeqCst) + 1;
-        ClaimRequest { replica: self.id, number, kinds: vec![name(KIND)], queues: vec![], limit }
+        ClaimRequest { replica: self.id, number, kinds: vec![name(KIND)], queues: vec![], limit, among: None }
     }
 }
 

@@ -17,8 +17,8 @@ use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::state::RunEvent;
 use crate::store::{
-    Change, Claim, ClaimRequest, Heartbeat, Holdings, NewReplica, Report, RescueRequest, Said, Suspect, SweepRequest,
-    TaskQuery,
+    CandidatesRequest, Change, Claim, ClaimRequest, Heartbeat, Holdings, NewReplica, Report, RescueRequest, Said,
+    Suspect, SweepRequest, TaskQuery,
 };
 use crate::task::{
     FailureKind, Handle, NewTask, Outcome, Progress, ReplicaId, ResultRef, Start, State, Task, TaskId, Token,
@@ -90,14 +90,17 @@ impl<'a> Pair<'a> {
     async fn step(&mut self, op: &Op) {
         match op {
             Op::Insert(new) => self.insert(new).await,
-            Op::Claim { slot, kinds, queues, limit } => {
+            Op::Claim { slot, kinds, queues, limit, among } => {
                 let replica = self.slots[*slot];
                 let number = self.claims.entry(replica).or_default();
                 *number += 1;
                 let number = *number;
                 let (kinds, queues) = (ops::names(ops::KINDS, *kinds), ops::names(ops::QUEUES, *queues));
-                self.claim(ClaimRequest { replica, number, kinds, queues, limit: *limit }).await;
+                // The highest first: the order of the names must not matter.
+                let among = among.map(|set| (0..8).rev().filter(|n| set & (1 << n) != 0).map(task_id).collect());
+                self.claim(ClaimRequest { replica, number, kinds, queues, limit: *limit, among }).await;
             }
+            Op::Window { kinds, queues, per_lane } => self.window(*kinds, *queues, *per_lane).await,
             Op::ClaimAgain { slot } => {
                 let last = self.model.members[&self.slots[*slot]].last.clone();
                 if let Some((request, _)) = last {
@@ -184,6 +187,22 @@ impl<'a> Pair<'a> {
         }
         if !repeats {
             self.check_next(&request, &claim);
+        }
+    }
+
+    async fn window(&mut self, kinds: u8, queues: u8, per_lane: usize) {
+        let (kinds, queues) = (ops::names(ops::KINDS, kinds), ops::names(ops::QUEUES, queues));
+        let request = CandidatesRequest { kinds, queues, per_lane };
+        let told = self.w.store.candidates(request.clone()).await.unwrap().tasks;
+        let expected = self.model.candidates(&request);
+        let ids: Vec<_> = told.iter().map(|candidate| candidate.id.clone()).collect();
+        assert_eq!(ids, expected, "{request:?}");
+        for candidate in told {
+            let by_priority = self.w.store.capabilities().priority;
+            let row = self.model.row(&candidate.id).unwrap();
+            assert_eq!((&candidate.queue, &candidate.kind), (&row.queue, &row.kind));
+            assert_eq!(candidate.priority, if by_priority { row.priority } else { 0 });
+            assert!(near(candidate.run_at, row.run_at.unwrap()), "{candidate:?}");
         }
     }
 

@@ -70,19 +70,68 @@ pub(super) enum Said {
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     Insert(Vec<New>),
-    Claim { slot: usize, kinds: u8, queues: u8, limit: usize },
-    ClaimAgain { slot: usize },
-    Report { task: u8, token: TokenOp, event: Event },
-    Command { task: u8, command: Command },
-    Post { task: u8, behind: i8, said: Said },
-    Beat { slot: usize, holdings: Option<bool> },
+    /// `among`: a set of task numbers.
+    Claim {
+        slot: usize,
+        kinds: u8,
+        queues: u8,
+        limit: usize,
+        among: Option<u8>,
+    },
+    Window {
+        kinds: u8,
+        queues: u8,
+        per_lane: usize,
+    },
+    ClaimAgain {
+        slot: usize,
+    },
+    Report {
+        task: u8,
+        token: TokenOp,
+        event: Event,
+    },
+    Command {
+        task: u8,
+        command: Command,
+    },
+    Post {
+        task: u8,
+        behind: i8,
+        said: Said,
+    },
+    Beat {
+        slot: usize,
+        holdings: Option<bool>,
+    },
     Look,
-    Leave { slot: usize },
-    Register { slot: usize },
-    Rescue { slot: usize, suspects: Vec<usize>, look: bool, kinds: u8, limit: usize },
-    Set { queue: usize, settings: QueueSettings },
-    Sweep { states: u8, minutes: Option<u32>, limit: usize, except: bool, confirm: bool },
-    Pass { minutes: u32 },
+    Leave {
+        slot: usize,
+    },
+    Register {
+        slot: usize,
+    },
+    Rescue {
+        slot: usize,
+        suspects: Vec<usize>,
+        look: bool,
+        kinds: u8,
+        limit: usize,
+    },
+    Set {
+        queue: usize,
+        settings: QueueSettings,
+    },
+    Sweep {
+        states: u8,
+        minutes: Option<u32>,
+        limit: usize,
+        except: bool,
+        confirm: bool,
+    },
+    Pass {
+        minutes: u32,
+    },
 }
 
 /// Sequences that begin with some tasks and end after at most [`OPS_MAX`] operations.
@@ -157,8 +206,10 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         5 => vec(new(), 1..5).prop_map(Op::Insert),
-        7 => (slot(), bits(), bits(), 0..5_usize)
-            .prop_map(|(slot, kinds, queues, limit)| Op::Claim { slot, kinds, queues, limit }),
+        7 => (slot(), bits(), bits(), 0..5_usize, option::weighted(0.3, any::<u8>()))
+            .prop_map(|(slot, kinds, queues, limit, among)| Op::Claim { slot, kinds, queues, limit, among }),
+        1 => (bits(), bits(), 0..4_usize)
+            .prop_map(|(kinds, queues, per_lane)| Op::Window { kinds, queues, per_lane }),
         1 => slot().prop_map(|slot| Op::ClaimAgain { slot }),
         12 => (0..TASKS, token, event()).prop_map(|(task, token, event)| Op::Report { task, token, event }),
         6 => (0..TASKS, sample::select(commands)).prop_map(|(task, command)| Op::Command { task, command }),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::state::{Command, Refusal, RunEvent};
-use crate::store::{Answer, ClaimRequest, Inserted, QueueSettings, Said, SweepRequest};
+use crate::store::{Answer, CandidatesRequest, ClaimRequest, Inserted, QueueSettings, Said, SweepRequest};
 use crate::task::{FailureKind, Name, NewTask, Payload, ReplicaId, ResultRef, Start, State, TaskId, Token};
 
 /// How long a lease is: never a whole number of minutes, so that no case ends exactly with it.
@@ -238,18 +238,46 @@ impl Reference {
         }
     }
 
+    fn is_due(&self, row: &Row) -> bool {
+        row.state == State::Waiting && row.run_at.unwrap() <= self.now
+    }
+
+    /// Puts waiting rows into the order of claims.
+    fn order(&self, rows: &mut [usize]) {
+        // The sort is stable: what is equal stays in the order of insertion.
+        rows.sort_by_key(|at| {
+            let row = &self.rows[*at];
+            (if self.by_priority { -i64::from(row.priority) } else { 0 }, row.run_at)
+        });
+    }
+
+    pub(super) fn candidates(&self, request: &CandidatesRequest) -> Vec<TaskId> {
+        let asked = |row: &Row| {
+            let paused = self.queues.get(&row.queue).is_some_and(|settings| settings.paused);
+            let queue = request.queues.is_empty() || request.queues.contains(&row.queue);
+            request.kinds.contains(&row.kind) && queue && !paused && self.is_due(row)
+        };
+        let mut due: Vec<usize> = (0..self.rows.len()).filter(|at| asked(&self.rows[*at])).collect();
+        self.order(&mut due);
+        let mut per_lane: BTreeMap<(&Name, &Name), usize> = BTreeMap::new();
+        due.retain(|at| {
+            let row = &self.rows[*at];
+            let count = per_lane.entry((&row.queue, &row.kind)).or_default();
+            *count += 1;
+            *count <= request.per_lane
+        });
+        due.into_iter().map(|at| self.rows[at].id.clone()).collect()
+    }
+
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Vec<TaskId> {
         let mut due: Vec<usize> = (0..self.rows.len())
             .filter(|at| {
                 let row = &self.rows[*at];
-                row.state == State::Waiting && row.run_at.unwrap() <= self.now && self.asked(request, row)
+                let named = request.among.as_ref().is_none_or(|ids| ids.contains(&row.id));
+                named && self.is_due(row) && self.asked(request, row)
             })
             .collect();
-        // The sort is stable: what is equal stays in the order of insertion.
-        due.sort_by_key(|at| {
-            let row = &self.rows[*at];
-            (if self.by_priority { -i64::from(row.priority) } else { 0 }, row.run_at)
-        });
+        self.order(&mut due);
         let mut taken = Vec::new();
         for at in due {
             let queue = self.rows[at].queue.clone();
