@@ -77,18 +77,15 @@ impl Dispatcher {
         }
     }
 
-    /// Takes from a helper that seems to be stuck what it has not begun.
+    /// Does without the helpers that seem to be stuck.
     fn look_after_batches(&mut self) {
-        let core = &self.core;
         self.batches.retain(|batch| {
             let Some(batch) = batch.upgrade() else { return false };
-            if batch.is_overdue() {
-                for (held, slot) in batch.take_rest() {
-                    let starting = run::starting(&held);
-                    run::spawn(core, held, slot, Stage::Starting(starting));
-                }
+            let overdue = batch.is_overdue();
+            if overdue {
+                batch.take_over(&self.core);
             }
-            !batch.is_overdue()
+            !overdue
         });
     }
 

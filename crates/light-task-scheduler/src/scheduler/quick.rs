@@ -1,8 +1,9 @@
-//! Runs that end at their first poll: many of them in one task, their ends written as one batch.
+//! Runs that end at their first poll: many of them in one go, their ends written as one batch.
 //!
-//! A spawn costs more than a short handler. A kind that has shown to be quick is therefore run by a helper
-//! task, one for all quick tasks of a large claim. The helper is not trusted: if it has not finished after
-//! [`PATIENCE`], because a handler blocks, the dispatcher takes the rest and gives each a task of its own.
+//! A spawn costs more than a short handler. A kind that has shown to be quick is therefore run by a helper, one
+//! for all quick tasks of a large claim. The helper is not trusted, as a handler may block: it has a thread of its
+//! own, because a blocked worker of the runtime could take the timers and a part of the queue with it; and if it
+//! has not finished after [`PATIENCE`], the dispatcher takes the rest and gives each a task of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,19 +25,40 @@ pub(super) const BATCH_MIN: usize = 64;
 /// How long a helper may take before the rest of its batch is taken from it.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The tasks of one claim that a helper has not begun yet.
+/// The quick tasks of one claim.
 pub(super) struct Batch {
-    waiting: Mutex<VecDeque<(Arc<Held>, Slot)>>,
+    work: Mutex<Work>,
     begun: Instant,
+}
+
+#[derive(Default)]
+struct Work {
+    /// Not begun yet.
+    waiting: VecDeque<(Arc<Held>, Slot)>,
+    /// Run to their end: to be written, with the slots that are held until then.
+    ended: Vec<(Write, Slot)>,
 }
 
 impl Batch {
     /// Starts a helper.
     pub(super) fn spawn(core: &Arc<Core>, tasks: VecDeque<(Arc<Held>, Slot)>, receiving: Receiving) -> Arc<Batch> {
-        let batch = Arc::new(Batch { waiting: Mutex::new(tasks), begun: monotonic() });
-        let (core, helped) = (core.clone(), batch.clone());
-        core.clone().spawn(async move {
-            help(&core, &helped).await;
+        let ended = Vec::with_capacity(tasks.len());
+        let batch = Arc::new(Batch { work: Mutex::new(Work { waiting: tasks, ended }), begun: monotonic() });
+        let (starter, helped) = (core.clone(), batch.clone());
+        core.spawn(async move {
+            let core = starter.clone();
+            let helping = tokio::task::spawn_blocking(move || {
+                help(&starter, &helped);
+                helped
+            });
+            match helping.await {
+                Ok(batch) => {
+                    let ended = std::mem::take(&mut batch.work().ended);
+                    write(&core, ended).await;
+                }
+                // The heartbeat finds what the helper had in hand: owned by this replica, and run by nobody.
+                Err(error) => tracing::error!(%error, "a helper for quick tasks died"),
+            }
             drop(receiving);
         });
         batch
@@ -47,53 +69,60 @@ impl Batch {
         self.begun.elapsed() >= PATIENCE
     }
 
-    /// Takes what the helper has not begun yet.
-    pub(super) fn take_rest(&self) -> VecDeque<(Arc<Held>, Slot)> {
-        std::mem::take(&mut self.waiting())
+    /// Does without the helper: what has ended is written, what has not begun becomes tasks of their own.
+    pub(super) fn take_over(&self, core: &Arc<Core>) {
+        let Work { waiting, ended } = std::mem::take(&mut *self.work());
+        for (held, slot) in waiting {
+            let starting = run::starting(&held);
+            run::spawn(core, held, slot, Stage::Starting(starting));
+        }
+        let writer = core.clone();
+        core.spawn(async move { write(&writer, ended).await });
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Arc<Held>, Slot)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn help(core: &Arc<Core>, batch: &Batch) {
-    let mut writes = Vec::new();
-    let mut slots = Vec::new();
-    let mut clock = monotonic();
-    loop {
-        let next = batch.waiting().pop_front();
-        let Some((held, slot)) = next else { break };
-        begin(core, held, slot, &mut clock, &mut writes, &mut slots);
-    }
+async fn write(core: &Core, ended: Vec<(Write, Slot)>) {
+    let (mut writes, slots): (Vec<_>, Vec<_>) = ended.into_iter().unzip();
     completer::flush(core, &mut writes).await;
     // The slots are free once the store knows that the runs have ended.
     drop(slots);
 }
 
-/// Starts a run and, if that ends it, leaves its end to be written.
-fn begin(
-    core: &Arc<Core>,
-    held: Arc<Held>,
-    slot: Slot,
-    clock: &mut Instant,
-    writes: &mut Vec<Write>,
-    slots: &mut Vec<Slot>,
-) {
+fn help(core: &Arc<Core>, batch: &Batch) {
+    let mut clock = monotonic();
+    let mut ended = None;
+    while !core.life.kill.is_cancelled() {
+        let next = {
+            let mut work = batch.work();
+            work.ended.extend(ended.take());
+            work.waiting.pop_front()
+        };
+        let Some((held, slot)) = next else { return };
+        ended = begin(core, held, slot, &mut clock);
+    }
+}
+
+/// Starts a run and, if that ends it, says what is to be written. Otherwise the run is a task of its own now.
+fn begin(core: &Arc<Core>, held: Arc<Held>, slot: Slot, clock: &mut Instant) -> Option<(Write, Slot)> {
     let mut starting = run::starting(&held);
     let polled = starting.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
     let before = std::mem::replace(clock, monotonic());
     if let Some(kind) = core.kinds.get(&held.run.task.spec.kind) {
         kind.pace.observe(matches!(polled, Poll::Ready(Ok(Started::Ended(_)))), clock.duration_since(before));
     }
-    match polled {
+    let stage = match polled {
         Poll::Ready(Ok(Started::Ended(outcome))) if core.results.is_none() => {
             let event = run::settle(core, &held, outcome);
-            writes.push(Write { held, event, reply: None });
-            slots.push(slot);
+            return Some((Write { held, event, reply: None }, slot));
         }
-        Poll::Ready(answer) => run::spawn(core, held, slot, Stage::Started(answer)),
+        Poll::Ready(answer) => Stage::Started(answer),
         // The waker of this poll was a dummy: as a task of its own the start is polled again at once.
-        Poll::Pending => run::spawn(core, held, slot, Stage::Starting(starting)),
-    }
+        Poll::Pending => Stage::Starting(starting),
+    };
+    run::spawn(core, held, slot, stage);
+    None
 }
