@@ -285,3 +285,6 @@ impl Store for CachedStore {
         self.inner().changed(seen).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ use crate::task::{Name, TaskId};
 
 /// Fewest tasks that a claim names in each lane above those that it wants: others may have taken some meanwhile.
 const SLACK_MIN: usize = 16;
+/// Of a lane's share of the window at most one in so many is named above what is wanted.
+const SLACK_SHARE: usize = 2;
 /// How many claims the first read is to last.
 const FIRST_CLAIMS: usize = 4;
 /// The lanes are counted again after this many poll intervals if they were too many for a window.
@@ -68,6 +70,7 @@ pub(super) struct Window {
     lane_count: Option<(usize, Timestamp)>,
     /// The last claim has left tasks that it could have taken: without any a window is of no use.
     backlog: bool,
+    /// How many a claim names in each lane above those that it wants.
     slack: usize,
     /// Microseconds by which the store's clock is ahead of this process's.
     ahead: i64,
@@ -140,6 +143,13 @@ impl Window {
         width.clamp(wanted, most)
     }
 
+    /// How many candidates it holds.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        assert_eq!(self.len, self.lanes.values().map(|lane| lane.waiting.len()).sum::<usize>());
+        self.len
+    }
+
     /// Takes in what was read; `None`: it could not be read.
     pub(super) fn fill(&mut self, read: &Read, candidates: Option<Candidates>) {
         let arrivals = self.arrivals.take();
@@ -181,6 +191,7 @@ impl Window {
         }
         self.backlog = is_due;
         if !named {
+            self.slack = (self.slack / 2).max(SLACK_MIN);
             return self.forget();
         }
         let taken: HashSet<&TaskId> = claim.tasks.iter().map(|task| &task.id).collect();
@@ -199,11 +210,15 @@ impl Window {
             lane.waiting = rest;
         }
         self.len -= gone;
-        let over = gone.saturating_sub(taken.len());
-        self.slack = (over * 2).clamp(SLACK_MIN, self.size.max(SLACK_MIN));
+        let most = (self.size / SLACK_SHARE / self.lanes.len().max(1)).max(SLACK_MIN);
         if taken.len() < request.limit && is_due {
             // Something else is due: others have taken what was named here, or brought what is not here.
+            self.slack = (self.slack * 2).min(most);
             self.forget();
+        } else {
+            let over = gone.saturating_sub(taken.len());
+            // It shrinks slowly: right after a read nobody has taken anything yet.
+            self.slack = (over * 2).max(self.slack - self.slack / 8).clamp(SLACK_MIN, most);
         }
     }
 
