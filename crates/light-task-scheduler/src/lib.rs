@@ -95,7 +95,7 @@ pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
-pub use store::{MemoryStore, QueueSettings, Store, StoreExt};
+pub use store::{CachedStore, MemoryStore, QueueSettings, Store, StoreExt};
 pub use task::{
     Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, Progress, Record, ReplicaId, ResultRef, Spec, Start,
     State, Task, TaskId,

@@ -7,6 +7,7 @@
 //! A store exists when it passes the conformance suite
 //! ([`testing::conformance`](crate::testing), feature `testing`), whole.
 
+mod cached;
 mod ext;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -25,6 +26,7 @@ use crate::rate::RateLimit;
 use crate::state::{Command, Refusal, RunEvent};
 use crate::task::{Name, NewTask, Outcome, Progress, ReplicaId, State, Task, TaskId, Token};
 
+pub use cached::{CachedOptions, CachedStore};
 pub use ext::StoreExt;
 pub use memory::{MemoryOptions, MemoryStore};
 

@@ -10,6 +10,8 @@ mod process;
 mod results;
 mod scheduler;
 mod simulation;
+#[cfg(feature = "sqlite")]
+mod store_cached;
 mod store_memory;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;
