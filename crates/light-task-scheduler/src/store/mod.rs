@@ -9,6 +9,8 @@
 
 mod ext;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sql;
 

@@ -11,5 +11,7 @@ mod results;
 mod scheduler;
 mod simulation;
 mod store_memory;
+#[cfg(feature = "redis")]
+mod store_redis;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;

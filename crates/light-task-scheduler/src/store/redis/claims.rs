@@ -1,0 +1,55 @@
+//! Claiming.
+
+use super::calls::{Calls, PART_ITEMS_MAX, objection};
+use super::events;
+use super::rows;
+use super::script::SCRIPTS;
+use super::values::{array, number, text, texts};
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::store::{BATCH_MAX, Claim, ClaimRequest};
+use crate::task::TaskId;
+
+/// Takes due tasks for a replica. A large claim takes them in parts, each of one script, under one number.
+pub(super) async fn claim(calls: &Calls, request: ClaimRequest) -> Result<Claim> {
+    // More come with the next claim: its time has passed already.
+    let limit = request.limit.min(BATCH_MAX);
+    let mut claim = Claim::default();
+    let mut goes_on = false;
+    loop {
+        let part = (limit - claim.tasks.len()).min(PART_ITEMS_MAX);
+        let command = command(calls, &request, part, goes_on);
+        let written = calls.write(&SCRIPTS.claim, &command).await?;
+        let [why, again, tasks, expired, next_at] = array(written.body)?;
+        objection(request.replica, &why)?;
+        let tasks = rows::tasks(tasks)?;
+        let taken = tasks.len();
+        claim.tasks.extend(tasks);
+        for id in texts(expired)? {
+            claim.expired.push(TaskId::new(&id)?);
+        }
+        claim.now = written.now;
+        claim.next_at = match text(&next_at)? {
+            "" => None,
+            _ => Some(Timestamp::from_micros(number(&next_at)?)),
+        };
+        if number::<u8>(&again)? == 1 {
+            continue;
+        }
+        if taken < part || taken == 0 || claim.tasks.len() >= limit {
+            return Ok(claim);
+        }
+        goes_on = true;
+    }
+}
+
+fn command(calls: &Calls, request: &ClaimRequest, limit: usize, goes_on: bool) -> redis::Cmd {
+    let mut command = calls.command(&SCRIPTS.claim);
+    events::add_words(&mut command);
+    command.arg(request.replica.to_string()).arg(request.number).arg(limit).arg(u8::from(goes_on));
+    for names in [&request.kinds, &request.queues] {
+        command.arg(names.len());
+        names.iter().for_each(|name| _ = command.arg(name.as_str()));
+    }
+    command
+}
