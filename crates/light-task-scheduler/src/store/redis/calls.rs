@@ -31,6 +31,7 @@ pub(super) struct Calls {
     /// Names this handle among all that ever wrote.
     handle: String,
     offset: Arc<AtomicI64>,
+    stopped: bool,
     /// The latest time seen, in microseconds: the store's time never goes back for this handle, whichever server answers.
     latest: AtomicI64,
     /// The highest write counter that was acknowledged.
@@ -62,6 +63,7 @@ impl Calls {
             meta_key: format!("{prefix}meta"),
             handle: format!("{:016x}", SystemClock.random()),
             offset: options.clock_offset,
+            stopped: options.clock_stopped,
             latest: AtomicI64::new(0),
             acknowledged: AtomicU64::new(0),
             poll_interval: options.poll_interval,
@@ -92,8 +94,9 @@ impl Calls {
     /// The command of a script with the arguments that all have.
     pub(super) fn command(&self, script: &Script) -> Cmd {
         let mut command = script.command(&self.meta_key);
+        let instead = if self.stopped { "=" } else { "" };
         command
-            .arg(self.offset.load(Ordering::SeqCst))
+            .arg(format!("{instead}{}", self.offset.load(Ordering::SeqCst)))
             .arg(self.latest.load(Ordering::SeqCst))
             .arg(&self.handle)
             .arg(self.acknowledged.load(Ordering::SeqCst));

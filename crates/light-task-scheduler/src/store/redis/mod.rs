@@ -83,6 +83,9 @@ pub struct RedisOptions {
     /// Microseconds added to the server's time: only for tests, which cannot wait.
     #[doc(hidden)]
     pub clock_offset: Arc<AtomicI64>,
+    /// The offset is the time, which stands still otherwise: only for tests that compare every moment.
+    #[doc(hidden)]
+    pub clock_stopped: bool,
 }
 
 impl Default for RedisOptions {
@@ -92,6 +95,7 @@ impl Default for RedisOptions {
             strict: false,
             poll_interval: Duration::from_secs(1),
             clock_offset: Arc::default(),
+            clock_stopped: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 -- hash tag, so that they are on one node of a cluster; a script makes their names itself.
 --
 -- KEYS[1]  {lts:NAMESPACE}:meta
--- ARGV[1]  microseconds to add to the server's time (tests; otherwise 0)
+-- ARGV[1]  microseconds to add to the server's time; after `=`: instead of it (tests; otherwise 0)
 -- ARGV[2]  the latest time that the caller has seen, microseconds since 1970
 -- ARGV[3]  names the caller's store handle
 -- ARGV[4]  the highest write counter that was acknowledged to this handle; 0: none yet
@@ -56,8 +56,13 @@ local function int(number)
 end
 
 local meta = call('HMGET', KEYS[1], 'now', 'op', 'epoch', 'seq')
-local clock = call('TIME')
-local now = clock[1] * 1000000 + clock[2] + ARGV[1]
+local now
+if string.sub(ARGV[1], 1, 1) == '=' then
+  now = tonumber(string.sub(ARGV[1], 2))
+else
+  local clock = call('TIME')
+  now = clock[1] * 1000000 + clock[2] + ARGV[1]
+end
 now = math.max(now, tonumber(meta[1] or 0), tonumber(ARGV[2]))
 local now_text = int(now)
 local seq = tonumber(meta[4] or 0)
