@@ -33,13 +33,12 @@ impl Redis {
     /// With a clock that stands still between its steps.
     fn stopped() -> Self {
         const SOME_DAY: i64 = 1_790_000_000_000_000;
-        Redis { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, ..Redis::default() }
+        Redis { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, namespaces: Mutex::default() }
     }
 
     async fn handle(&self, namespace: String) -> RedisStore {
         let clock_offset = self.offset.clone();
-        let options =
-            RedisOptions { namespace, clock_offset, clock_stopped: self.stopped, ..RedisOptions::default() };
+        let options = RedisOptions { namespace, clock_offset, clock_stopped: self.stopped, ..RedisOptions::default() };
         RedisStore::open_with(&url(), options).await.expect("a store")
     }
 }

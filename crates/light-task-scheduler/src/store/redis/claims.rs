@@ -4,14 +4,15 @@ use super::calls::{Calls, PART_ITEMS_MAX, objection};
 use super::events;
 use super::rows;
 use super::script::SCRIPTS;
-use super::values::{array, number, text, texts};
+use super::values::{array, items, number, text, texts, time};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::store::{BATCH_MAX, Claim, ClaimRequest};
-use crate::task::TaskId;
+use crate::store::{BATCH_MAX, Candidate, Candidates, CandidatesRequest, Claim, ClaimRequest};
+use crate::task::{Name, TaskId};
 
 /// Takes due tasks for a replica. A large claim takes them in parts, each of one script, under one number.
 pub(super) async fn claim(calls: &Calls, request: ClaimRequest) -> Result<Claim> {
+    request.check()?;
     // More come with the next claim: its time has passed already.
     let limit = request.limit.min(BATCH_MAX);
     let mut claim = Claim::default();
@@ -51,5 +52,39 @@ fn command(calls: &Calls, request: &ClaimRequest, limit: usize, goes_on: bool) -
         command.arg(names.len());
         names.iter().for_each(|name| _ = command.arg(name.as_str()));
     }
+    match &request.among {
+        Some(ids) => {
+            command.arg(ids.len());
+            ids.iter().for_each(|id| id.with_str(|id| _ = command.arg(id)));
+        }
+        None => _ = command.arg(""),
+    }
     command
+}
+
+/// What could be claimed next.
+pub(super) async fn candidates(calls: &Calls, request: &CandidatesRequest) -> Result<Candidates> {
+    let mut command = calls.command(&SCRIPTS.candidates);
+    command.arg(request.per_lane.min(BATCH_MAX)).arg(request.kinds.len());
+    for name in request.kinds.iter().chain(&request.queues) {
+        command.arg(name.as_str());
+    }
+    let [now, lanes] = array(calls.read(&SCRIPTS.candidates, &command).await?)?;
+    let mut tasks = Vec::new();
+    for lane in items(lanes)? {
+        let [queue, kind, found] = array(lane)?;
+        let (queue, kind) = (Name::new(text(&queue)?)?, Name::new(text(&kind)?)?);
+        for one in items(found)?.chunks_exact(4) {
+            tasks.push(Candidate {
+                id: TaskId::new(text(&one[0])?)?,
+                queue: queue.clone(),
+                kind: kind.clone(),
+                priority: number(&one[1])?,
+                run_at: time(&one[2])?,
+                insertion: number(&one[3])?,
+            });
+        }
+    }
+    tasks.sort_unstable_by_key(Candidate::rank);
+    Ok(Candidates { tasks, now: time(&now)? })
 }

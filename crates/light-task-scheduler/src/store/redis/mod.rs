@@ -40,8 +40,9 @@ use self::calls::Calls;
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
-    Answer, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted, NewReplica, Page,
-    QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep, SweepRequest, TaskQuery,
+    Answer, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -199,6 +200,10 @@ impl Store for RedisStore {
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
         claims::claim(&self.calls, request).await
+    }
+
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        claims::candidates(&self.calls, &request).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {

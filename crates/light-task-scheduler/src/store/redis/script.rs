@@ -42,6 +42,7 @@ fn script(kind: Kind, parts: &[&str]) -> Script {
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) apply: Script,
+    pub(super) candidates: Script,
     pub(super) claim: Script,
     pub(super) command: Script,
     pub(super) counts: Script,
@@ -61,6 +62,7 @@ pub(super) struct Scripts {
 
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     apply: script(Kind::Always, &[STEP, include_str!("lua/apply.lua")]),
+    candidates: script(Kind::Reads, &[include_str!("lua/candidates.lua")]),
     claim: script(Kind::Always, &[STEP, include_str!("lua/claim.lua")]),
     command: script(Kind::Always, &[STEP, include_str!("lua/command.lua")]),
     counts: script(Kind::Reads, &[include_str!("lua/counts.lua")]),

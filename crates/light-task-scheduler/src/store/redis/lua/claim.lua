@@ -1,7 +1,8 @@
 -- Takes due tasks for a replica, in order, within each queue's limit, rate and pause.
 --
 -- ARGV from 7: replica, number, limit, 1 if this goes on with a claim of that number or 0,
---   how many kinds, the kinds, how many queues, the queues (none: all)
+--   how many kinds, the kinds, how many queues, the queues (none: all), then '' for any task, or how many
+--   tasks to choose among, and their ids
 -- Answers { why the replica may not claim or '', 1 if to be called again at once or 0, tasks, expired ids,
 --   next_at or '' }; a task is { id, field, value, … }, of which a later field counts
 --
@@ -24,7 +25,8 @@ local function names(at)
   return set, size, at + size + 1
 end
 local kinds, _, after = names(first + 4)
-local queues, queue_count = names(after)
+local queues, queue_count, among_at = names(after)
+local among = ARGV[among_at] ~= '' and among_at + 1 or nil
 
 local expired = {}
 -- Fails what is overdue; whether there is more.
@@ -194,6 +196,33 @@ local function pick(lanes, most)
   return picked
 end
 
+-- The same among the named tasks: nothing is searched, only these are looked at.
+local function pick_among(lanes, most)
+  local open, seen, found, picked = {}, {}, {}, {}
+  for _, lane in ipairs(lanes) do
+    open[lane.name] = lane.gate
+  end
+  for at = among, #ARGV do
+    local id = ARGV[at]
+    if not seen[id] then
+      seen[id] = true
+      local row = call('HMGET', key_of(id), 's', 'q', 'k', 'pr', 'ra', 'n')
+      local it = row[1] == '1' and open[row[2] .. '\n' .. row[3]]
+      if it and tonumber(row[5]) <= now then
+        local n, due = tonumber(row[6]), tonumber(row[5])
+        found[#found + 1] = { id = id, gate = it, rank = -(row[4] or 0), due = due, n = n }
+      end
+    end
+  end
+  table.sort(found, is_before)
+  for _, it in ipairs(found) do
+    if #picked < most and admit(it.gate) then
+      picked[#picked + 1] = it.id
+    end
+  end
+  return picked
+end
+
 -- Claims one task and answers it.
 local function take(id)
   local flat = call('HGETALL', key_of(id))
@@ -254,7 +283,7 @@ end
 local last = tonumber(call('HGET', prefix .. 'rep:' .. replica, 'claim'))
 local repeated = tonumber(number) <= last and not goes_on
 local tasks = {}
-local picked = pick(lanes, repeated and 0 or limit)
+local picked = (among and pick_among or pick)(lanes, repeated and 0 or limit)
 if repeated then
   tasks = claimed_before()
 else
@@ -262,6 +291,11 @@ else
     tasks[at] = take(id)
   end
   call('HSET', prefix .. 'rep:' .. replica, 'claim', number)
+end
+if among then
+  -- What else is due: only the first of each lane is looked at.
+  flush()
+  pick(lanes, 0)
 end
 for queue, it in pairs(gates) do
   if it.taken then
