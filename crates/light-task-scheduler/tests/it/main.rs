@@ -7,6 +7,8 @@ mod examples;
 mod executors;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(feature = "redis")]
+mod redis_weather;
 mod results;
 mod scheduler;
 mod simulation;

@@ -21,6 +21,15 @@ pub(crate) fn namespace() -> String {
     format!("test-{}-{}-{:x}", std::process::id(), NUMBER.fetch_add(1, SeqCst), fastrand::u32(..))
 }
 
+/// Removes what a test has left under this pattern.
+pub(crate) fn remove_keys(pattern: &str) {
+    let mut connection = redis::Client::open(url()).and_then(|client| client.get_connection()).expect("a connection");
+    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut connection).expect("keys");
+    for key in keys {
+        redis::cmd("UNLINK").arg(key).exec(&mut connection).expect("removed");
+    }
+}
+
 #[derive(Default)]
 struct Redis {
     offset: Arc<AtomicI64>,
@@ -78,9 +87,10 @@ impl Drop for Redis {
 impl Redis {
     fn verify_and_erase(&self) -> Vec<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let namespaces = std::mem::take(&mut *self.namespaces.lock().unwrap());
         runtime.block_on(async {
             let mut problems = Vec::new();
-            for namespace in std::mem::take(&mut *self.namespaces.lock().unwrap()) {
+            for namespace in namespaces {
                 let store = self.handle(namespace).await;
                 problems.extend(store.verify().await.expect("it can be read"));
                 store.erase().await.expect("it can be erased");

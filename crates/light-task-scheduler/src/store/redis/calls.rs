@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, cmd};
 
-use super::error::{error, unreadable};
 use super::hints::Hints;
-use super::link::Link;
-use super::place::Place;
-use super::script::Script;
-use super::values::{array, items, number, text, time};
-use super::{Durability, RedisOptions, server};
+use super::{Durability, RedisOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::driver::redis::Link;
+use crate::driver::redis::Place;
+use crate::driver::redis::Script;
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::server;
+use crate::driver::redis::values::{array, items, number, text, time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Changes;
 
@@ -23,7 +24,6 @@ const VERSION: u32 = 1;
 /// An open store.
 #[derive(Debug)]
 pub(super) struct Calls {
-    place: Place,
     link: Link,
     /// Of the heartbeats alone: a large batch on the other never delays them.
     beats: Link,
@@ -54,11 +54,10 @@ impl Calls {
         let place = Place::parse(url)?;
         let prefix = format!("{{lts:{}}}:", options.namespace);
         let link = Link::new(place.clone());
-        let durability = server::check(&link, &options).await?;
+        let durability = server::check(&link, options.strict).await?;
         let calls = Calls {
             beats: Link::new(place.clone()),
-            hints: Hints::new(place.clone(), format!("{prefix}hint")),
-            place,
+            hints: Hints::new(place, format!("{prefix}hint")),
             link,
             meta_key: format!("{prefix}meta"),
             handle: format!("{:016x}", SystemClock.random()),
@@ -93,7 +92,7 @@ impl Calls {
 
     /// The command of a script with the arguments that all have.
     pub(super) fn command(&self, script: &Script) -> Cmd {
-        let mut command = script.command(&self.meta_key);
+        let mut command = script.command(&[&self.meta_key]);
         let instead = if self.stopped { "=" } else { "" };
         command
             .arg(format!("{instead}{}", self.offset.load(Ordering::SeqCst)))
@@ -105,7 +104,7 @@ impl Calls {
 
     /// Runs a script that only reads.
     pub(super) async fn read(&self, script: &Script, command: &Cmd) -> Result<Value> {
-        script.run(&self.link, command).await.map_err(|e| error(self.place.shown(), e))
+        script.run(&self.link, command).await
     }
 
     /// Runs a script that writes.
@@ -119,7 +118,7 @@ impl Calls {
     }
 
     async fn write_on(&self, link: &Link, script: &Script, command: &Cmd) -> Result<Written> {
-        let answer = script.run(link, command).await.map_err(|e| error(self.place.shown(), e))?;
+        let answer = script.run(link, command).await?;
         let [now, op_seq, epoch, work, wishes, ends, body] = array(answer)?;
         let (now, op_seq, epoch) = (time(&now)?, number(&op_seq)?, number(&epoch)?);
         let changes = Changes { work: number(&work)?, wishes: number(&wishes)?, ends: number(&ends)? };

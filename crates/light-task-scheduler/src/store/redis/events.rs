@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 use redis::{Cmd, Value};
 use serde::Serialize;
 
-use super::error::unreadable;
-use super::values::text;
 use crate::clock::Timestamp;
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::text;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Refusal, RunEvent, step};
 use crate::store::{Answer, Change, Report, Said};

@@ -1,10 +1,10 @@
 //! Counts, queues, housekeeping, and the check of the indexes.
 
 use super::calls::{Calls, PART_ITEMS_MAX};
-use super::error::unreadable;
 use super::script::SCRIPTS;
-use super::values::{array, items, number, text, texts};
 use crate::clock::micros;
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::{array, items, number, text, texts};
 use crate::error::{Error, Result};
 use crate::rate::RateLimit;
 use crate::store::{QueueCounts, QueueSettings, Sweep, SweepRequest};

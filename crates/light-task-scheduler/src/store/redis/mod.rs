@@ -3,11 +3,9 @@
 //! | file | idea |
 //! |---|---|
 //! | `lua/` | the scripts; `prelude.lua` says which keys there are and what is in them |
-//! | `script` | sending them |
-//! | `place`, `link` | the URL, the connection |
-//! | `server` | what the server must be |
+//! | `script` | the list of them |
 //! | `calls` | what every call shares: time, write counter, hints |
-//! | `rows`, `events`, `values` | tasks, changes and answers on the wire |
+//! | `rows`, `events` | tasks, changes and answers on the wire |
 //! | `tasks`, `claims`, `replicas`, `keeping` | the methods of the contract |
 //! | `hints` | `changed` |
 //!
@@ -16,20 +14,14 @@
 
 mod calls;
 mod claims;
-mod error;
 mod events;
 mod hints;
 mod keeping;
-mod link;
-mod place;
 mod replicas;
 mod rows;
 mod script;
-mod server;
 mod tasks;
-mod values;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -37,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::calls::Calls;
+use crate::driver::redis::check_namespace;
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
@@ -46,30 +39,7 @@ use crate::store::{
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
-/// What "accepted" means, as the server is set.
-///
-/// Whatever it is set to: Redis replicates after it has answered, so a failover to a replica may lose
-/// what was accepted last. That is found and told ([`HeartbeatReply::epoch`]), not prevented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// In the server's memory, or flushed when the system likes: the end of the server may take the last
-    /// moments or, without any persistence, everything.
-    Volatile,
-    /// Survives the end of the server process; a power failure may take the last second or two.
-    EverySecond,
-    /// On the disk: survives a power failure of the server.
-    Always,
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Durability::Volatile => "volatile (no flushed append-only file)",
-            Durability::EverySecond => "every second (appendfsync everysec)",
-            Durability::Always => "always (appendfsync always)",
-        })
-    }
-}
+pub use crate::driver::redis::server::Durability;
 
 /// How to open a [`RedisStore`].
 #[derive(Debug, Clone)]
@@ -101,19 +71,10 @@ impl Default for RedisOptions {
     }
 }
 
-/// Longest namespace, in bytes.
-const NAMESPACE_BYTES_MAX: usize = 100;
-
 impl RedisOptions {
     fn check(&self) -> Result<()> {
-        let RedisOptions { namespace, poll_interval, .. } = self;
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if namespace.is_empty() || namespace.len() > NAMESPACE_BYTES_MAX || !namespace.chars().all(allowed) {
-            return Err(Error::invalid(format!(
-                "the namespace {namespace:?} must have 1 to {NAMESPACE_BYTES_MAX} letters, digits, dots, hyphens or underscores"
-            )));
-        }
-        if poll_interval.is_zero() {
+        check_namespace(&self.namespace)?;
+        if self.poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 1 s"));
         }
         Ok(())

@@ -3,12 +3,12 @@
 use redis::Value;
 
 use super::calls::{Calls, PART_ITEMS_MAX, objection};
-use super::error::unreadable;
 use super::events;
 use super::rows;
 use super::script::SCRIPTS;
-use super::values::{array, bytes, items, number, text, texts, time};
 use crate::clock::micros;
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::{array, bytes, items, number, text, texts, time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said,

@@ -5,9 +5,9 @@ use std::str::FromStr;
 use redis::Value;
 use serde::de::DeserializeOwned;
 
-use super::error::unreadable;
-use super::values::{bytes, items, text};
 use crate::clock::Timestamp;
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::{bytes, items, text};
 use crate::error::Result;
 use crate::task::{Attempt, Details, Handle, Name, Options, Payload, Record, ResultRef, Spec, State, Task, TaskId};
 

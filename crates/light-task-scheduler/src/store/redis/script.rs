@@ -1,10 +1,8 @@
-//! The scripts: one file each in `lua/`, sent by their hash.
+//! The scripts: one file each in `lua/`.
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, RedisResult, ServerErrorKind, Value, cmd};
-
-use super::link::Link;
+use crate::driver::redis::Script;
 
 /// What a script may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +15,6 @@ enum Kind {
     Always,
 }
 
-/// A script and its hash.
-#[derive(Debug)]
-pub(super) struct Script {
-    code: String,
-    hash: String,
-}
-
 const PRELUDE: &str = include_str!("lua/prelude.lua");
 const STEP: &str = include_str!("lua/step.lua");
 
@@ -33,9 +24,7 @@ fn script(kind: Kind, parts: &[&str]) -> Script {
         Kind::Grows => "",
         Kind::Always => " flags=allow-oom",
     };
-    let code = format!("#!lua{flags}\n{PRELUDE}\n{}", parts.join("\n"));
-    let hash = redis::Script::new(&code).get_hash().to_owned();
-    Script { code, hash }
+    Script::new(format!("#!lua{flags}\n{PRELUDE}\n{}", parts.join("\n")))
 }
 
 /// All of them.
@@ -80,34 +69,14 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     verify: script(Kind::Reads, &[include_str!("lua/verify.lua")]),
 });
 
-impl Script {
-    /// The command that runs it on a namespace; arguments are added.
-    pub(super) fn command(&self, meta_key: &str) -> Cmd {
-        let mut command = cmd("EVALSHA");
-        command.arg(&self.hash).arg(1).arg(meta_key);
-        command
-    }
-
-    /// Runs it; a server that has not seen it yet, or has forgotten it, gets it first.
-    pub(super) async fn run(&self, link: &Link, command: &Cmd) -> RedisResult<Value> {
-        match link.try_send(command).await {
-            Err(e) if e.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                link.try_send(cmd("SCRIPT").arg("LOAD").arg(&self.code)).await?;
-                link.try_send(command).await
-            }
-            sent => sent,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_script_says_what_it_may_do() {
-        assert!(SCRIPTS.get.code.starts_with("#!lua flags=no-writes\n"));
-        assert!(SCRIPTS.insert.code.starts_with("#!lua\n"));
-        assert!(SCRIPTS.apply.code.starts_with("#!lua flags=allow-oom\n"));
+        assert!(SCRIPTS.get.code().starts_with("#!lua flags=no-writes\n"));
+        assert!(SCRIPTS.insert.code().starts_with("#!lua\n"));
+        assert!(SCRIPTS.apply.code().starts_with("#!lua flags=allow-oom\n"));
     }
 }

@@ -3,12 +3,12 @@
 use redis::Value;
 
 use super::calls::{Calls, PART_ITEMS_MAX, Part};
-use super::error::unreadable;
 use super::events;
 use super::rows::{self, Names};
 use super::script::SCRIPTS;
-use super::values::{array, items, number, text};
 use crate::clock::{SystemClock, micros};
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::{array, items, number, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::Command;
 use crate::store::{Answer, Change, Cursor, Inserted, PAGE_MAX, Page, Report, TaskQuery, check_batch};

@@ -24,7 +24,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
 /// One connection to the place, shared by all callers.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     place: Place,
     current: Mutex<Current>,
 }
@@ -51,17 +51,22 @@ enum Connection {
 
 impl Link {
     /// Connects with the first call.
-    pub(super) fn new(place: Place) -> Self {
+    pub(crate) fn new(place: Place) -> Self {
         Link { place, current: Mutex::default() }
     }
 
+    /// Where it leads.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Sends a command and waits for its answer.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value> {
+    pub(crate) async fn send(&self, command: &Cmd) -> Result<Value> {
         self.try_send(command).await.map_err(|e| error(self.place.shown(), e))
     }
 
     /// The same with the error as it came.
-    pub(super) async fn try_send(&self, command: &Cmd) -> RedisResult<Value> {
+    pub(crate) async fn try_send(&self, command: &Cmd) -> RedisResult<Value> {
         let (number, mut connection) = self.connection().await?;
         let sent = match &mut connection {
             Connection::One(one) => one.req_packed_command(command).await,
@@ -116,14 +121,14 @@ async fn connect(place: &Place) -> RedisResult<Connection> {
 }
 
 /// How connections behave.
-pub(super) fn config() -> AsyncConnectionConfig {
+pub(crate) fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
 }
 
 /// The node to talk to: the only one, the master, or any of a cluster.
-pub(super) async fn node(place: &Place) -> RedisResult<Client> {
+pub(crate) async fn node(place: &Place) -> RedisResult<Client> {
     let nodes = place.nodes();
     match place.way() {
         Way::Sentinels { master } => {

@@ -12,7 +12,7 @@ const FORMS: &str = "the forms are redis://[user:password@]host[:port][/database
 
 /// How the nodes that are named lead to the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// The one node has it.
     Direct,
     /// They are sentinels, which know the master of this name.
@@ -23,7 +23,7 @@ pub(super) enum Way {
 
 /// Where the server is. Its password is in no output.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     way: Way,
     nodes: Vec<ConnectionInfo>,
     shown: String,
@@ -37,7 +37,7 @@ impl fmt::Debug for Place {
 
 impl Place {
     /// Takes a URL apart.
-    pub(super) fn parse(url: &str) -> Result<Self> {
+    pub(crate) fn parse(url: &str) -> Result<Self> {
         let refused = |why: &str| Error::invalid(format!("this is not the URL of a Redis server: {why}; {FORMS}"));
         let (scheme, rest) = url.split_once("://").ok_or_else(|| refused("it has no scheme"))?;
         let (login, rest) = match rest.rsplit_once('@') {
@@ -65,20 +65,20 @@ impl Place {
     }
 
     /// For messages.
-    pub(super) fn shown(&self) -> &str {
+    pub(crate) fn shown(&self) -> &str {
         &self.shown
     }
 
-    pub(super) fn way(&self) -> &Way {
+    pub(crate) fn way(&self) -> &Way {
         &self.way
     }
 
-    pub(super) fn nodes(&self) -> &[ConnectionInfo] {
+    pub(crate) fn nodes(&self) -> &[ConnectionInfo] {
         &self.nodes
     }
 
     /// The node without user, password and database: sentinels have none of the master's.
-    pub(super) fn without_login(node: &ConnectionInfo) -> ConnectionInfo {
+    pub(crate) fn without_login(node: &ConnectionInfo) -> ConnectionInfo {
         node.clone().set_redis_settings(RedisConnectionInfo::default())
     }
 }

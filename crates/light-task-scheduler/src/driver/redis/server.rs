@@ -1,13 +1,13 @@
 //! What the server must be: checked when a store is opened.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use redis::{Value, cmd};
 
 use super::error::unreadable;
 use super::link::Link;
 use super::values::{bytes, items, text};
-use super::{Durability, RedisOptions};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The oldest server that has what the scripts need: flags of scripts.
@@ -15,8 +15,33 @@ const VERSION_MIN: u32 = 7;
 /// The only policy under which no key ever disappears by itself.
 const POLICY: &str = "noeviction";
 
+/// What "accepted" means, as the server is set.
+///
+/// Whatever it is set to: Redis replicates after it has answered, so a failover to a replica may lose
+/// what was accepted last. That is found and told ([`HeartbeatReply::epoch`](crate::store::HeartbeatReply::epoch)), not prevented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In the server's memory, or flushed when the system likes: the end of the server may take the last
+    /// moments or, without any persistence, everything.
+    Volatile,
+    /// Survives the end of the server process; a power failure may take the last second or two.
+    EverySecond,
+    /// On the disk: survives a power failure of the server.
+    Always,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Volatile => "volatile (no flushed append-only file)",
+            Durability::EverySecond => "every second (appendfsync everysec)",
+            Durability::Always => "always (appendfsync always)",
+        })
+    }
+}
+
 /// Refuses a server that would lose tasks; says how durable it is.
-pub(super) async fn check(link: &Link, options: &RedisOptions) -> Result<Durability> {
+pub(crate) async fn check(link: &Link, strict: bool) -> Result<Durability> {
     let info = info(link).await?;
     let field = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
     if info.is_empty() {
@@ -38,7 +63,7 @@ pub(super) async fn check(link: &Link, options: &RedisOptions) -> Result<Durabil
         )));
     }
     let durability = durability(link, field("aof_enabled") == "1").await;
-    if options.strict && durability != Durability::Always {
+    if strict && durability != Durability::Always {
         return Err(Error::invalid(format!(
             "strict durability is demanded, but the Redis server is set to {durability}; \
              set appendonly yes and appendfsync always"

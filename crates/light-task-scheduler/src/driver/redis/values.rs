@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::Result;
 
 /// The items of an array.
-pub(super) fn items(value: Value) -> Result<Vec<Value>> {
+pub(crate) fn items(value: Value) -> Result<Vec<Value>> {
     match value {
         Value::Array(items) => Ok(items),
         _ => Err(unreadable("an answer")),
@@ -17,12 +17,12 @@ pub(super) fn items(value: Value) -> Result<Vec<Value>> {
 }
 
 /// The items of an array that has so many.
-pub(super) fn array<const N: usize>(value: Value) -> Result<[Value; N]> {
+pub(crate) fn array<const N: usize>(value: Value) -> Result<[Value; N]> {
     items(value)?.try_into().map_err(|_| unreadable("an answer"))
 }
 
 /// The bytes of a string.
-pub(super) fn bytes(value: &Value) -> Result<&[u8]> {
+pub(crate) fn bytes(value: &Value) -> Result<&[u8]> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
         _ => Err(unreadable("an answer")),
@@ -30,12 +30,12 @@ pub(super) fn bytes(value: &Value) -> Result<&[u8]> {
 }
 
 /// A string.
-pub(super) fn text(value: &Value) -> Result<&str> {
+pub(crate) fn text(value: &Value) -> Result<&str> {
     std::str::from_utf8(bytes(value)?).map_err(|_| unreadable("an answer"))
 }
 
 /// A number, whether it came as one or as text.
-pub(super) fn number<T: FromStr + TryFrom<i64>>(value: &Value) -> Result<T> {
+pub(crate) fn number<T: FromStr + TryFrom<i64>>(value: &Value) -> Result<T> {
     match value {
         Value::Int(number) => T::try_from(*number).map_err(|_| unreadable("a number")),
         _ => text(value)?.parse().map_err(|_| unreadable("a number")),
@@ -43,11 +43,11 @@ pub(super) fn number<T: FromStr + TryFrom<i64>>(value: &Value) -> Result<T> {
 }
 
 /// A time, in microseconds.
-pub(super) fn time(value: &Value) -> Result<Timestamp> {
+pub(crate) fn time(value: &Value) -> Result<Timestamp> {
     number(value).map(Timestamp::from_micros)
 }
 
 /// Strings.
-pub(super) fn texts(value: Value) -> Result<Vec<String>> {
+pub(crate) fn texts(value: Value) -> Result<Vec<String>> {
     items(value)?.iter().map(|item| text(item).map(str::to_owned)).collect()
 }

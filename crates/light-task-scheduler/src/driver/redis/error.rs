@@ -5,7 +5,7 @@ use redis::{ErrorKind as Redis, RedisError};
 use crate::error::{Error, ErrorKind};
 
 /// The error of a call; `place` says which server, without its password.
-pub(super) fn error(place: &str, error: RedisError) -> Error {
+pub(crate) fn error(place: &str, error: RedisError) -> Error {
     let (kind, advice) = meaning(&error);
     let message = format!("redis at {place}: {}{advice}", text(&error));
     Error::new(kind, message).with_source(error)
@@ -51,12 +51,12 @@ fn text(error: &RedisError) -> String {
 }
 
 /// Whether the connection that gave this error is of no more use.
-pub(super) fn needs_new_connection(error: &RedisError) -> bool {
+pub(crate) fn needs_new_connection(error: &RedisError) -> bool {
     // A master that became a replica: the sentinels know the new one.
     error.is_connection_dropped() || error.is_timeout() || matches!(error.code(), Some("READONLY" | "MASTERDOWN"))
 }
 
 /// An answer that no release of this program gives.
-pub(super) fn unreadable(what: &str) -> Error {
+pub(crate) fn unreadable(what: &str) -> Error {
     Error::internal(format!("{what} in redis cannot be read; was it written by another program?"))
 }
