@@ -160,7 +160,8 @@ async fn patiently<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F
 }
 
 async fn ids(store: &dyn Store) -> Vec<TaskId> {
-    let tasks = store.list(&TaskQuery::default()).await.unwrap().tasks;
+    let query = TaskQuery::default();
+    let tasks = patiently(|| store.list(&query)).await.tasks;
     tasks.into_iter().map(|task| task.id).collect()
 }
 
