@@ -10,6 +10,8 @@
 mod cached;
 mod ext;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sql;
 

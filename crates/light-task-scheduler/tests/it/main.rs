@@ -7,11 +7,15 @@ mod examples;
 mod executors;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(feature = "redis")]
+mod redis_weather;
 mod results;
 mod scheduler;
 mod simulation;
 #[cfg(feature = "sqlite")]
 mod store_cached;
 mod store_memory;
+#[cfg(feature = "redis")]
+mod store_redis;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;
