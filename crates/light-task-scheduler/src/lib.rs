@@ -71,6 +71,8 @@ macro_rules! bug {
 }
 
 pub mod clock;
+#[cfg(feature = "postgres")]
+mod database;
 pub mod error;
 pub mod executor;
 pub mod rate;
@@ -93,6 +95,8 @@ pub use results::{LogStore, ResultStore};
 pub use retry::RetryPolicy;
 pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
+#[cfg(feature = "postgres")]
+pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
 pub use store::{MemoryStore, QueueSettings, Store, StoreExt};

@@ -9,7 +9,11 @@ mod executors;
 mod process;
 mod results;
 mod scheduler;
+#[cfg(feature = "postgres")]
+mod servers;
 mod simulation;
 mod store_memory;
+#[cfg(feature = "postgres")]
+mod store_postgres;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;

@@ -1,0 +1,103 @@
+//! The PostgreSQL store passes the conformance suite, directly and behind PgBouncer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use light_task_scheduler::store::sql::{PostgresOptions, PostgresStore};
+use light_task_scheduler::store::{Capabilities, Store};
+use light_task_scheduler::testing::conformance::store::StoreHarness;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::servers::{fresh_name, url};
+
+/// The server itself.
+pub(crate) fn direct_url() -> String {
+    url("LTS_TEST_POSTGRES_URL", "postgres")
+}
+
+/// PgBouncer in front of it.
+pub(crate) fn pooled_url() -> String {
+    format!("{}?pgbouncer=true", url("LTS_TEST_PGBOUNCER_URL", "postgres"))
+}
+
+/// Removes a schema when it goes out of scope, also when a test fails.
+pub(crate) struct Schema(pub(crate) String);
+
+impl Schema {
+    pub(crate) fn fresh() -> Self {
+        Schema(fresh_name("t"))
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        let drop = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.0);
+        // A runtime of its own: the test's may be ending.
+        let dropped = std::thread::spawn(move || execute(drop)).join();
+        if !std::thread::panicking() {
+            dropped.expect("the schema is dropped");
+        }
+    }
+}
+
+/// Executes statements on a connection of their own.
+pub(crate) fn execute(sql: String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = PgConnection::connect(&direct_url()).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+}
+
+struct Postgres {
+    url: String,
+    schema: Schema,
+    /// How many stores were made: each is another schema.
+    stores: AtomicU32,
+    offset: Arc<AtomicI64>,
+}
+
+impl Postgres {
+    fn new(url: String) -> Self {
+        Postgres { url, schema: Schema::fresh(), stores: AtomicU32::new(0), offset: Arc::default() }
+    }
+
+    async fn handle(&self) -> Arc<dyn Store> {
+        let options = PostgresOptions {
+            schema: self.schema.0.clone(),
+            connections: 4,
+            time_offset: Arc::clone(&self.offset),
+            ..PostgresOptions::default()
+        };
+        PostgresStore::open_with(&self.url, options).await.expect("a store").into()
+    }
+}
+
+#[async_trait]
+impl StoreHarness for Postgres {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { priority: true, durable: true, shared: true, multi_host: true }
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        assert_eq!(self.stores.fetch_add(1, SeqCst), 0, "each case opens one store");
+        self.handle().await
+    }
+
+    async fn again(&self) -> Option<Arc<dyn Store>> {
+        Some(self.handle().await)
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.offset.fetch_add(i64::try_from(by.as_micros()).expect("a short time"), SeqCst);
+    }
+}
+
+mod direct {
+    use super::*;
+
+    light_task_scheduler::store_conformance!(real_time, Postgres::new(direct_url()));
+}
