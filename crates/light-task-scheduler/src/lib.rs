@@ -54,7 +54,7 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `process`, `sqlite`, `full` (both), and `testing`. None is on by default.
+//! Every feature only adds: `process`, `redis`, `sqlite`, `full` (these), and `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]
@@ -71,6 +71,9 @@ macro_rules! bug {
 }
 
 pub mod clock;
+#[cfg(feature = "postgres")]
+mod database;
+mod driver;
 pub mod error;
 pub mod executor;
 pub mod rate;
@@ -93,6 +96,10 @@ pub use results::{LogStore, ResultStore};
 pub use retry::RetryPolicy;
 pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisStore;
+#[cfg(feature = "postgres")]
+pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
 pub use store::{CachedStore, MemoryStore, QueueSettings, Store, StoreExt};

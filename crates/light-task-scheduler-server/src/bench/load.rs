@@ -22,6 +22,8 @@ use super::{PAYLOAD_BYTES, Report, limits, sqlite_limit};
 const CONCURRENCY: usize = 1_000;
 /// Tasks in one call.
 const VECTOR: u64 = 1_000;
+/// Callers that enqueue vectors.
+const VECTOR_CALLERS: u64 = 2;
 /// Callers that enqueue one task a call.
 const CALLERS: u64 = 50;
 /// Samples of the pickup latency, and the pause before each (varied, to hit no rhythm).
@@ -88,25 +90,25 @@ fn task() -> Result<NewTask> {
     Ok(NewTask::with_payload(Name::new("noop")?, Payload::from_bytes(PAYLOAD.as_slice())))
 }
 
+/// Vectors from two callers: while one vector is written, the next one is made.
 async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
-    let watch = Watch::start();
-    for _ in 0..tasks / VECTOR {
-        let vector = (0..VECTOR).map(|_| task()).collect::<Result<Vec<_>>>()?;
-        for inserted in store.insert(vector).await? {
-            inserted?;
-        }
-    }
-    Ok(watch.rate(tasks))
+    enqueue(store, tasks, VECTOR_CALLERS, VECTOR).await
 }
 
 async fn enqueue_one_by_one(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+    enqueue(store, tasks, CALLERS, 1).await
+}
+
+async fn enqueue(store: &Arc<dyn Store>, tasks: u64, callers: u64, vector: u64) -> Result<f64> {
     let watch = Watch::start();
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|_| {
+    let callers: Vec<_> = (0..callers)
+        .map(|caller| {
             let store = store.clone();
+            let calls = tasks / vector / callers + u64::from(caller < tasks / vector % callers);
             tokio::spawn(async move {
-                for _ in 0..tasks / CALLERS {
-                    for inserted in store.insert(vec![task()?]).await? {
+                for _ in 0..calls {
+                    let tasks = (0..vector).map(|_| task()).collect::<Result<Vec<_>>>()?;
+                    for inserted in store.insert(tasks).await? {
                         inserted?;
                     }
                 }

@@ -5,6 +5,8 @@
 
 mod directory;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sql;
 
@@ -19,6 +21,8 @@ use crate::task::{Payload, ResultRef, TaskId};
 
 pub use directory::{DirectoryLogs, DirectoryResults};
 pub use memory::{MemoryLogs, MemoryResults};
+#[cfg(feature = "redis")]
+pub use redis::{RedisLogs, RedisResults};
 #[cfg(feature = "sqlite")]
 pub use sql::{SqliteLogs, SqliteResults};
 

@@ -10,7 +10,9 @@
 mod cached;
 mod ext;
 mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 
 use std::cmp::Reverse;

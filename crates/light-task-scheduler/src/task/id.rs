@@ -44,6 +44,21 @@ impl TaskId {
         TaskId(IdRepr::Uuid(new_uuid(clock)))
     }
 
+    /// The id that is this UUID.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn from_uuid(uuid: Uuid) -> Self {
+        TaskId(IdRepr::Uuid(uuid))
+    }
+
+    /// The UUID, if the id is one.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn as_uuid(&self) -> Option<Uuid> {
+        match self.0 {
+            IdRepr::Uuid(uuid) => Some(uuid),
+            IdRepr::Text(_) => None,
+        }
+    }
+
     /// Runs `f` on the id as text, without allocating.
     pub fn with_str<R>(&self, f: impl FnOnce(&str) -> R) -> R {
         match &self.0 {

@@ -7,11 +7,19 @@ mod examples;
 mod executors;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(feature = "redis")]
+mod redis_weather;
 mod results;
 mod scheduler;
+#[cfg(feature = "postgres")]
+mod servers;
 mod simulation;
 #[cfg(feature = "sqlite")]
 mod store_cached;
 mod store_memory;
+#[cfg(feature = "postgres")]
+mod store_postgres;
+#[cfg(feature = "redis")]
+mod store_redis;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;

@@ -1,6 +1,6 @@
 //! Moving tasks: what owners report, what operators wish, what executions push.
 
-use super::rows;
+use super::rows::{self, Finder};
 use super::tx::Tx;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Moved, step};
@@ -9,11 +9,11 @@ use crate::task::{Outcome, State, TaskId};
 
 /// Applies what owners report.
 pub(super) fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Result<Vec<Answer>> {
-    let mut by_id = tx.connection.prepare_cached(rows::RECORD_BY_ID)?;
+    let mut by_id = Finder::records(tx.connection)?;
     let mut save = tx.connection.prepare_cached(rows::SAVE)?;
     let mut answers = Vec::with_capacity(changes.len());
     for change in changes {
-        let Some(mut stored) = rows::find(tx, &mut by_id, &change.id)? else {
+        let Some(mut stored) = by_id.record(tx.names, &change.id)? else {
             answers.push(Answer::Missing);
             continue;
         };
@@ -34,12 +34,11 @@ pub(super) fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Result<Vec<Answer>> 
 
 /// Applies what operators wish.
 pub(super) fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Result<Vec<Answer>> {
-    let mut by_id = tx.connection.prepare_cached(rows::TASK_BY_ID)?;
+    let mut by_id = Finder::tasks(tx.connection)?;
     let mut save = tx.connection.prepare_cached(rows::SAVE)?;
     let mut answers = Vec::with_capacity(commands.len());
     for (id, command) in commands {
-        id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
-        let Some((stored, mut task)) = rows::find_task(tx.connection, tx.names, &mut by_id)? else {
+        let Some((stored, mut task)) = by_id.task(tx.names, id)? else {
             answers.push(Answer::Missing);
             continue;
         };
@@ -77,10 +76,10 @@ fn hint(tx: &mut Tx<'_>, command: Command, state: State) {
 
 /// Keeps what executions push, until their owner fetches it.
 pub(super) fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Result<Vec<bool>> {
-    let mut by_id = tx.connection.prepare_cached(rows::RECORD_BY_ID)?;
+    let mut by_id = Finder::records(tx.connection)?;
     let mut answers = Vec::with_capacity(reports.len());
     for report in reports {
-        let found = rows::find(tx, &mut by_id, &report.id)?;
+        let found = by_id.record(tx.names, &report.id)?;
         let current =
             found.filter(|stored| stored.record.state == State::Running && stored.record.execution == report.execution);
         if let Some(stored) = &current {

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use rusqlite::OptionalExtension;
 
 use super::replicas;
-use super::rows::{self, READY, SCHEDULED};
+use super::rows::{self, Finder, READY, SCHEDULED};
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -25,7 +25,8 @@ const READ_AHEAD: usize = 16;
 
 pub(super) const HEADS: &str = "SELECT rank, run_at, seq FROM tasks INDEXED BY tasks_ready
     WHERE lane = ?1 AND stage = 1 ORDER BY rank, run_at, seq LIMIT ?2 OFFSET ?3";
-pub(super) const HEAD: &str = "SELECT lane, rank, run_at, seq FROM tasks WHERE id = ?1 AND stage = 1";
+const HEAD: &str = "SELECT lane, rank, run_at, seq FROM tasks WHERE id = ?1 AND stage = 1";
+const HEAD_AT_PLACE: &str = concat!("SELECT lane, rank, run_at, seq", rows::at_place!(), " AND stage = 1");
 pub(super) const PROMOTE: &str = "UPDATE tasks SET stage = 1 WHERE seq IN (
     SELECT seq FROM tasks INDEXED BY tasks_scheduled WHERE lane = ?1 AND stage = -1 AND run_at <= ?2
     ORDER BY run_at LIMIT ?3)";
@@ -271,17 +272,17 @@ fn pick(tx: &Tx<'_>, open: &mut OpenLanes, limit: usize) -> Result<Picked> {
 }
 
 /// The same among the tasks of these ids.
-fn pick_among(tx: &Tx<'_>, open: &mut OpenLanes, ids: &[TaskId], limit: usize) -> Result<Picked> {
+fn pick_among(tx: &mut Tx<'_>, open: &mut OpenLanes, ids: &[TaskId], limit: usize) -> Result<Picked> {
     let OpenLanes { lanes, gates } = open;
     let gates_of: HashMap<i64, usize> = lanes.iter().map(|lane| (lane.number, lane.gate)).collect();
-    let mut statement = tx.connection.prepare_cached(HEAD)?;
+    let mut by_id = Finder::new(tx.connection, HEAD_AT_PLACE, HEAD)?;
     let mut named: Vec<(Head, usize)> = Vec::new();
     for id in ids.iter().filter(|_| limit > 0) {
-        id.with_str(|id| statement.raw_bind_parameter(1, id))?;
-        let mut rows = statement.raw_query();
-        let Some(row) = rows.next()? else { continue };
-        let gate = gates_of.get(&row.get(0)?);
-        named.extend(gate.map(|gate| Ok::<_, Error>(((row.get(1)?, row.get(2)?, row.get(3)?), *gate))).transpose()?);
+        let found = by_id.find(tx.names, id, |_, _, row| {
+            let gate = gates_of.get(&row.get(0)?);
+            gate.map(|gate| Ok::<_, Error>(((row.get(1)?, row.get(2)?, row.get(3)?), *gate))).transpose()
+        })?;
+        named.extend(found.flatten());
     }
     named.sort_unstable();
     named.dedup();

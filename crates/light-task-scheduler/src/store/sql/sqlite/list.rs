@@ -1,11 +1,15 @@
 //! Reading: by id, page by page, counts and queues.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::error::unreadable;
+use super::ids;
 use super::names::Names;
-use super::rows::{self, SCHEDULED, task_columns};
+use super::rows::{self, Finder, SCHEDULED, task_columns};
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -16,22 +20,19 @@ use crate::task::{Name, State, Task, TaskId};
 const PAGE_BYTES_MAX: usize = 64 << 20;
 /// A prefix of this many bytes is selective enough to look ids up by it.
 const SELECTIVE_PREFIX_BYTES: usize = 8;
+/// If more ids than this may begin with it, going through all tasks, newest first, fills a page sooner.
+const LOOKED_UP_MAX: i64 = 10_000;
 
 /// Reads tasks by id.
 pub(super) fn get(connection: &Connection, names: &mut Names, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
-    let mut by_id = connection.prepare_cached(rows::TASK_BY_ID)?;
-    let mut found = Vec::with_capacity(ids.len());
-    for id in ids {
-        id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
-        found.push(rows::find_task(connection, names, &mut by_id)?.map(|(_, task)| task));
-    }
-    Ok(found)
+    let mut by_id = Finder::tasks(connection)?;
+    ids.iter().map(|id| Ok(by_id.task(names, id)?.map(|(_, task)| task))).collect()
 }
 
 /// Lists tasks, newest first.
 pub(super) fn list(connection: &Connection, names: &mut Names, query: &TaskQuery) -> Result<Page> {
     let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
-    let Some((sql, values)) = statement(connection, query, limit)? else { return Ok(Page::default()) };
+    let Some((sql, values)) = statement(connection, names, query, limit)? else { return Ok(Page::default()) };
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let (mut page, mut bytes, mut last) = (Page::default(), 0, 0);
@@ -49,9 +50,13 @@ pub(super) fn list(connection: &Connection, names: &mut Names, query: &TaskQuery
 }
 
 /// The statement of a query; `None`: nothing can match.
-fn statement(connection: &Connection, query: &TaskQuery, limit: usize) -> Result<Option<(String, Vec<Value>)>> {
+fn statement(
+    connection: &Connection,
+    names: &mut Names,
+    query: &TaskQuery,
+    limit: usize,
+) -> Result<Option<(String, Vec<Value>)>> {
     let (mut terms, mut values) = (Vec::new(), Vec::new());
-    let mut index = "";
     if let Some(cursor) = query.cursor {
         terms.push("seq < ?".to_owned());
         values.push(Value::Integer(i64::try_from(cursor.insertion()).unwrap_or(i64::MAX)));
@@ -72,28 +77,73 @@ fn statement(connection: &Connection, query: &TaskQuery, limit: usize) -> Result
         terms.push(label.to_owned());
         values.extend([Value::Text(name.to_string()), Value::Text(value.clone())]);
     }
-    for (term, time) in [("created_at >= ?", query.created_from), ("created_at < ?", query.created_before)] {
-        if let Some(time) = time {
-            terms.push(term.to_owned());
-            values.push(Value::Integer(time.as_micros()));
-        }
+    if let Some(seqs) = seqs_created(connection, query.created_from, query.created_before)? {
+        terms.push(within("seq", seqs));
     }
     if let Some(prefix) = query.id_prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
-        if prefix.len() >= SELECTIVE_PREFIX_BYTES {
-            index = " INDEXED BY tasks_id";
-        }
         // No character sorts after the last one, and an id that begins with the prefix is below prefix + it.
-        terms.push("id >= ? AND id < ?".to_owned());
         values.extend([Value::Text(prefix.to_owned()), Value::Text(format!("{prefix}{}", char::MAX))]);
+        let made = made_here(connection, names, prefix)?;
+        let few = made.as_ref().is_none_or(|made| made.end().saturating_sub(*made.start()) <= LOOKED_UP_MAX);
+        let made = made.map(|made| format!("{} AND id IS NULL", within("seq", made)));
+        terms.push(if few && prefix.len() >= SELECTIVE_PREFIX_BYTES {
+            let made = made.map_or(String::new(), |made| format!(" UNION ALL SELECT seq FROM tasks WHERE {made}"));
+            format!("seq IN (SELECT seq FROM tasks INDEXED BY tasks_id WHERE id >= ? AND id < ?{made})")
+        } else {
+            format!("(id >= ? AND id < ?{})", made.map_or(String::new(), |made| format!(" OR {made}")))
+        });
     }
     let condition = if terms.is_empty() { "TRUE".to_owned() } else { terms.join(" AND ") };
     let sql = format!(
-        concat!("SELECT ", task_columns!(), " FROM tasks{} WHERE {} ORDER BY seq DESC LIMIT {}"),
-        index,
+        concat!("SELECT ", task_columns!(), " FROM tasks WHERE {} ORDER BY seq DESC LIMIT {}"),
         condition,
         limit + 1
     );
     Ok(Some((sql, values)))
+}
+
+/// The rows whose ids were made here and begin so; `None`: no id does.
+fn made_here(connection: &Connection, names: &mut Names, prefix: &str) -> Result<Option<RangeInclusive<i64>>> {
+    let Some((created_at, seqs)) = ids::places(names.salt(connection)?, prefix) else { return Ok(None) };
+    let (first, last) = (*created_at.start(), *created_at.end());
+    let found = seqs_created(connection, Some(first), Some(last + Duration::from_micros(1)))?.unwrap_or(seqs.clone());
+    Ok(Some(*found.start().max(seqs.start())..=*found.end().min(seqs.end())))
+}
+
+fn within(column: &str, range: RangeInclusive<i64>) -> String {
+    format!("{column} BETWEEN {} AND {}", range.start(), range.end())
+}
+
+/// The numbers of the rows that were created in a span of time; `None`: there is no bound. Later rows have
+/// higher numbers and never an earlier time, so they are found by halving, without an index.
+fn seqs_created(
+    connection: &Connection,
+    from: Option<Timestamp>,
+    before: Option<Timestamp>,
+) -> Result<Option<RangeInclusive<i64>>> {
+    if from.is_none() && before.is_none() {
+        return Ok(None);
+    }
+    let first = from.map_or(Ok(0), |from| first_created(connection, from))?;
+    let end = before.map_or(Ok(i64::MAX), |before| first_created(connection, before))?;
+    Ok(Some(first..=end.saturating_sub(1)))
+}
+
+/// The lowest number above those of all rows that were created before this time.
+fn first_created(connection: &Connection, time: Timestamp) -> Result<i64> {
+    const FROM: &str = "SELECT seq, created_at FROM tasks WHERE seq >= ?1 ORDER BY seq LIMIT 1";
+    const LAST: &str = "SELECT coalesce(max(seq), 0) FROM tasks";
+    let mut from = connection.prepare_cached(FROM)?;
+    let (mut low, mut high) = (0, 1 + connection.prepare_cached(LAST)?.query_row([], |row| row.get::<_, i64>(0))?);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found: Option<(i64, i64)> = from.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        match found {
+            Some((seq, created_at)) if created_at < time.as_micros() => low = seq + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }
 
 /// The lanes of a query's queue and kind.

@@ -7,6 +7,7 @@
 //! | `tx` | what the calls of one transaction share |
 //! | `rows` | tasks as rows |
 //! | `names` | small numbers for names |
+//! | `ids` | ids that say where their row is |
 //! | `insert`, `claim`, `window`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
 //! | `locks` | proof of death |
 //! | `hints` | `changed` |
@@ -15,6 +16,7 @@ mod apply;
 mod claim;
 mod error;
 mod hints;
+mod ids;
 mod insert;
 mod list;
 mod locks;
@@ -34,7 +36,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::hints::Hints;
-use self::insert::Incoming;
 use self::locks::Locks;
 use self::threads::Threads;
 use self::tx::Tx;
@@ -178,15 +179,7 @@ impl Store for SqliteStore {
 
     async fn insert(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
         check_batch(tasks.len())?;
-        let clock = &*self.inner.clock;
-        let incoming: Vec<Incoming> = tasks
-            .into_iter()
-            .map(|mut task| {
-                let given = task.id.take();
-                Incoming { fresh: given.is_none(), id: given.unwrap_or_else(|| TaskId::generate(clock)), task }
-            })
-            .collect();
-        self.write(incoming.len(), move |tx| insert::insert(tx, &incoming)).await
+        self.write(tasks.len(), move |tx| insert::insert(tx, &tasks)).await
     }
 
     async fn claim(&self, mut request: ClaimRequest) -> Result<Claim> {

@@ -1,6 +1,6 @@
-//! The small numbers that stand for names in the rows: lanes and replicas.
+//! The small numbers that stand for names in the rows: lanes and replicas; and the salt of the ids.
 //!
-//! Rows of both tables are never changed in these columns nor removed, so that what was once read stays true.
+//! What is read here is never changed nor removed, so that what was once read stays true.
 
 use std::collections::HashMap;
 
@@ -17,6 +17,7 @@ pub(super) struct Names {
     lanes_by_number: HashMap<i64, Lane>,
     replicas: HashMap<i64, ReplicaId>,
     empty_claims: HashMap<i64, u64>,
+    salt: Option<i64>,
 }
 
 /// A queue and a kind.
@@ -81,6 +82,16 @@ impl Names {
     /// The number of the last claim of a replica that took nothing.
     pub(super) fn last_empty_claim(&self, replica: i64) -> u64 {
         self.empty_claims.get(&replica).copied().unwrap_or(0)
+    }
+
+    /// The salt of the ids that are made here.
+    pub(super) fn salt(&mut self, connection: &Connection) -> Result<i64> {
+        if let Some(salt) = self.salt {
+            return Ok(salt);
+        }
+        let salt = connection.prepare_cached("SELECT salt FROM meta")?.query_row([], |row| row.get(0))?;
+        self.salt = Some(salt);
+        Ok(salt)
     }
 
     /// The replica of a number.

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::unreadable;
+use super::ids::Place;
 use super::locks::Locks;
+use super::names::Names;
 use super::rows;
 use super::tx::Tx;
 use crate::clock::{Timestamp, micros};
@@ -12,12 +14,12 @@ use crate::state::{Event, step};
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
 };
-use crate::task::{Outcome, Payload, ReplicaId, State, Task, TaskId};
+use crate::task::{Outcome, Payload, ReplicaId, State, Task};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: usize = 16 << 20;
 
-pub(super) const OWNED: &str = "SELECT id, run, stage, flags & 1 FROM tasks INDEXED BY tasks_active
+pub(super) const OWNED: &str = "SELECT id, run, stage, flags & 1, seq, created_at FROM tasks INDEXED BY tasks_active
     WHERE owner = ?1 AND stage IN (2, 3)";
 pub(super) const NEXT_OWNER: &str = "SELECT owner FROM tasks INDEXED BY tasks_active
     WHERE owner > ?1 AND stage IN (2, 3) ORDER BY owner LIMIT 1";
@@ -128,7 +130,9 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Result<Heartb
     let mut statement = tx.connection.prepare_cached(OWNED)?;
     let mut found = statement.query([replica.key])?;
     while let Some(row) = found.next()? {
-        let (id, run) = (TaskId::new(rows::text(row, 0)?)?, row.get::<_, i64>(1)?.cast_unsigned());
+        let place = Place { seq: row.get(4)?, created_at: Timestamp::from_micros(row.get(5)?) };
+        let id = rows::id(tx.connection, tx.names, row.get_ref(0)?, place)?;
+        let run = row.get::<_, i64>(1)?.cast_unsigned();
         holdings.add(&id, run);
         if row.get(3)? && row.get::<_, i64>(2)? == State::Running as i64 {
             reply.cancel.push(id.clone());
@@ -144,8 +148,8 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Result<Heartb
 
 /// The reports for running tasks of this owner: first those that it has not been given yet, then, as a reply
 /// may be lost, the outcomes that it has been given. So these never keep back what is new.
-fn hand_out_reports(tx: &Tx<'_>, owner: i64) -> Result<Vec<Report>> {
-    const REPORTS: &str = "SELECT tasks.id, reports.execution, said, reports.output, tasks.run, task
+fn hand_out_reports(tx: &mut Tx<'_>, owner: i64) -> Result<Vec<Report>> {
+    const REPORTS: &str = "SELECT tasks.id, reports.execution, said, reports.output, tasks.run, seq, created_at
         FROM reports JOIN tasks ON seq = task
         WHERE owner = ?1 AND stage = 2 AND tasks.execution = reports.execution
         AND (handed IS tasks.run) = ?2 AND ended >= ?2";
@@ -157,7 +161,7 @@ fn hand_out_reports(tx: &Tx<'_>, owner: i64) -> Result<Vec<Report>> {
         while bytes < REPORT_BYTES_MAX
             && let Some(row) = rows.next()?
         {
-            let (report, size) = report(row)?;
+            let (report, size) = report(tx.connection, tx.names, row)?;
             bytes += size;
             reports.push(report);
             if !again {
@@ -172,8 +176,9 @@ fn hand_out_reports(tx: &Tx<'_>, owner: i64) -> Result<Vec<Report>> {
 }
 
 /// Reads a report, and tells how large its output is.
-fn report(row: &Row<'_>) -> Result<(Report, usize)> {
-    let id = TaskId::new(rows::text(row, 0)?)?;
+fn report(connection: &Connection, names: &mut Names, row: &Row<'_>) -> Result<(Report, usize)> {
+    let place = Place { seq: row.get(5)?, created_at: Timestamp::from_micros(row.get(6)?) };
+    let id = rows::id(connection, names, row.get_ref(0)?, place)?;
     let mut said = serde_json::from_str(rows::text(row, 2)?).map_err(|e| unreadable("report", e))?;
     let output = row.get_ref(3)?.as_blob_or_null().map_err(|e| unreadable("report", e))?;
     if let Said::Ended(Outcome::Succeeded(place)) = &mut said {

@@ -5,6 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 use serde::Serialize;
 
 use super::error::unreadable;
+use super::ids::{self, Place};
 use super::names::Names;
 use super::tx::Tx;
 use crate::clock::Timestamp;
@@ -39,9 +40,17 @@ macro_rules! task_columns {
         concat!(super::rows::record_columns!(), ", id, rank, created_at, options, payload")
     };
 }
-pub(super) use {record_columns, task_columns};
+/// A row that has no id of its own, by the place that the id says: the same everywhere.
+macro_rules! at_place {
+    () => {
+        " FROM tasks WHERE seq = ?1 AND created_at = ?2 AND id IS NULL"
+    };
+}
+pub(super) use {at_place, record_columns, task_columns};
 
 pub(super) const RECORD_BY_ID: &str = concat!("SELECT ", record_columns!(), " FROM tasks WHERE id = ?1");
+pub(super) const RECORD_AT_PLACE: &str = concat!("SELECT ", record_columns!(), at_place!());
+const TASK_AT_PLACE: &str = concat!("SELECT ", task_columns!(), at_place!());
 pub(super) const TASK_BY_SEQ: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE seq = ?1");
 pub(super) const TASK_BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id = ?1");
 pub(super) const SAVE: &str = "UPDATE tasks SET stage = ?2, run_at = ?3, owner = ?4, claim = ?5, run = ?6,
@@ -136,7 +145,8 @@ fn payload(connection: &Connection, seq: i64, part: Part, value: ValueRef<'_>) -
 /// Reads a whole task.
 pub(super) fn task(connection: &Connection, names: &mut Names, row: &Row<'_>) -> Result<(Stored, Task)> {
     let mut stored = stored(connection, names, row)?;
-    let id = TaskId::new(text(row, 18)?)?;
+    let created_at = Timestamp::from_micros(row.get(20)?);
+    let id = id(connection, names, row.get_ref(18)?, Place { seq: stored.seq, created_at })?;
     let options = match row.get_ref(21)? {
         ValueRef::Text(json) => Some(
             serde_json::from_slice::<Box<Options>>(json)
@@ -151,25 +161,79 @@ pub(super) fn task(connection: &Connection, names: &mut Names, row: &Row<'_>) ->
         kind: lane.kind.clone(),
         payload: payload.ok_or_else(|| unreadable("payload", &id))?,
         priority: i32::try_from(-row.get::<_, i64>(19)?).map_err(|e| unreadable("priority", e))?,
-        created_at: Timestamp::from_micros(row.get(20)?),
+        created_at,
         options,
     };
     let record = std::mem::take(&mut stored.record);
     Ok((stored, Task { id, spec, record }))
 }
 
+/// The id of the task at a place, whose column of it has this value.
+pub(super) fn id(connection: &Connection, names: &mut Names, column: ValueRef<'_>, place: Place) -> Result<TaskId> {
+    match column {
+        ValueRef::Null => ids::id(names.salt(connection)?, place),
+        text => TaskId::new(text.as_str().map_err(|e| unreadable("id of a task", e))?),
+    }
+}
+
 pub(super) fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r str> {
     row.get_ref(column)?.as_str().map_err(|e| unreadable("text", e))
 }
 
-/// Finds a record by its task's id.
-pub(super) fn find(tx: &mut Tx<'_>, by_id: &mut CachedStatement<'_>, id: &TaskId) -> Result<Option<Stored>> {
-    id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
-    let mut rows = by_id.raw_query();
-    rows.next()?.map(|row| stored(tx.connection, tx.names, row)).transpose()
+/// Finds rows by the ids of their tasks: by the place that an id says, or else in the index.
+pub(super) struct Finder<'c> {
+    connection: &'c Connection,
+    at_place: CachedStatement<'c>,
+    by_id: CachedStatement<'c>,
 }
 
-/// Finds whole tasks by `TASK_BY_SEQ` or `TASK_BY_ID`.
+impl<'c> Finder<'c> {
+    /// Finds records.
+    pub(super) fn records(connection: &'c Connection) -> Result<Self> {
+        Finder::new(connection, RECORD_AT_PLACE, RECORD_BY_ID)
+    }
+
+    /// Finds whole tasks.
+    pub(super) fn tasks(connection: &'c Connection) -> Result<Self> {
+        Finder::new(connection, TASK_AT_PLACE, TASK_BY_ID)
+    }
+
+    /// Finds what two statements read, which bind the place and the id.
+    pub(super) fn new(connection: &'c Connection, at_place: &str, by_id: &str) -> Result<Self> {
+        let (at_place, by_id) = (connection.prepare_cached(at_place)?, connection.prepare_cached(by_id)?);
+        Ok(Finder { connection, at_place, by_id })
+    }
+
+    /// Reads what the columns of this finder are for.
+    pub(super) fn find<T>(
+        &mut self,
+        names: &mut Names,
+        id: &TaskId,
+        read: impl Fn(&Connection, &mut Names, &Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        if let Some(place) = ids::place(names.salt(self.connection)?, id) {
+            self.at_place.raw_bind_parameter(1, place.seq)?;
+            self.at_place.raw_bind_parameter(2, place.created_at.as_micros())?;
+            if let Some(row) = self.at_place.raw_query().next()? {
+                return read(self.connection, names, row).map(Some);
+            }
+        }
+        id.with_str(|id| self.by_id.raw_bind_parameter(1, id))?;
+        self.by_id.raw_query().next()?.map(|row| read(self.connection, names, row)).transpose()
+    }
+
+    /// The record of a task.
+    pub(super) fn record(&mut self, names: &mut Names, id: &TaskId) -> Result<Option<Stored>> {
+        self.find(names, id, stored)
+    }
+
+    /// A whole task.
+    pub(super) fn task(&mut self, names: &mut Names, id: &TaskId) -> Result<Option<(Stored, Task)>> {
+        self.find(names, id, task)
+    }
+}
+
+/// Finds a whole task by `TASK_BY_SEQ`.
 pub(super) fn find_task(
     connection: &Connection,
     names: &mut Names,
@@ -303,12 +367,14 @@ fn put<'p>(tx: &Tx<'_>, seq: i64, part: Part, bytes: Option<&'p Payload>) -> Res
 
 /// A row to be made.
 pub(super) struct NewRow<'a> {
-    pub(super) id: &'a TaskId,
+    /// `None`: it says its own id.
+    pub(super) id: Option<&'a TaskId>,
     pub(super) lane: i64,
     pub(super) priority: i32,
     pub(super) payload: &'a Payload,
     pub(super) options: Option<&'a Options>,
-    pub(super) record: Record,
+    pub(super) state: State,
+    pub(super) run_at: Timestamp,
 }
 
 /// Makes rows, unless their id is taken.
@@ -318,38 +384,45 @@ pub(super) struct Insertion<'c> {
 
 impl<'c> Insertion<'c> {
     pub(super) fn new(connection: &'c Connection) -> Result<Self> {
-        const INSERT: &str = "INSERT INTO tasks (id, lane, stage, rank, run_at, created_at, payload, deadline, options)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING";
+        const INSERT: &str =
+            "INSERT INTO tasks (seq, lane, stage, rank, run_at, created_at, payload, id, deadline, options)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) WHERE id IS NOT NULL DO NOTHING";
         Ok(Insertion { statement: connection.prepare_cached(INSERT)? })
     }
 
-    /// `false`: there is a task of this id already.
-    pub(super) fn insert(&mut self, tx: &mut Tx<'_>, new: &NewRow<'_>) -> Result<bool> {
+    /// Where the row is now. `None`: there is a task of this id already.
+    pub(super) fn insert(&mut self, tx: &mut Tx<'_>, new: &NewRow<'_>) -> Result<Option<Place>> {
         let set = &mut self.statement;
-        let stage = stage(&new.record, tx.now);
+        let place = Place { seq: tx.seq + 1, created_at: tx.now };
+        let stage = if new.state == State::Waiting && new.run_at > tx.now { SCHEDULED } else { new.state as i64 };
         let spilled = new.payload.len() > INLINE_BYTES_MAX;
-        new.id.with_str(|id| set.raw_bind_parameter(1, id))?;
+        set.raw_bind_parameter(1, place.seq)?;
         set.raw_bind_parameter(2, new.lane)?;
         set.raw_bind_parameter(3, stage)?;
         set.raw_bind_parameter(4, -i64::from(new.priority))?;
-        set.raw_bind_parameter(5, new.record.run_at.as_micros())?;
-        set.raw_bind_parameter(6, tx.now.as_micros())?;
+        set.raw_bind_parameter(5, new.run_at.as_micros())?;
+        set.raw_bind_parameter(6, place.created_at.as_micros())?;
         if spilled {
             set.raw_bind_parameter(7, i64::try_from(new.payload.len()).unwrap_or(i64::MAX))?;
         } else {
             set.raw_bind_parameter(7, new.payload.as_bytes())?;
         }
-        set.raw_bind_parameter(8, new.options.and_then(|options| options.deadline).map(Timestamp::as_micros))?;
-        set.raw_bind_parameter(9, new.options.map(options_json).transpose()?)?;
-        if set.raw_execute()? == 0 {
-            return Ok(false);
+        match new.id {
+            Some(id) => id.with_str(|id| set.raw_bind_parameter(8, id))?,
+            None => set.raw_bind_parameter(8, Value::Null)?,
         }
+        set.raw_bind_parameter(9, new.options.and_then(|options| options.deadline).map(Timestamp::as_micros))?;
+        set.raw_bind_parameter(10, new.options.map(options_json).transpose()?)?;
+        if set.raw_execute()? == 0 {
+            return Ok(None);
+        }
+        tx.seq = place.seq;
         if spilled {
-            put(tx, tx.connection.last_insert_rowid(), Part::Payload, Some(new.payload))?;
+            put(tx, place.seq, Part::Payload, Some(new.payload))?;
         }
         tx.tally(new.lane, stage, 1);
         tx.hint.work |= matches!(stage, READY | SCHEDULED);
-        Ok(true)
+        Ok(Some(place))
     }
 }
 

@@ -234,6 +234,7 @@ async fn hot_statements_use_their_indexes_and_never_sort() {
         (replicas::NEXT_OWNER, "INDEX tasks_active (owner>?)"),
         (replicas::HELD_BY, "INDEX tasks_active (owner=?)"),
         (rows::RECORD_BY_ID, "INDEX tasks_id (id=?)"),
+        (rows::RECORD_AT_PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
     ] {
         let plan = plan(&connection, sql);
         assert!(plan.contains(index), "{sql}\n{plan}");
@@ -383,12 +384,20 @@ async fn rows_of_schema_version_1_are_read_in_every_state() {
     let tasks = store.list(&TaskQuery::default()).await.unwrap().tasks;
     let found: Vec<(String, State)> = tasks.iter().map(|task| (task.id.to_string(), task.record.state)).collect();
     let states = [State::Waiting].into_iter().chain(State::ALL.into_iter().rev());
-    let expected: Vec<(String, State)> =
-        ["retrying", "cancelled", "failed", "succeeded", "exporting", "running", "waiting", "held"]
-            .map(str::to_owned)
-            .into_iter()
-            .zip(states)
-            .collect();
+    let expected: Vec<(String, State)> = [
+        "retrying",
+        "cancelled",
+        "failed",
+        "succeeded",
+        "exporting",
+        "running",
+        "018bcfe5-6800-7000-8000-050000000002",
+        "held",
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    .zip(states)
+    .collect();
     assert_eq!(found, expected);
     assert_eq!(tasks[0].record.attempts().len(), 1);
     assert_eq!(tasks[0].spec.label("team"), Some("red"));
@@ -415,4 +424,62 @@ async fn waiting_for_changes_writes_nothing_and_reports_none() {
     let waited = tokio::time::timeout(Duration::from_millis(300), store.changed(seen)).await;
     assert!(waited.is_err(), "nothing has changed");
     assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn made_ids_lead_to_their_tasks() {
+    const TASKS: usize = 300;
+    let directory = directory();
+    let path = directory.path().join("tasks.db");
+    let clock = Arc::new(crate::testing::TestClock::new(1));
+    let options = SqliteOptions { clock: clock.clone(), ..SqliteOptions::default() };
+    let store = SqliteStore::open_with(&path, options).unwrap();
+    let mut ids = Vec::new();
+    for second in 0..TASKS {
+        if second % 3 == 0 {
+            clock.step(Duration::from_secs(1));
+        }
+        let mut task = NewTask::new("k", &second).unwrap();
+        if second == 7 {
+            task = task.id("00-given").unwrap();
+        }
+        ids.push(store.insert(vec![task]).await.unwrap().remove(0).unwrap().id().clone());
+    }
+    let found = store.get(&ids).await.unwrap();
+    for (number, task) in found.iter().enumerate() {
+        let task = task.as_ref().unwrap();
+        assert_eq!((&task.id, task.spec.payload.parse::<usize>().unwrap()), (&ids[number], number));
+    }
+    let list = async |query: TaskQuery| -> Vec<TaskId> {
+        store.list(&query).await.unwrap().tasks.into_iter().map(|task| task.id).collect()
+    };
+    let text = ids[150].to_string();
+    for length in 1..=text.len() {
+        let prefix = text[..length].to_owned();
+        let expected: Vec<TaskId> =
+            ids.iter().rev().filter(|id| id.to_string().starts_with(&prefix)).cloned().collect();
+        assert_eq!(list(TaskQuery { id_prefix: Some(prefix), ..TaskQuery::default() }).await, expected, "{length}");
+    }
+    assert_eq!(list(TaskQuery { id_prefix: Some("00-".to_owned()), ..TaskQuery::default() }).await, ids[7..8]);
+    let from = found[60].as_ref().unwrap().spec.created_at;
+    let spanned = TaskQuery {
+        created_from: Some(from),
+        created_before: Some(from + Duration::from_secs(2)),
+        ..TaskQuery::default()
+    };
+    assert_eq!(list(spanned).await, ids[60..66].iter().rev().cloned().collect::<Vec<_>>());
+
+    // Given back, a made id is known; removed, it is never made again, although no time has passed.
+    let last = ids[TASKS - 1].clone();
+    let same = NewTask::new("k", &(TASKS - 1)).unwrap().id(&last.to_string()).unwrap();
+    let answer = store.insert(vec![same.clone()]).await.unwrap().remove(0).unwrap();
+    assert_eq!(answer, Inserted::Existing(last.clone(), State::Waiting));
+    let removed = vec![(last.clone(), Command::Cancel), (last.clone(), Command::Delete)];
+    assert_eq!(store.command(removed).await.unwrap()[1], Answer::Applied(None));
+    assert_eq!(store.insert(vec![same]).await.unwrap().remove(0).unwrap(), Inserted::Removed(last.clone()));
+    let next = store.insert(vec![NewTask::new("k", &0).unwrap()]).await.unwrap().remove(0).unwrap();
+    assert_ne!(*next.id(), last);
+    assert!(store.get(&[last]).await.unwrap()[0].is_none());
+    drop(store);
+    recount(&path);
 }

@@ -16,6 +16,8 @@ pub(super) struct Tx<'a> {
     pub(super) epoch: i64,
     /// The number of this commit.
     pub(super) op_seq: i64,
+    /// The highest number of a row that was ever used.
+    pub(super) seq: i64,
     /// What this transaction gives a hint of.
     pub(super) hint: Hint,
     changes: [i64; 3],
@@ -42,9 +44,10 @@ struct Moved {
 impl<'a> Tx<'a> {
     /// Starts at the latest time that this file or this process knows of.
     pub(super) fn begin(connection: &'a Connection, names: &'a mut Names, latest: Timestamp) -> Result<Self> {
-        let meta = "SELECT now, epoch, op_seq, work, wishes, ends FROM meta";
-        let (now, epoch, op_seq, changes) = connection.prepare_cached(meta)?.query_row([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?, [row.get(3)?, row.get(4)?, row.get(5)?]))
+        let meta = "SELECT now, epoch, op_seq, seq, work, wishes, ends FROM meta";
+        let (now, epoch, op_seq, seq, changes) = connection.prepare_cached(meta)?.query_row([], |row| {
+            let changes = [row.get(4)?, row.get(5)?, row.get(6)?];
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get(3)?, changes))
         })?;
         Ok(Tx {
             connection,
@@ -52,6 +55,7 @@ impl<'a> Tx<'a> {
             now: Timestamp::from_micros(now).max(latest),
             epoch,
             op_seq: op_seq + 1,
+            seq,
             hint: Hint::default(),
             changes,
             rows_changed_before: connection.total_changes(),
@@ -109,7 +113,7 @@ impl<'a> Tx<'a> {
 
     /// Writes what is written once per transaction; nothing if no call has changed anything.
     pub(super) fn end(mut self) -> Result<(Changes, Timestamp)> {
-        const META: &str = "UPDATE meta SET now = ?1, op_seq = ?2, work = ?3, wishes = ?4, ends = ?5";
+        const META: &str = "UPDATE meta SET now = ?1, op_seq = ?2, work = ?3, wishes = ?4, ends = ?5, seq = ?6";
         self.write_tallies()?;
         if self.connection.total_changes() != self.rows_changed_before {
             let Hint { work, wishes, ends } = self.hint;
@@ -117,7 +121,7 @@ impl<'a> Tx<'a> {
                 *counter += i64::from(raise);
             }
             let [work, wishes, ends] = self.changes;
-            let meta = [self.now.as_micros(), self.op_seq, work, wishes, ends];
+            let meta = [self.now.as_micros(), self.op_seq, work, wishes, ends, self.seq];
             self.connection.prepare_cached(META)?.execute(meta)?;
         }
         let [work, wishes, ends] = self.changes.map(i64::cast_unsigned);

@@ -1,12 +1,12 @@
 -- Rows as version 1 wrote them, one in every state.
 PRAGMA application_id = 1280594737;
 PRAGMA user_version = 1;
-UPDATE meta SET now = 1700000000000000, op_seq = 7;
+UPDATE meta SET now = 1700000000000000, op_seq = 7, seq = 8, salt = 5;
 INSERT INTO lanes VALUES (1, 'default', 'k');
 INSERT INTO replicas VALUES (1, '018bcfe5-6800-7000-8000-000000000001', 'host', 15000000, 3, 1700000015000000, 0, 2, NULL);
 INSERT INTO tasks (id, lane, stage, rank, run_at, created_at, payload) VALUES
     ('held', 1, 0, 0, 1700000000000000, 1700000000000000, x'31'),
-    ('waiting', 1, 1, -5, 1700000000000000, 1700000000000000, x'31');
+    (NULL, 1, 1, -5, 1700000000000000, 1700000000000000, x'31');
 INSERT INTO tasks (id, lane, stage, rank, run_at, created_at, owner, claim, run, execution, attempt, started_at, finished_at,
     options, details, output, result, payload) VALUES
     ('running', 1, 2, 0, 1700000000000000, 1700000000000000, 1, 1, 1, 1, 1, 1700000000000000, NULL,

@@ -3,21 +3,22 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::unreadable;
+use super::ids::Place;
 use super::list;
 use super::names::{Lane, Names};
 use super::rows;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::{BATCH_MAX, Candidate, Candidates, CandidatesRequest};
-use crate::task::{Name, TaskId};
+use crate::task::Name;
 
 /// The first of a lane: the ready ones, and those that have become due since the last claim, which few are.
 /// One statement, so that a claim in between that makes them ready shows none twice.
-pub(super) const FIRST: &str = "SELECT rank, run_at, seq, id FROM (
-        SELECT rank, run_at, seq, id FROM tasks INDEXED BY tasks_ready
+pub(super) const FIRST: &str = "SELECT rank, run_at, seq, id, created_at FROM (
+        SELECT rank, run_at, seq, id, created_at FROM tasks INDEXED BY tasks_ready
         WHERE lane = ?1 AND stage = 1 ORDER BY rank, run_at, seq LIMIT ?3)
-    UNION ALL SELECT rank, run_at, seq, id FROM (
-        SELECT rank, run_at, seq, id FROM tasks INDEXED BY tasks_scheduled
+    UNION ALL SELECT rank, run_at, seq, id, created_at FROM (
+        SELECT rank, run_at, seq, id, created_at FROM tasks INDEXED BY tasks_scheduled
         WHERE lane = ?1 AND stage = -1 AND run_at <= ?2 ORDER BY rank, run_at, seq LIMIT ?3)
     ORDER BY 1, 2, 3 LIMIT ?3";
 
@@ -38,8 +39,9 @@ pub(super) fn candidates(
         let most = i64::try_from(request.per_lane.min(BATCH_MAX)).unwrap_or(i64::MAX);
         let mut rows = first.query([number, now.as_micros(), most])?;
         while let Some(row) = rows.next()? {
+            let place = Place { seq: row.get(2)?, created_at: Timestamp::from_micros(row.get(4)?) };
             tasks.push(Candidate {
-                id: TaskId::new(rows::text(row, 3)?)?,
+                id: rows::id(connection, names, row.get_ref(3)?, place)?,
                 queue: lane.queue.clone(),
                 kind: lane.kind.clone(),
                 priority: i32::try_from(-row.get::<_, i64>(0)?).map_err(|e| unreadable("priority", e))?,

@@ -6,9 +6,11 @@ CREATE TABLE meta (
     op_seq INTEGER NOT NULL,  -- how many commits
     work   INTEGER NOT NULL,  -- the counters of `Changes`
     wishes INTEGER NOT NULL,
-    ends   INTEGER NOT NULL
+    ends   INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,  -- the highest `tasks.seq` ever used
+    salt   INTEGER NOT NULL   -- 22 random bits in the ids that are made here
 ) STRICT;
-INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0);
+INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, random() & 0x3fffff);
 
 -- Every pair of queue and kind that ever had a task, as a small number.
 CREATE TABLE lanes (
@@ -50,7 +52,7 @@ CREATE TABLE replicas (
 -- An integer in `payload`, `output` or `result` is a length: the bytes are in `blobs`.
 CREATE TABLE tasks (
     seq           INTEGER PRIMARY KEY,
-    id            TEXT NOT NULL,
+    id            TEXT,              -- if its submitter gave it one; otherwise it is made from seq, created_at and the salt
     lane          INTEGER NOT NULL,
     stage         INTEGER NOT NULL,
     rank          INTEGER NOT NULL,  -- the priority, negated
@@ -74,7 +76,7 @@ CREATE TABLE tasks (
     result        ANY,
     payload       ANY NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX tasks_id ON tasks (id);
+CREATE UNIQUE INDEX tasks_id ON tasks (id) WHERE id IS NOT NULL;
 CREATE INDEX tasks_ready ON tasks (lane, rank, run_at) WHERE stage = 1;
 CREATE INDEX tasks_scheduled ON tasks (lane, run_at) WHERE stage = -1;
 CREATE INDEX tasks_active ON tasks (owner) WHERE stage IN (2, 3);
