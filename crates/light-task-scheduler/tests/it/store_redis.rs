@@ -100,9 +100,13 @@ impl Redis {
     }
 }
 
-light_task_scheduler::store_conformance!(
-    real_time,
-    Redis::default(),
-    // The model's operations take no time: what comes of the milliseconds between them, it cannot know.
-    model: Redis::stopped()
-);
+mod on_a_server {
+    use super::*;
+
+    light_task_scheduler::store_conformance!(
+        real_time,
+        Redis::default(),
+        // The model's operations take no time: what comes of the milliseconds between them, it cannot know.
+        model: Redis::stopped()
+    );
+}
