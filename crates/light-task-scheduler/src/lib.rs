@@ -71,6 +71,8 @@ macro_rules! bug {
 }
 
 pub mod clock;
+#[cfg(feature = "postgres")]
+mod database;
 mod driver;
 pub mod error;
 pub mod executor;
@@ -96,9 +98,11 @@ pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
+#[cfg(feature = "postgres")]
+pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
-pub use store::{MemoryStore, QueueSettings, Store, StoreExt};
+pub use store::{CachedStore, MemoryStore, QueueSettings, Store, StoreExt};
 pub use task::{
     Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, Progress, Record, ReplicaId, ResultRef, Spec, Start,
     State, Task, TaskId,

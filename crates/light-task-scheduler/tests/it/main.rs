@@ -11,8 +11,14 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
+#[cfg(feature = "postgres")]
+mod servers;
 mod simulation;
+#[cfg(feature = "sqlite")]
+mod store_cached;
 mod store_memory;
+#[cfg(feature = "postgres")]
+mod store_postgres;
 #[cfg(feature = "redis")]
 mod store_redis;
 #[cfg(feature = "sqlite")]

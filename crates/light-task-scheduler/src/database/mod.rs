@@ -1,0 +1,4 @@
+//! Connections to database servers, for every backend that needs some: no table of any of them.
+
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;

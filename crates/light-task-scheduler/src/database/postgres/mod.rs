@@ -1,0 +1,308 @@
+//! One PostgreSQL database: its connections, its transactions and its errors.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `url` | where the server is |
+//! | `engine` | the thread that drives the connections |
+//! | `error` | what errors mean |
+//! | `migrate` | tables, version by version |
+
+mod engine;
+mod error;
+mod migrate;
+mod url;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+
+pub(crate) use self::engine::Engine;
+pub(crate) use self::error::{Trouble, Work};
+pub(crate) use self::migrate::{Migrations, migrate};
+pub(crate) use self::url::Target;
+use crate::error::{Error, Result};
+
+/// Most bytes of a schema's name (PostgreSQL cuts longer ones).
+const SCHEMA_BYTES_MAX: usize = 63;
+/// How long to wait for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the first connection may take: there is somebody who waits for the answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most statements that one connection keeps prepared; there are fewer than these.
+const STATEMENTS_MAX: usize = 256;
+/// How often a transaction is tried again when others were in the way.
+const CONFLICTS_MAX: u32 = 20;
+/// The first pause before a transaction is tried again; it grows with each try.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
+/// Stands for the quoted schema in a statement.
+const SCHEMA: &str = "{s}";
+
+/// How to use a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Access {
+    pub(crate) target: Target,
+    /// Holds all tables.
+    pub(crate) schema: String,
+    /// Behind a pooler that gives each transaction another connection.
+    pub(crate) pgbouncer: bool,
+    /// Most connections for everything but heartbeats and notifications.
+    pub(crate) connections: u32,
+}
+
+/// A database, open for work. All of it runs on its [`Engine`].
+pub(crate) struct Database {
+    pool: PgPool,
+    /// One connection apart, so that a heartbeat never waits for a free one.
+    pulse: PgPool,
+    place: String,
+    schema: String,
+    quoted: String,
+    pgbouncer: bool,
+    /// Statements with the schema in them, by the constants they were made from.
+    statements: RwLock<HashMap<&'static str, Arc<str>>>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("place", &self.place).field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// For what a connection is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Anything that may wait for a free connection.
+    Work,
+    /// A sign of life.
+    Pulse,
+}
+
+impl Database {
+    /// Connects, brings the tables up to date, and returns the database with the thread that drives it.
+    pub(crate) async fn open(access: Access, migrations: Migrations) -> Result<(Arc<Self>, Engine)> {
+        let (schema, place) = (access.schema.clone(), access.target.place.clone());
+        if schema.is_empty() || schema.len() > SCHEMA_BYTES_MAX || schema.contains('\0') || schema.starts_with("pg_") {
+            return Err(Error::invalid(format!(
+                "`{schema}` cannot be the name of a schema: 1 to {SCHEMA_BYTES_MAX} bytes, not beginning with pg_"
+            )));
+        }
+        if access.connections == 0 {
+            return Err(Error::invalid("connections is 0; the default is 8"));
+        }
+        let options = connect_options(&access);
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                // A dead connection is found by the BEGIN that is sent anyway, and replaced.
+                .test_before_acquire(false)
+        };
+        let (work, pulse) = (pool(access.connections), pool(1));
+        let (ready, opened) = tokio::sync::oneshot::channel();
+        let last = move || async move {
+            if let Ok(database) = opened.await {
+                let database: Arc<Database> = database;
+                tokio::join!(database.pool.close(), database.pulse.close());
+            }
+        };
+        let engine = Engine::start(last)?;
+        let database = engine
+            .run(async move {
+                // Not from a pool: its error says why, where a pool's says only that it took too long.
+                let mut first = first_connection(&options, &place).await?;
+                migrate(&mut first, &schema, &place, migrations).await?;
+                let _ = first.close().await;
+                let (pool, pulse) = (work.connect_lazy_with(options.clone()), pulse.connect_lazy_with(options));
+                Ok(Arc::new(Database {
+                    pool,
+                    pulse,
+                    place,
+                    quoted: quoted(&schema),
+                    schema,
+                    pgbouncer: access.pgbouncer,
+                    statements: RwLock::default(),
+                }))
+            })
+            .await?;
+        let _ = ready.send(Arc::clone(&database));
+        Ok((database, engine))
+    }
+
+    /// Where the server is, without the password.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The name of the schema that holds the tables.
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Whether there is a pooler between: no notifications, no statement outside a transaction.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pgbouncer
+    }
+
+    /// A statement from a constant in which `{s}` stands for the schema.
+    pub(crate) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
+        let known = self.statements.read().unwrap_or_else(PoisonError::into_inner).get(template).cloned();
+        let sql = known.unwrap_or_else(|| {
+            let sql: Arc<str> = self.with_schema(template).into();
+            self.statements.write().unwrap_or_else(PoisonError::into_inner).insert(template, Arc::clone(&sql));
+            sql
+        });
+        sqlx::query(AssertSqlSafe(sql)).persistent(!self.pgbouncer)
+    }
+
+    /// A statement that was put together for one call; values are bound, never written into it.
+    pub(crate) fn dynamic<'q>(&self, sql: &str) -> Query<'q, Postgres, PgArguments> {
+        sqlx::query(AssertSqlSafe(self.with_schema(sql))).persistent(false)
+    }
+
+    /// Writes the schema into a statement.
+    pub(crate) fn with_schema(&self, sql: &str) -> String {
+        sql.replace(SCHEMA, &self.quoted)
+    }
+
+    /// A connection for one read, in a transaction only where the connection may change after each.
+    pub(crate) async fn reading(self: &Arc<Self>) -> Work<Session<'static>> {
+        if self.pgbouncer {
+            return self.begin(Purpose::Work).await;
+        }
+        let link = Link::Plain(self.pool.acquire().await?);
+        Ok(Session { link, database: Arc::clone(self) })
+    }
+
+    /// Begins a transaction.
+    pub(crate) async fn begin(self: &Arc<Self>, purpose: Purpose) -> Work<Session<'static>> {
+        // Whatever the server's default is: each statement sees what is committed when it begins.
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let pool = match purpose {
+            Purpose::Work => &self.pool,
+            Purpose::Pulse => &self.pulse,
+        };
+        // A connection that died while nobody used it is replaced: nothing was sent on it yet.
+        let mut dead = 0;
+        loop {
+            match pool.begin_with(BEGIN).await.map_err(Trouble::from) {
+                Ok(transaction) => return Ok(Session { link: Link::Begun(transaction), database: Arc::clone(self) }),
+                Err(trouble) if trouble.is_disconnected() && dead < pool.options().get_max_connections() => dead += 1,
+                Err(trouble) => return Err(trouble),
+            }
+        }
+    }
+
+    /// Waits before a transaction that met others is tried again; `false`: it was tried often enough.
+    pub(crate) async fn may_try_again(&self, trouble: &Trouble, tries: &mut u32) -> bool {
+        if !trouble.is_conflict() || *tries >= CONFLICTS_MAX {
+            return false;
+        }
+        *tries += 1;
+        let pause = CONFLICT_PAUSE * *tries;
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+        true
+    }
+
+    /// Says what a trouble means.
+    pub(crate) fn explain(&self, trouble: Trouble) -> Error {
+        trouble.into_error(&self.place)
+    }
+
+    /// A connection that hears the notifications of a channel.
+    pub(crate) async fn listen(&self, channel: &str) -> Work<PgListener> {
+        let options = (*self.pool.connect_options()).clone();
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let mut listener = PgListener::connect_with(&own.connect_with(options).await?).await?;
+        listener.listen(channel).await?;
+        Ok(listener)
+    }
+}
+
+/// A connection, in a transaction or not.
+pub(crate) struct Session<'c> {
+    link: Link<'c>,
+    database: Arc<Database>,
+}
+
+enum Link<'c> {
+    Plain(PoolConnection<Postgres>),
+    Begun(Transaction<'c, Postgres>),
+}
+
+impl<'c> Session<'c> {
+    /// A transaction that somebody else has begun: committing it here ends its innermost level.
+    pub(crate) fn within(transaction: Transaction<'c, Postgres>, database: Arc<Database>) -> Self {
+        Session { link: Link::Begun(transaction), database }
+    }
+
+    /// The database that it is a session of.
+    pub(crate) fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    /// A statement from a constant.
+    pub(crate) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
+        self.database.query(template)
+    }
+
+    /// What to execute statements on.
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        match &mut self.link {
+            Link::Plain(connection) => connection,
+            Link::Begun(transaction) => transaction,
+        }
+    }
+
+    /// Commits, if there is a transaction. Dropping a session instead undoes it.
+    pub(crate) async fn commit(self) -> Work<()> {
+        match self.link {
+            Link::Plain(_) => Ok(()),
+            Link::Begun(transaction) => Ok(transaction.commit().await?),
+        }
+    }
+}
+
+/// A name as a statement takes it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn connect_options(access: &Access) -> PgConnectOptions {
+    let options = access.target.options.clone();
+    let options = match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("light-task-scheduler"),
+    };
+    if access.pgbouncer {
+        // A pooler refuses settings that it does not know, and forgets prepared statements.
+        return options.statement_cache_capacity(0).extra_float_digits(None);
+    }
+    // Every statement but the counts is made for one index. Without these a plan that was made while the tables
+    // were small (it is kept) reads and sorts all that waits, until the next ANALYZE.
+    let made_for_indexes = [
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_sort", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ];
+    options.statement_cache_capacity(STATEMENTS_MAX).options(made_for_indexes)
+}
+
+async fn first_connection(options: &PgConnectOptions, place: &str) -> Result<PgConnection> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(e)) => Err(error::explain(e, place)),
+        Err(_) => Err(Error::unavailable(format!(
+            "PostgreSQL at {place}: no answer in {} s; check that the server runs and can be reached",
+            CONNECT_TIMEOUT.as_secs()
+        ))),
+    }
+}

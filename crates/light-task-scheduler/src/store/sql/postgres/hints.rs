@@ -1,0 +1,181 @@
+//! Hints that something may have changed: told after commits, coalesced, to other processes by a
+//! notification, and by one row of counters for those that cannot hear notifications.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::postgres::PgListener;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use super::tx::{Hint, Shared, Tx};
+use crate::database::postgres::{Database, Purpose, Work};
+use crate::store::Changes;
+
+/// Least time between two notifications of one process: under load, many commits share one.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait before the connection for notifications is made again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+// Committed without waiting for the disk: a hint that a crash takes is no loss.
+const TELL: &str = "WITH told AS (UPDATE {s}.hints SET work = work + $1, wishes = wishes + $2, ends = ends + $3
+    RETURNING set_config('synchronous_commit', 'off', true))
+    SELECT pg_notify($4, $5) FROM told";
+const READ: &str = "SELECT work, wishes, ends FROM {s}.hints";
+
+/// What this handle knows of.
+#[derive(Debug)]
+pub(super) struct Hints {
+    changes: watch::Sender<Changes>,
+    /// Not told yet.
+    untold: Mutex<Hint>,
+    to_tell: Notify,
+    listening: AtomicBool,
+    /// Marks notifications of this handle, which knows already.
+    origin: Uuid,
+}
+
+impl Hints {
+    pub(super) fn new(origin: Uuid) -> Self {
+        Hints {
+            changes: watch::Sender::new(Changes::default()),
+            untold: Mutex::default(),
+            to_tell: Notify::new(),
+            listening: AtomicBool::new(false),
+            origin,
+        }
+    }
+
+    /// Something was committed here.
+    pub(super) fn raise(&self, hint: Hint) {
+        if hint == Hint::default() {
+            return;
+        }
+        self.publish(hint);
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.work |= hint.work;
+        untold.wishes |= hint.wishes;
+        untold.ends |= hint.ends;
+        drop(untold);
+        self.to_tell.notify_one();
+    }
+
+    fn publish(&self, hint: Hint) {
+        self.changes.send_if_modified(|known| {
+            known.work += u64::from(hint.work);
+            known.wishes += u64::from(hint.wishes);
+            known.ends += u64::from(hint.ends);
+            hint != Hint::default()
+        });
+    }
+
+    /// For waiting until the counters differ from those that were seen.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Changes> {
+        self.changes.subscribe()
+    }
+
+    /// Whether nobody listens for this handle yet; from now on somebody does.
+    pub(super) fn begins_to_listen(&self) -> bool {
+        !self.listening.swap(true, SeqCst)
+    }
+}
+
+/// Tells other processes what was committed here, until the handle is dropped.
+pub(super) async fn tell(shared: Arc<Shared>) {
+    let Shared { hints, database, .. } = &*shared;
+    let channel = channel(database);
+    loop {
+        let hint = std::mem::take(&mut *hints.untold.lock().unwrap_or_else(PoisonError::into_inner));
+        if hint == Hint::default() {
+            hints.to_tell.notified().await;
+            continue;
+        }
+        // A hint may be lost: whoever waits polls too.
+        if let Err(trouble) = tell_once(database, &channel, hints.origin, hint).await {
+            tracing::debug!(place = database.place(), ?trouble, "a hint was not told");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Has a transaction of somebody else's tell of its commit itself. This handle hears of it like all others.
+pub(super) async fn tell_at_commit(tx: &mut Tx<'_>) -> Work<()> {
+    let Hint { work, .. } = tx.hint;
+    if work && !tx.shared.database.is_pooled() {
+        let channel = channel(&tx.shared.database);
+        let query = tx.query("SELECT pg_notify($1, $2)").bind(channel).bind(format!("{} w", Uuid::nil()));
+        query.execute(tx.connection()).await?;
+    }
+    Ok(())
+}
+
+async fn tell_once(database: &Arc<Database>, channel: &str, origin: Uuid, hint: Hint) -> Work<()> {
+    let letter = |set: bool, letter| if set { letter } else { "" };
+    let payload = format!("{origin} {}{}{}", letter(hint.work, "w"), letter(hint.wishes, "c"), letter(hint.ends, "e"));
+    let mut session = database.begin(Purpose::Work).await?;
+    let query = session.query(TELL).bind(i64::from(hint.work)).bind(i64::from(hint.wishes)).bind(i64::from(hint.ends));
+    query.bind(channel).bind(payload).execute(session.connection()).await?;
+    session.commit().await
+}
+
+/// Hears of other processes' commits, until the handle is dropped: by notification where there is one, and
+/// by looking at the counters every `poll_interval` while somebody waits.
+pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
+    let Shared { hints, database, .. } = &*shared;
+    let channel = channel(database);
+    let mut seen: Option<[i64; 3]> = None;
+    let mut listener = None;
+    let mut next_try = crate::clock::monotonic();
+    loop {
+        if listener.is_none() && !database.is_pooled() && crate::clock::monotonic() >= next_try {
+            next_try = crate::clock::monotonic() + RECONNECT_DELAY;
+            listener = database.listen(&channel).await.ok();
+        }
+        let heard = tokio::time::timeout(poll_interval, hear(&mut listener)).await;
+        match heard {
+            Ok(Some(payload)) => {
+                let (origin, letters) = payload.split_once(' ').unwrap_or_default();
+                if origin != hints.origin.to_string() {
+                    let has = |letter| letters.contains(letter);
+                    hints.publish(Hint { work: has('w'), wishes: has('c'), ends: has('e') });
+                }
+            }
+            // Something may have been missed while the connection was lost.
+            Ok(None) => {
+                listener = None;
+                hints.publish(Hint { work: true, wishes: true, ends: true });
+            }
+            Err(_) if hints.changes.receiver_count() > 0 => {
+                if let Ok(now) = look(database).await {
+                    if let Some([work, wishes, ends]) = seen {
+                        hints.publish(Hint { work: now[0] != work, wishes: now[1] != wishes, ends: now[2] != ends });
+                    }
+                    seen = Some(now);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The next notification; `None`: the connection is lost.
+async fn hear(listener: &mut Option<PgListener>) -> Option<String> {
+    match listener {
+        Some(listener) => listener.try_recv().await.ok().flatten().map(|heard| heard.payload().to_owned()),
+        None => std::future::pending().await,
+    }
+}
+
+async fn look(database: &Arc<Database>) -> Work<[i64; 3]> {
+    let mut session = database.reading().await?;
+    let row = session.query(READ).fetch_one(session.connection()).await?;
+    session.commit().await?;
+    Ok([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?])
+}
+
+/// The channel of a schema's notifications. PostgreSQL has one name space of channels per database.
+fn channel(database: &Database) -> String {
+    format!("lts {}", database.schema()).chars().take(60).collect()
+}

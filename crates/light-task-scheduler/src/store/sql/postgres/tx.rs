@@ -1,0 +1,107 @@
+//! One transaction of the store, and what all of a handle's transactions share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres};
+
+use super::hints::Hints;
+use super::lanes::{Lane, Lanes};
+use crate::clock::Timestamp;
+use crate::database::postgres::{Database, Session, Work};
+use crate::task::ReplicaId;
+
+/// The server's time in a statement, in microseconds since 1970.
+macro_rules! now {
+    () => {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    };
+}
+pub(super) use now;
+
+/// What all transactions of a handle share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) database: Arc<Database>,
+    pub(super) lanes: Lanes,
+    pub(super) hints: Hints,
+    /// Added to the server's time: zero outside tests.
+    pub(super) time_offset: Arc<AtomicI64>,
+    /// The last claim of each replica that took nothing. Kept in memory only, to save a commit: a replica claims
+    /// through one handle, and one that has lost its memory is another replica.
+    pub(super) empty_claims: Mutex<HashMap<ReplicaId, u64>>,
+}
+
+impl Shared {
+    /// Notes that a claim of a replica took nothing.
+    pub(super) fn note_empty_claim(&self, replica: ReplicaId, number: u64) {
+        self.empty_claims.lock().unwrap_or_else(PoisonError::into_inner).insert(replica, number);
+    }
+
+    /// The number of the last claim of a replica that took nothing.
+    pub(super) fn last_empty_claim(&self, replica: ReplicaId) -> u64 {
+        self.empty_claims.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).copied().unwrap_or(0)
+    }
+
+    /// What is added to the server's time, in microseconds.
+    pub(super) fn offset(&self) -> i64 {
+        self.time_offset.load(SeqCst)
+    }
+}
+
+/// What is to be hinted at after the commit.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hint {
+    pub(super) work: bool,
+    pub(super) wishes: bool,
+    pub(super) ends: bool,
+}
+
+/// A transaction, or a connection for one read.
+pub(super) struct Tx<'c> {
+    pub(super) session: Session<'c>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) hint: Hint,
+    /// Lanes that are there once this is committed.
+    pub(super) made: Vec<(i32, Lane)>,
+}
+
+impl<'c> Tx<'c> {
+    pub(super) fn new(session: Session<'c>, shared: Arc<Shared>) -> Self {
+        Tx { session, shared, hint: Hint::default(), made: Vec::new() }
+    }
+
+    /// Commits, and tells who waits.
+    pub(super) async fn commit(self) -> Work<()> {
+        let Tx { session, shared, hint, made } = self;
+        session.commit().await?;
+        shared.lanes.keep(made);
+        shared.hints.raise(hint);
+        Ok(())
+    }
+
+    /// A statement from a constant.
+    pub(super) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
+        self.session.query(template)
+    }
+
+    /// What to execute statements on.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.session.connection()
+    }
+
+    /// The store's time, from the server's.
+    pub(super) fn time(&self, server: i64) -> Timestamp {
+        Timestamp::from_micros(server.saturating_add(self.shared.offset()))
+    }
+
+    /// Asks for the time, where no statement brings it along.
+    pub(super) async fn now(&mut self) -> Result<Timestamp, sqlx::Error> {
+        let query = self.query(concat!("SELECT ", now!()));
+        let row = query.fetch_one(self.connection()).await?;
+        Ok(self.time(sqlx::Row::try_get(&row, 0)?))
+    }
+}

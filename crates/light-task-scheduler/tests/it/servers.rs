@@ -1,0 +1,15 @@
+//! The servers that tests talk to. They are started beforehand by the scripts in `scripts/servers`.
+
+use std::env;
+
+/// The URL in a variable that the script of a server prints.
+pub(crate) fn url(variable: &str, script: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `eval \"$(FAST=1 scripts/servers/{script} start DIR)\"` first")
+    })
+}
+
+/// A name that nothing else in this server has.
+pub(crate) fn fresh_name(prefix: &str) -> String {
+    format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
+}
