@@ -6,8 +6,8 @@ use redis::{Cmd, Value};
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::text;
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::text;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Refusal, RunEvent, step};
 use crate::store::{Answer, Change, Report, Said};

@@ -6,8 +6,8 @@ use redis::Value;
 use serde::de::DeserializeOwned;
 
 use crate::clock::Timestamp;
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::{bytes, items, text};
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::{bytes, items, text};
 use crate::error::Result;
 use crate::task::{Attempt, Details, Handle, Name, Options, Payload, Record, ResultRef, Spec, State, Task, TaskId};
 
