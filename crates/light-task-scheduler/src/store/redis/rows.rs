@@ -65,16 +65,22 @@ pub(super) fn spec(task: &NewTask) -> Result<Vec<u8>> {
 /// Reads tasks.
 pub(super) fn tasks(value: Value) -> Result<Vec<Task>> {
     let mut names = Names::default();
-    items(value)?.into_iter().filter_map(|told| task(&mut names, told).transpose()).collect()
+    let told = items(value)?;
+    told.chunks_exact(TOLD_ITEMS).filter_map(|told| task(&mut names, told).transpose()).collect()
 }
 
+/// How many items `tell` in the prelude answers for one task.
+pub(super) const TOLD_ITEMS: usize = 5;
+
 /// Reads one task; `None` if there is nothing but its id.
-pub(super) fn task(names: &mut Names, told: Value) -> Result<Option<Task>> {
-    let told = items(told)?;
-    let (id, record, spec, result, details) = match told.as_slice() {
-        [_] => return Ok(None),
-        [id, record, spec, result, Value::Array(details)] => (id, record, spec, result, details),
-        _ => return Err(unreadable("a task")),
+pub(super) fn task(names: &mut Names, told: &[Value]) -> Result<Option<Task>> {
+    let [id, record, spec, result, details] = told else { return Err(unreadable("a task")) };
+    if bytes(record)?.is_empty() {
+        return Ok(None);
+    }
+    let details = match details {
+        Value::Array(details) => details.as_slice(),
+        _ => &[],
     };
     let head = head(bytes(record)?)?;
     let (options, payload) = split_spec(bytes(spec)?)?;

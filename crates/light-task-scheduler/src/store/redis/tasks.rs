@@ -104,6 +104,7 @@ pub(super) async fn apply(calls: &Calls, changes: &[Change]) -> Result<Vec<Answe
     while answers.len() < changes.len() {
         let mut command = calls.command(&SCRIPTS.apply);
         events::add_words(&mut command);
+        events::add_apply_words(&mut command);
         let mut part = Part::default();
         for change in &changes[answers.len()..] {
             part.add(events::add_change(&mut command, change)?);
@@ -170,7 +171,7 @@ pub(super) async fn get(calls: &Calls, ids: &[TaskId]) -> Result<Vec<Option<Task
     for ids in ids.chunks(PART_ITEMS_MAX) {
         let mut command = calls.command(&SCRIPTS.get);
         ids.iter().for_each(|id| id.with_str(|id| _ = command.arg(id)));
-        for told in items(calls.read(&SCRIPTS.get, &command).await?)? {
+        for told in items(calls.read(&SCRIPTS.get, &command).await?)?.chunks_exact(rows::TOLD_ITEMS) {
             found.push(rows::task(&mut names, told)?);
         }
     }

@@ -1,14 +1,16 @@
 -- Applies what owners report, each only with the current token.
 --
--- ARGV from 7: eight for each change: id, owner, run, event, and four of the event:
+-- ARGV from 7: failures (JSON) of a task that is cancelled, and of one that was before its run succeeded;
+--   then eight for each change: id, owner, run, event, and four of the event:
 --   S started: 1 or '', handle     P progress: JSON          U stop unconfirmed
---   O outcome: 1 or '', output     C complete: i, bytes, '' or s, JSON, key; then for the last see below
---   R retry, L release: time, kind and JSON of the failure   F fail: '', kind, JSON
---   X cancelled
---   The fourth of O, C, R, L, F and X: the failure (JSON) if the task was cancelled instead
+--   O outcome: 1 or '', output     C complete: i, bytes or s, JSON, key
+--   R retry, L release: time, kind and JSON of the failure, its JSON if the task was cancelled before
+--   F fail: '', and like these     X cancelled
 -- Answers for each change: 'aN' applied, now in state N; 'yN' applied before; 'eN' its run has ended;
 --   'iN' impossible; 's' stale; 'n' not requested; 'm' there is no such task
 
+local CANCELLED, CANCELLED_AFTER_SUCCESS = ARGV[first], ARGV[first + 1]
+first = first + 2
 local STRIDE = 8
 local TARGETS = { O = 3, C = 4, R = 1, L = 1, F = 5, X = 6 }
 
@@ -18,7 +20,7 @@ local function noted(t, event, one, two)
     set_details(t, 'pg', one)
   elseif event == 'U' then
     t[U] = 1
-    dirty[t.id] = t
+    touch(t)
   elseif one == '1' then
     set_details(t, 'h', two)
   else
@@ -32,7 +34,8 @@ local function running(t, event, one, two, three, four)
     return noted(t, event, one, two)
   elseif t[C] == 1 then
     -- The flag was stored first: whatever the run reports of its end, the task is cancelled.
-    unsuccessful(t, 'cancelled', four)
+    local succeeded = event == 'O' or event == 'C'
+    unsuccessful(t, 'cancelled', succeeded and CANCELLED_AFTER_SUCCESS or event == 'X' and CANCELLED or four)
     go(t, 6)
   elseif event == 'X' then
     return 'n'

@@ -51,7 +51,7 @@ local function gate(queue)
   local row = call('HMGET', prefix .. 'queue:' .. queue, 'paused', 'limit', 'interval', 'window', 'tat')
   local it = { queue = queue, paused = row[1] == '1', slots = math.huge, permits = math.huge }
   if row[2] then
-    it.slots = tonumber(row[2]) - call('ZCARD', prefix .. 'running:' .. queue)
+    it.slots = tonumber(row[2]) - call('SCARD', prefix .. 'running:' .. queue)
   end
   if row[3] then
     it.interval, it.window = tonumber(row[3]), tonumber(row[4])
@@ -119,8 +119,8 @@ local function promote(lanes)
       local rank, n = struct.unpack('>I4I8', due[at])
       -- The score is exact: it is not above now.
       local t = { [RANK] = rank, [N] = n, [RA] = tonumber(due[at + 1]), id = string.sub(due[at], SCHED_HEAD + 1) }
-      move('sched:' .. lane.name, due[at], false)
-      move('ready:' .. lane.name, ready_member(t), 0)
+      plan('ZREM', 'sched:' .. lane.name, due[at])
+      plan('ZADD', 'ready:' .. lane.name, 0, ready_member(t))
     end
     room = room - #due / 2
     if room <= 0 then
@@ -173,7 +173,7 @@ end
 
 -- Merges the lanes, up to `most` and to what the gates let through.
 local function pick(lanes, most)
-  local picked, heads = {}, {}
+  local picked, size, heads = {}, 0, {}
   local chunk = math.min(most + 1, math.floor(most / math.max(#lanes, 1)) + READ_AHEAD)
   for _, lane in ipairs(lanes) do
     if advance(lane, chunk) then
@@ -184,11 +184,19 @@ local function pick(lanes, most)
   end
   while #heads > 0 do
     local lane = table.remove(heads)
-    if #picked < most and admit(lane.gate) then
-      picked[#picked + 1] = string.sub(lane.head, READY_HEAD + 1)
-      if advance(lane, chunk) then
-        sort_in(heads, lane)
-      end
+    if size < most and admit(lane.gate) then
+      local best = heads[#heads]
+      repeat
+        size = size + 1
+        lane.taken = (lane.taken or 0) + 1
+        picked[size] = string.sub(lane.head, READY_HEAD + 1)
+        local there = advance(lane, chunk)
+        -- It often has the next one too.
+        local goes_on = there and not (best and is_before(best, lane)) and size < most and admit(lane.gate)
+        if there and not goes_on then
+          sort_in(heads, lane)
+        end
+      until not goes_on
     else
       ask_again(opens_at(lane.gate, lane.due - 4503599627370496))
     end
@@ -224,12 +232,18 @@ local function pick_among(lanes, most)
   return picked
 end
 
--- Claims these tasks.
-local function take(ids)
+-- Claims these tasks. What was picked from a lane is the beginning of its order, and leaves it in one piece.
+local function take(ids, lanes)
   local claim = tonumber(number)
+  for _, lane in ipairs(lanes) do
+    if lane.taken then
+      call('ZREMRANGEBYRANK', prefix .. 'ready:' .. lane.name, 0, lane.taken - 1)
+    end
+  end
   fetch(ids)
   for at = 1, #ids do
     local t = record(ids[at])
+    t.is_out = not among
     leave(t)
     t[S], t[OW], t[CL], t[R], t[X], t[A], t[SA] = 2, replica, claim, t[R] + 1, t[R] + 1, t[A] + 1, now
     enter(t)
@@ -238,7 +252,7 @@ end
 
 -- The tasks of an earlier claim that its replica still runs, in order.
 local function claimed_before()
-  local found, ids = {}, call('ZRANGE', prefix .. 'owner:' .. replica, 0, -1)
+  local found, ids = {}, call('HKEYS', prefix .. 'owner:' .. replica)
   fetch(ids)
   for at = 1, #ids do
     local t = record(ids[at])
@@ -276,7 +290,7 @@ local picked = (among and pick_among or pick)(lanes, repeated and 0 or limit)
 if repeated then
   picked = claimed_before()
 else
-  take(picked)
+  take(picked, lanes)
   call('HSET', prefix .. 'rep:' .. replica, 'claim', number)
 end
 if among then

@@ -21,7 +21,7 @@ local function cancel(t)
     return 'y' .. t[S]
   elseif t[S] == 2 then
     t[C] = 1
-    dirty[t.id] = t
+    touch(t)
     call('SADD', prefix .. 'wish:' .. t[OW], t.id)
     hint.wishes = true
   else

@@ -11,7 +11,6 @@ local FINGERPRINT_BYTES = 16
 -- The last time that can be printed: the end of the year 9999.
 local LAST_TIME = 253402207200000000
 local known_queues = {}
-local specs = {}
 
 -- The answer for an id that is or was in use; nil if it is free.
 local function taken(id, fingerprint)
@@ -27,7 +26,7 @@ local function taken(id, fingerprint)
     return string.sub(tomb, 1, FINGERPRINT_BYTES) == fingerprint and 'r' or 'c'
   end
   call('HDEL', prefix .. 'tomb', id)
-  move('tombs', id, false)
+  plan('ZREM', 'tombs', id)
 end
 
 local function insert(at)
@@ -45,9 +44,8 @@ local function insert(at)
     now, NOBODY, 0, 0, 0, 0, 0, 0, 0, NEVER, NEVER, ARGV[at + 7] }
   t.id, t.lane = id, lane
   cache[id] = t
-  local size = #specs
-  specs[size + 1], specs[size + 2] = id, ARGV[at + 8]
-  move('all', id, seq)
+  plan('HSET', 'spec', id, ARGV[at + 8])
+  plan('ZADD', 'all', seq, id)
   enter(t)
   local queue = queue_of(lane)
   if not known_queues[queue] then
@@ -62,5 +60,4 @@ for at = first, #ARGV, STRIDE do
   local made_now = ARGV[at + 1] == '1'
   answers[#answers + 1] = not made_now and taken(ARGV[at], ARGV[at + 7]) or insert(at)
 end
-send('HSET', prefix .. 'spec', specs)
 return finish(answers)

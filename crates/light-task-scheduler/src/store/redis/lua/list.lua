@@ -19,23 +19,24 @@ for at = first + 9, after - 1 do
 end
 
 -- The sorted sets that hold everything that can match: waiting and succeeded tasks have none of their own.
+-- The running ones are in sets, which are never large.
 local function sources()
   if state_count == 0 or states[1] or states[4] then
-    return { 'all' }
+    return { 'all' }, {}
   end
-  local keys = {}
+  local sorted, sets = {}, {}
   for state in pairs(states) do
     if state ~= 2 then
-      keys[#keys + 1] = 'state:' .. state
+      sorted[#sorted + 1] = 'state:' .. state
     elseif queue ~= '' then
-      keys[#keys + 1] = 'running:' .. queue
+      sets[#sets + 1] = 'running:' .. queue
     else
       for _, name in ipairs(call('SMEMBERS', prefix .. 'queues')) do
-        keys[#keys + 1] = 'running:' .. name
+        sets[#sets + 1] = 'running:' .. name
       end
     end
   end
-  return keys
+  return sorted, sets
 end
 
 local function has_labels(id)
@@ -61,7 +62,18 @@ end
 local function newest()
   local found, full = {}, false
   local top = before == '' and '+inf' or '(' .. before
-  for _, key in ipairs(sources()) do
+  local sorted, sets = sources()
+  for _, key in ipairs(sets) do
+    local ids = call('SMEMBERS', prefix .. key)
+    fetch(ids)
+    for at = 1, #ids do
+      local n = record(ids[at])[N]
+      if before == '' or n < tonumber(before) then
+        found[#found + 1] = { ids[at], n }
+      end
+    end
+  end
+  for _, key in ipairs(sorted) do
     local part = call('ZREVRANGEBYSCORE', prefix .. key, top, '-inf', 'WITHSCORES', 'LIMIT', 0, LOOK_MAX)
     full = full or #part == 2 * LOOK_MAX
     for at = 1, #part, 2 do

@@ -26,8 +26,8 @@
 --   lanes         S  lanes that have waiting tasks (or had, until a claim looks)
 --   deadlines     Z  deadline: held and waiting tasks that have one
 --   state:N       Z  insertion number: tasks in the state 0 held, 3 exporting, 5 failed, 6 cancelled
---   running:QUEUE Z  insertion number: running tasks; its size is what a limit is compared with
---   owner:REPLICA Z  run: running and exporting tasks of a replica; without a name: of nobody
+--   running:QUEUE S  running tasks; its size is what a limit is compared with
+--   owner:REPLICA H  by id: run: running and exporting tasks of a replica; without a name: of nobody
 --   owners        S  replicas that (may) own tasks
 --   wish:REPLICA  S  its running tasks that are wished to stop
 --   post:REPLICA  S  its running tasks that have a report to hand out
@@ -84,8 +84,8 @@ local seq = tonumber(meta[4] or 0)
 local hint = { work = false, wishes = false, ends = false }
 -- By how much the counts have changed: queue → state → number.
 local tally = {}
--- What becomes of sorted sets: key → member → score, or false to remove it. The last word counts.
-local moves = {}
+-- What is to be done with many members of a key at once: command → key → arguments.
+local plans = {}
 -- The records that were read, by id; false: there is none. And those that are to be written.
 local cache, dirty, results = {}, {}, {}
 
@@ -115,36 +115,34 @@ local function values(key, fields)
   return found
 end
 
-local function move(key, member, score)
-  local members = moves[key]
-  if not members then
-    members = {}
-    moves[key] = members
+local function plan(command, key, one, two)
+  local keys = plans[command]
+  if not keys then
+    keys = {}
+    plans[command] = keys
   end
-  members[member] = score
+  local list = keys[key]
+  if not list then
+    list = {}
+    keys[key] = list
+  end
+  local size = #list
+  list[size + 1] = one
+  if two then
+    list[size + 2] = two
+  end
 end
 
--- Writes the moves; needed before a script reads a sorted set that it has changed.
+-- Does what is planned, what removes first; needed before a script reads what it has changed, and before it
+-- moves a task for the second time.
+local ORDER = { 'ZREM', 'SREM', 'HDEL', 'ZADD', 'SADD', 'HSET' }
 local function flush()
-  for key, members in pairs(moves) do
-    local add, added, remove, removed = {}, 0, {}, 0
-    for member, score in pairs(members) do
-      if score then
-        add[added + 1], add[added + 2] = score, member
-        added = added + 2
-      else
-        removed = removed + 1
-        remove[removed] = member
-      end
-    end
-    if removed > 0 then
-      send('ZREM', prefix .. key, remove)
-    end
-    if added > 0 then
-      send('ZADD', prefix .. key, add)
+  for at = 1, #ORDER do
+    for key, arguments in pairs(plans[ORDER[at]] or {}) do
+      send(ORDER[at], prefix .. key, arguments)
     end
   end
-  moves = {}
+  plans = {}
 end
 
 local function unpacked(id, bytes)
@@ -154,7 +152,18 @@ local function unpacked(id, bytes)
 end
 
 local function packed(t)
-  return struct.pack(FORMAT, unpack(t, 1, FP)) .. t.lane
+  local bytes = t.bytes
+  if not bytes then
+    bytes = struct.pack(FORMAT, unpack(t, 1, FP)) .. t.lane
+    t.bytes = bytes
+  end
+  return bytes
+end
+
+-- The record has changed.
+local function touch(t)
+  t.bytes = nil
+  dirty[t.id] = t
 end
 
 -- Reads the records of these ids at once.
@@ -209,8 +218,10 @@ end
 
 -- Writes details: field, value, field, value, …
 local function set_details(t, ...)
-  t[DET] = 1
-  dirty[t.id] = t
+  if t[DET] == 0 then
+    t[DET] = 1
+    touch(t)
+  end
   call('HSET', detail_key(t.id), ...)
 end
 
@@ -219,7 +230,7 @@ local function forget_details(t, ...)
     local key = detail_key(t.id)
     if call('HDEL', key, ...) > 0 and call('EXISTS', key) == 0 then
       t[DET] = 0
-      dirty[t.id] = t
+      touch(t)
     end
   end
 end
@@ -242,37 +253,56 @@ local function is_limited(queue)
   return limited[queue]
 end
 
--- Takes a task out of the places of its state; it is then put into those of another.
+-- Names of keys, made once: prefix of the name → rest → name.
+local made = { ['running:'] = {}, ['owner:'] = {}, ['ready:'] = {}, ['sched:'] = {} }
+local function named(kind, rest)
+  local names = made[kind]
+  local name = names[rest]
+  if not name then
+    name = kind .. (rest == NOBODY and '' or rest)
+    names[rest] = name
+  end
+  return name
+end
+
+-- Takes a task out of the places of its state; it is then put into those of another. `is_out`: it was taken
+-- out of its order already.
 local function leave(t)
   local state, id, queue = t[S], t.id, queue_of(t.lane)
+  if t.moved then
+    flush()
+  end
+  t.moved = true
   count(queue, state, -1)
   if state == 2 then
-    move('running:' .. queue, id, false)
-    move('owner:' .. t[OW], id, false)
+    plan('SREM', named('running:', queue), id)
+    plan('HDEL', named('owner:', t[OW]), id)
     if t[C] == 1 then
       call('SREM', prefix .. 'wish:' .. t[OW], id)
     end
     if not hint.work then
       hint.work = is_limited(queue)
     end
-  elseif state == 3 then
-    move('state:3', id, false)
-    move('owner:' .. (t[OW] == NOBODY and '' or t[OW]), id, false)
   elseif state == 1 then
-    move('ready:' .. t.lane, ready_member(t), false)
-    if t[RA] > t[CA] then
-      move('sched:' .. t.lane, sched_member(t), false)
+    if not t.is_out then
+      plan('ZREM', named('ready:', t.lane), ready_member(t))
+      if t[RA] > t[CA] then
+        plan('ZREM', named('sched:', t.lane), sched_member(t))
+      end
     end
+  elseif state == 3 then
+    plan('ZREM', 'state:3', id)
+    plan('HDEL', named('owner:', t[OW]), id)
   else
     if state ~= 4 then
-      move('state:' .. state, id, false)
+      plan('ZREM', 'state:' .. state, id)
     end
     if state ~= 0 then
-      move('done:' .. state, id, false)
+      plan('ZREM', 'done:' .. state, id)
     end
   end
   if t[DL] ~= NEVER and state < 2 then
-    move('deadlines', id, false)
+    plan('ZREM', 'deadlines', id)
   end
 end
 
@@ -281,21 +311,28 @@ local known_lanes, known_owners = {}, {}
 -- Puts a task into the places of its state, and has it written.
 local function enter(t)
   local state, id = t[S], t.id
-  dirty[id] = t
+  touch(t)
   count(queue_of(t.lane), state, 1)
-  if state == 2 or state == 3 then
+  if state == 4 then
+    plan('ZADD', 'done:4', t[FA], id)
+    hint.ends = true
+  elseif state == 2 or state == 3 then
     local owner = t[OW] == NOBODY and '' or t[OW]
-    move(state == 2 and 'running:' .. queue_of(t.lane) or 'state:3', id, t[N])
-    move('owner:' .. owner, id, t[R])
+    if state == 2 then
+      plan('SADD', named('running:', queue_of(t.lane)), id)
+    else
+      plan('ZADD', 'state:3', t[N], id)
+    end
+    plan('HSET', named('owner:', t[OW]), id, t[R])
     if not known_owners[owner] then
       known_owners[owner] = true
       call('SADD', prefix .. 'owners', owner)
     end
   elseif state == 1 then
     if t[RA] <= now then
-      move('ready:' .. t.lane, ready_member(t), 0)
+      plan('ZADD', named('ready:', t.lane), 0, ready_member(t))
     else
-      move('sched:' .. t.lane, sched_member(t), int(t[RA]))
+      plan('ZADD', named('sched:', t.lane), int(t[RA]), sched_member(t))
     end
     if not known_lanes[t.lane] then
       known_lanes[t.lane] = true
@@ -303,16 +340,14 @@ local function enter(t)
     end
     hint.work = true
   else
-    if state ~= 4 then
-      move('state:' .. state, id, t[N])
-    end
+    plan('ZADD', 'state:' .. state, t[N], id)
     if state ~= 0 then
-      move('done:' .. state, id, t[FA])
+      plan('ZADD', 'done:' .. state, t[FA], id)
       hint.ends = true
     end
   end
   if t[DL] ~= NEVER and state < 2 then
-    move('deadlines', id, int(t[DL]))
+    plan('ZADD', 'deadlines', int(t[DL]), id)
   end
 end
 
@@ -328,7 +363,7 @@ end
 local function discard(t)
   local key = t[DET] == 1 and call('HGET', detail_key(t.id), 'gk')
   if key then
-    move('garbage', key, 0)
+    plan('ZADD', 'garbage', 0, key)
   end
 end
 
@@ -337,9 +372,9 @@ local function remove(t)
   local id = t.id
   discard(t)
   leave(t)
-  move('all', id, false)
+  plan('ZREM', 'all', id)
   call('HSET', prefix .. 'tomb', id, t[FP] .. now_text)
-  move('tombs', id, now_text)
+  plan('ZADD', 'tombs', now_text, id)
   call('HDEL', prefix .. 'rec', id)
   call('HDEL', prefix .. 'spec', id)
   if t[RES] == 1 then
@@ -352,19 +387,27 @@ local function remove(t)
   hint.ends = true
 end
 
--- What is told of tasks: { id, record, spec, inline result or '', details } for each, or { id } if there is none.
+-- What is told of tasks, five items for each: id, record or '' if there is none, spec, inline result or '',
+-- details or ''. One flat list: every list within an answer costs as much as some commands.
 local function tell(ids)
   fetch(ids)
-  local specs, told = values('spec', ids), {}
+  local specs, told, size = values('spec', ids), {}, 0
   for at = 1, #ids do
     local id = ids[at]
     local t = cache[id]
+    local record, result, details = '', '', ''
     if t then
-      local result = t[RES] == 1 and (results[id] or call('HGET', prefix .. 'res', id)) or ''
-      told[at] = { id, packed(t), specs[at], result, t[DET] == 1 and call('HGETALL', detail_key(id)) or {} }
-    else
-      told[at] = { id }
+      record = packed(t)
+      if t[RES] == 1 then
+        result = results[id] or call('HGET', prefix .. 'res', id)
+      end
+      if t[DET] == 1 then
+        details = call('HGETALL', detail_key(id))
+      end
     end
+    told[size + 1], told[size + 2], told[size + 3], told[size + 4], told[size + 5] =
+      id, record, specs[at] or '', result, details
+    size = size + 5
   end
   return told
 end
@@ -394,21 +437,15 @@ local function not_living(replica)
   end
 end
 
--- Writes the records that have changed, inline results, sorted sets and counts.
+-- Writes the records that have changed, inline results, and what else is planned.
 local function write_back()
-  flush()
-  local records, size = {}, 0
   for id, t in pairs(dirty) do
-    records[size + 1], records[size + 2] = id, packed(t)
-    size = size + 2
+    plan('HSET', 'rec', id, packed(t))
   end
-  send('HSET', prefix .. 'rec', records)
-  records, size = {}, 0
   for id, bytes in pairs(results) do
-    records[size + 1], records[size + 2] = id, bytes
-    size = size + 2
+    plan('HSET', 'res', id, bytes)
   end
-  send('HSET', prefix .. 'res', records)
+  flush()
   for queue, states in pairs(tally) do
     for state, by in pairs(states) do
       if by ~= 0 then

@@ -70,7 +70,7 @@ local function beat()
   call('HSET', row_key, 'exp', int(now + tonumber(row[2])))
   local owned = {}
   if ARGV[first + 2] == '1' then
-    owned = call('ZRANGE', prefix .. 'owner:' .. replica, 0, -1, 'WITHSCORES')
+    owned = call('HGETALL', prefix .. 'owner:' .. replica)
   end
   return { '', owned, call('SMEMBERS', prefix .. 'wish:' .. replica), reports(tonumber(ARGV[first + 3])) }
 end

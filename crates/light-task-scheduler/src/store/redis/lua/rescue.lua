@@ -28,7 +28,7 @@ end
 
 -- Adds the tasks of one owner that may be adopted.
 local function orphans_of(owner, orphans)
-  local ids = call('ZRANGE', prefix .. 'owner:' .. owner, 0, -1)
+  local ids = call('HKEYS', prefix .. 'owner:' .. owner)
   if #ids == 0 then
     call('SREM', prefix .. 'owners', owner)
   end

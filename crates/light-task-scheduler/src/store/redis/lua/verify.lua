@@ -57,9 +57,13 @@ local function check(id)
     expect(id, 'done:' .. state, id, s == state and t[FA] or nil)
   end
   local owned = s == 2 or s == 3
-  expect(id, 'running:' .. queue_of(t.lane), id, s == 2 and t[N] or nil)
+  if call('SISMEMBER', prefix .. 'running:' .. queue_of(t.lane), id) ~= (s == 2 and 1 or 0) then
+    problem('task ', id, ' in state ', s, ' is kept wrongly in running')
+  end
   expect(id, 'deadlines', id, s < 2 and t[DL] ~= NEVER and t[DL] or nil)
-  expect(id, 'owner:' .. owner, id, owned and t[R] or nil)
+  if tonumber(call('HGET', prefix .. 'owner:' .. owner, id) or -1) ~= (owned and t[R] or -1) then
+    problem('task ', id, ' in state ', s, ' is kept wrongly by its owner')
+  end
   expect(id, 'all', id, t[N])
   if owned and call('SISMEMBER', prefix .. 'owners', owner) == 0 then
     problem('the owner of task ', id, ' is missing in owners')
@@ -111,7 +115,8 @@ local function sizes()
       counted[state] = counted[state] + tonumber(row[state + 1] or 0)
     end
     compare('the count of waiting tasks of ' .. queue, tonumber(row[2] or 0), waiting[queue] or 0)
-    compare('the count of running tasks of ' .. queue, tonumber(row[3] or 0), size('running:' .. queue))
+    compare('the count of running tasks of ' .. queue, tonumber(row[3] or 0),
+      call('SCARD', prefix .. 'running:' .. queue))
   end
   local total, owned = 0, 0
   for state = 0, 6 do
@@ -124,7 +129,7 @@ local function sizes()
     end
   end
   for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
-    owned = owned + size('owner:' .. owner)
+    owned = owned + call('HLEN', prefix .. 'owner:' .. owner)
   end
   compare('the size of all', size('all'), total)
   compare('the size of rec', call('HLEN', prefix .. 'rec'), total)
