@@ -11,7 +11,7 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod servers;
 mod simulation;
 #[cfg(feature = "sqlite")]
