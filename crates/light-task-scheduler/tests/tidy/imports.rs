@@ -54,7 +54,7 @@ fn part(path: &[String]) -> Option<Part> {
         // `ext` is the convenience on top of the contract's trait.
         [name] | [name, "ext"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
-        ["driver", ..] => Part::Driver,
+        ["database" | "driver", ..] => Part::Driver,
         ["scheduler", ..] => Part::Scheduler,
         ["testing", ..] => Part::Testing,
         // Small programs over the public face.
