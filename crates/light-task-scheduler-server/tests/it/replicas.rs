@@ -66,8 +66,12 @@ impl Server {
     /// Kills it as a power failure would, and starts it again.
     fn kill(&self) {
         let file = self.directory.path().join("server").join(self.pid_file);
-        let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().trim().parse().unwrap();
+        let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().trim().parse::<i32>().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        let lives = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while lives() {
+            std::thread::yield_now();
+        }
         let again = self.run("start");
         assert!(again.contains(&self.url), "it came back elsewhere: {again}");
     }
