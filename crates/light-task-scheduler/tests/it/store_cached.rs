@@ -58,3 +58,15 @@ mod over_sqlite {
         model: Cached::new(Sqlite::new(Durability::Relaxed))
     );
 }
+
+#[cfg(feature = "redis")]
+mod over_redis {
+    use super::*;
+    use crate::store_redis::Redis;
+
+    light_task_scheduler::store_conformance!(
+        real_time,
+        Cached::new(Redis::default()),
+        model: Cached::new(Redis::stopped())
+    );
+}
