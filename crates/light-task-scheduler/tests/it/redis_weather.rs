@@ -284,6 +284,7 @@ async fn a_full_server_takes_nothing_new_and_goes_on_with_what_it_has() {
     let tasks = claim(&store, owner, 1, BATCH).await.unwrap().tasks;
     assert_eq!(tasks.len(), BATCH);
     beat(&store, owner).await.unwrap();
+    assert_eq!(ids(&RedisStore::open(&server.url()).await.unwrap()).await.len(), accepted, "it can be opened");
     let answers = store.apply(tasks.iter().map(complete).collect()).await.unwrap();
     assert!(answers.iter().all(|answer| *answer == Answer::Applied(Some(State::Succeeded))));
     server.must(&["CONFIG", "SET", "maxmemory", "0"]);

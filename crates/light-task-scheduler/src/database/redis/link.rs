@@ -18,7 +18,7 @@ use crate::error::Result;
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for an answer: longer than the disk of an always flushing server takes.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How soon after a failed connection to try the next: bounds what a server that is down is asked.
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
@@ -26,6 +26,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Link {
     place: Place,
+    timeout: Duration,
     current: Mutex<Current>,
 }
 
@@ -50,9 +51,9 @@ enum Connection {
 }
 
 impl Link {
-    /// Connects with the first call.
-    pub(crate) fn new(place: Place) -> Self {
-        Link { place, current: Mutex::default() }
+    /// Connects with the first call; waits so long for each answer.
+    pub(crate) fn new(place: Place, timeout: Duration) -> Self {
+        Link { place, timeout, current: Mutex::default() }
     }
 
     /// Where it leads.
@@ -92,7 +93,7 @@ impl Link {
         {
             return Err(why.clone());
         }
-        match connect(&self.place).await {
+        match connect(&self.place, self.timeout).await {
             Ok(connection) => {
                 current.number += 1;
                 current.connection = Some(connection.clone());
@@ -107,24 +108,22 @@ impl Link {
     }
 }
 
-async fn connect(place: &Place) -> RedisResult<Connection> {
+async fn connect(place: &Place, timeout: Duration) -> RedisResult<Connection> {
     if let Way::Cluster = place.way() {
         let client = ClusterClient::builder(place.nodes().to_vec())
             .connection_timeout(CONNECT_TIMEOUT)
-            .response_timeout(RESPONSE_TIMEOUT)
+            .response_timeout(timeout)
             .build()?;
         return client.get_async_connection().await.map(Connection::Cluster);
     }
-    let config = config();
+    let config = config(timeout);
     let client = node(place).await?;
     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
 }
 
 /// How connections behave.
-pub(crate) fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+pub(crate) fn config(timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(timeout))
 }
 
 /// The node to talk to: the only one, the master, or any of a cluster.
