@@ -1,5 +1,6 @@
-//! The way to the server: one multiplexed connection, made anew when it breaks.
+//! The way to the server: multiplexed connections, made anew when they break.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -7,6 +8,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value};
+use tokio::runtime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -22,7 +24,8 @@ pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How soon after a failed connection to try the next: bounds what a server that is down is asked.
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
-/// One connection to the place, shared by all callers.
+/// One connection to the place for each runtime that asks, shared by all its callers: what drives a connection
+/// lives on its runtime, and one that is stuck or has ended must not take the heartbeats of another with it.
 #[derive(Debug)]
 pub(crate) struct Link {
     place: Place,
@@ -32,15 +35,16 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 struct Current {
-    /// Which connection this is: a caller that saw an older one break leaves the newer one alone.
-    number: u64,
-    connection: Option<Connection>,
+    /// How many connections were made.
+    made: u64,
+    /// By runtime: which one it is, so that a caller that saw an older one break leaves the newer one alone.
+    connections: HashMap<Option<runtime::Id>, (u64, Connection)>,
     failed: Option<(Instant, RedisError)>,
 }
 
 impl std::fmt::Debug for Current {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "connection {}", self.number)
+        write!(f, "{} connections", self.connections.len())
     }
 }
 
@@ -68,7 +72,8 @@ impl Link {
 
     /// The same with the error as it came.
     pub(crate) async fn try_send(&self, command: &Cmd) -> RedisResult<Value> {
-        let (number, mut connection) = self.connection().await?;
+        let runtime = runtime::Handle::try_current().ok().map(|handle| handle.id());
+        let (number, mut connection) = self.connection(runtime).await?;
         let sent = match &mut connection {
             Connection::One(one) => one.req_packed_command(command).await,
             Connection::Cluster(cluster) => cluster.req_packed_command(command).await,
@@ -76,17 +81,17 @@ impl Link {
         let sent = sent.and_then(Value::extract_error);
         if sent.as_ref().is_err_and(needs_new_connection) {
             let mut current = self.current.lock().await;
-            if current.number == number {
-                current.connection = None;
+            if current.connections.get(&runtime).is_some_and(|(is, _)| *is == number) {
+                current.connections.remove(&runtime);
             }
         }
         sent
     }
 
-    async fn connection(&self) -> RedisResult<(u64, Connection)> {
+    async fn connection(&self, runtime: Option<runtime::Id>) -> RedisResult<(u64, Connection)> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = &current.connection {
-            return Ok((current.number, connection.clone()));
+        if let Some(known) = current.connections.get(&runtime) {
+            return Ok(known.clone());
         }
         if let Some((when, why)) = &current.failed
             && when.elapsed() < RECONNECT_DELAY
@@ -95,10 +100,11 @@ impl Link {
         }
         match connect(&self.place, self.timeout).await {
             Ok(connection) => {
-                current.number += 1;
-                current.connection = Some(connection.clone());
+                current.made += 1;
+                let made = (current.made, connection);
+                current.connections.insert(runtime, made.clone());
                 current.failed = None;
-                Ok((current.number, connection))
+                Ok(made)
             }
             Err(why) => {
                 current.failed = Some((monotonic(), why.clone()));
