@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
-use light_task_scheduler::results::{DirectoryLogs, RedisLogs, short_hash};
+use light_task_scheduler::results::{DirectoryLogs, PostgresLogs, RedisLogs, short_hash};
 use light_task_scheduler::store::redis::RedisOptions;
-use light_task_scheduler::store::sql::PostgresOptions;
 use light_task_scheduler::{
     CachedStore, Config, LogStore, MemoryStore, PostgresStore, RedisStore, Scheduler, SqliteStore, Store,
 };
@@ -101,9 +100,8 @@ async fn open_server(server: &ServerUrl) -> Result<Opened> {
     let namespace = server.namespace.clone().unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned());
     let (store, logs): (Arc<dyn Store>, Arc<dyn LogStore>) = match server.engine {
         Engine::Postgres => {
-            let options = PostgresOptions { schema: namespace, ..PostgresOptions::default() };
-            let store = PostgresStore::open_with(&server.url, options).await?;
-            (Arc::new(store), Arc::new(DirectoryLogs::open(runs.join("logs")).await?))
+            let url = server.with_parameter("schema", &namespace);
+            (Arc::new(PostgresStore::open(&url).await?), Arc::new(PostgresLogs::open(&url).await?))
         }
         Engine::Redis => {
             let logs = RedisLogs::open(&server.url, &namespace).await?;

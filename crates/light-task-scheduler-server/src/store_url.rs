@@ -97,6 +97,16 @@ impl ServerUrl {
         ServerUrl { engine, url: format!("{address}{query}"), namespace }
     }
 
+    /// The URL with another parameter, unless it has one of that name.
+    pub(crate) fn with_parameter(&self, name: &str, value: &str) -> String {
+        let query = self.url.split_once('?').map_or("", |(_, query)| query);
+        if query.split('&').any(|pair| pair.split('=').next() == Some(name)) {
+            return self.url.clone();
+        }
+        let joint = if self.url.contains('?') { '&' } else { '?' };
+        format!("{}{joint}{name}={value}", self.url)
+    }
+
     /// Without user and password: the same for all who use the same tasks, and fit to be shown.
     pub(crate) fn identity(&self) -> String {
         let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
@@ -173,5 +183,7 @@ mod tests {
         assert_eq!(server.url, "postgres://me:x@host:5433/work?a=1&b=2");
         assert_eq!(server.namespace.as_deref(), Some("mine"));
         assert_eq!(server.identity(), "postgres://host:5433/work?namespace=mine");
+        assert_eq!(server.with_parameter("c", "3"), "postgres://me:x@host:5433/work?a=1&b=2&c=3");
+        assert_eq!(server.with_parameter("b", "3"), server.url);
     }
 }

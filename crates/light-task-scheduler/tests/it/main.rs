@@ -5,6 +5,8 @@
 mod blocked;
 mod examples;
 mod executors;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "process")]
 mod process;
 #[cfg(feature = "redis")]
