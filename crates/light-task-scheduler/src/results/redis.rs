@@ -7,6 +7,7 @@ use redis::{Cmd, Value, cmd};
 
 use super::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, ResultStore, short_hash, stored, unwritten, verify};
 use crate::database::redis::error::unreadable;
+use crate::database::redis::link::RESPONSE_TIMEOUT;
 use crate::database::redis::values::{array, bytes, number, texts};
 use crate::database::redis::{Link, Place, Script, check_namespace, server};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +18,7 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("app
 /// Connects, and refuses a server that may lose keys by itself.
 async fn connect(url: &str, namespace: &str) -> Result<Link> {
     check_namespace(namespace)?;
-    let link = Link::new(Place::parse(url)?);
+    let link = Link::new(Place::parse(url)?, RESPONSE_TIMEOUT);
     server::check(&link, false).await?;
     Ok(link)
 }

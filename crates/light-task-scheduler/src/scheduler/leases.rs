@@ -69,7 +69,7 @@ fn lease_end(core: &Core, sent: Instant) -> Instant {
 
 /// The heartbeat loop.
 pub(super) async fn beat(core: Arc<Core>, ticker: Arc<Ticker>) {
-    let mut heart = Heart { core, seen: Changes::default(), mismatched: BTreeMap::new() };
+    let mut heart = Heart { core, seen: Changes::default(), mismatched: BTreeMap::new(), written: None };
     let mut retry = StoreRetry::new();
     loop {
         let core = &heart.core;
@@ -100,6 +100,32 @@ struct Heart {
     seen: Changes,
     /// What the last heartbeat found on one side only. Acted on when the next one finds it again.
     mismatched: BTreeMap<TaskId, u64>,
+    /// What the last heartbeat was told of the store's writes.
+    written: Option<Written>,
+}
+
+/// How far a store's writes have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Written {
+    epoch: u64,
+    op_seq: u64,
+}
+
+impl Written {
+    /// Says so if the store has lost writes since the last heartbeat.
+    fn follow(last: &mut Option<Written>, reply: &HeartbeatReply) {
+        let now = Written { epoch: reply.epoch, op_seq: reply.op_seq };
+        if last.replace(now).is_some_and(|before| before.lost_some_until(now)) {
+            let Written { epoch, op_seq } = now;
+            let what = "the store has lost acknowledged writes, by a failover or a restore";
+            tracing::error!(epoch, op_seq, "{what}: tasks may be missing or run again");
+        }
+    }
+
+    /// Whether the store has lost acknowledged writes between `self` and `now`: it says so, or its counter went back.
+    fn lost_some_until(self, now: Written) -> bool {
+        now.epoch != self.epoch || now.op_seq < self.op_seq
+    }
 }
 
 impl Heart {
@@ -112,6 +138,7 @@ impl Heart {
         match core.store.heartbeat(Heartbeat { replica, holdings }).await {
             Ok(reply) => {
                 core.replica.renew(lease_end(core, sent), reply.now);
+                Written::follow(&mut self.written, &reply);
                 self.deliver(&reply);
                 self.compare(replica, reply.owned).await
             }
@@ -367,6 +394,15 @@ mod tests {
         assert!(watched.look(&[status(5, true)], me, start + 2 * observe, observe).is_empty(), "it beat in between");
         assert!(watched.look(&[status(5, false)], me, start + 3 * observe, observe).is_empty(), "it lives");
         assert!(watched.look(&[status(5, true)], me, start + 4 * observe, observe).is_empty(), "seen anew");
+    }
+
+    #[test]
+    fn writes_are_lost_if_the_store_says_so_or_goes_back() {
+        let written = |epoch, op_seq| Written { epoch, op_seq };
+        assert!(!written(1, 5).lost_some_until(written(1, 5)));
+        assert!(!written(1, 5).lost_some_until(written(1, 9)));
+        assert!(written(1, 5).lost_some_until(written(1, 4)));
+        assert!(written(1, 5).lost_some_until(written(2, 9)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use light_task_scheduler::results::{LogKey, LogStore, RedisLogs, RedisResults, ResultStore, Stream};
@@ -14,7 +16,8 @@ use light_task_scheduler::store::{
     TaskQuery,
 };
 use light_task_scheduler::{
-    ErrorKind, Name, NewTask, Payload, ReplicaId, Result, ResultRef, State, SystemClock, Task, TaskId,
+    Config, Context, ErrorKind, FunctionExecutor, Name, NewTask, Payload, QueueSettings, ReplicaId, Result, ResultRef,
+    Scheduler, Shutdown, State, SystemClock, Task, TaskId,
 };
 use tempfile::TempDir;
 
@@ -284,6 +287,7 @@ async fn a_full_server_takes_nothing_new_and_goes_on_with_what_it_has() {
     let tasks = claim(&store, owner, 1, BATCH).await.unwrap().tasks;
     assert_eq!(tasks.len(), BATCH);
     beat(&store, owner).await.unwrap();
+    assert_eq!(ids(&RedisStore::open(&server.url()).await.unwrap()).await.len(), accepted, "it can be opened");
     let answers = store.apply(tasks.iter().map(complete).collect()).await.unwrap();
     assert!(answers.iter().all(|answer| *answer == Answer::Applied(Some(State::Succeeded))));
     server.must(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -324,6 +328,63 @@ async fn a_killed_server_comes_back_with_all_that_was_accepted() {
     assert_eq!(done, ended);
     assert_eq!(patiently(|| beat(&store, owner)).await.epoch, 0, "no acknowledged write was lost");
     assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+}
+
+/// Two schedulers share a queue with a limit, and go on when their server was killed and has come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedulers_outlive_their_server() {
+    const TASKS: usize = 400;
+    const LIMIT: u32 = 7;
+    let mut server = Server::start(&ALWAYS);
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let starts: Arc<Vec<AtomicU32>> = Arc::new((0..TASKS).map(|_| AtomicU32::new(0)).collect());
+    let functions = || {
+        let (running, most, starts) = (running.clone(), most.clone(), starts.clone());
+        FunctionExecutor::new().register("work", move |_: Context, n: usize| {
+            let (running, most, starts) = (running.clone(), most.clone(), starts.clone());
+            async move {
+                starts[n].fetch_add(1, SeqCst);
+                most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                running.fetch_sub(1, SeqCst);
+                Ok(n)
+            }
+        })
+    };
+    let limit = QueueSettings { concurrency: Some(LIMIT), ..QueueSettings::default() };
+    let config = Config { queue_settings: vec![(Name::new("default").unwrap(), limit)], ..Config::default() };
+    let mut schedulers = Vec::new();
+    for _ in 0..2 {
+        let store = RedisStore::open(&server.url()).await.unwrap();
+        let builder = Scheduler::builder(store).functions(functions()).config(config.clone());
+        schedulers.push(builder.start().await.unwrap());
+    }
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    store.insert((0..TASKS).map(task).collect()).await.unwrap();
+    let succeeded = async |at_least: usize| {
+        let start = Instant::now();
+        loop {
+            let done = patiently(|| store.counts()).await[0].of(State::Succeeded) as usize;
+            if done >= at_least {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{done} tasks of {at_least} are done");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    succeeded(TASKS / 4).await;
+    server.kill();
+    server.restart();
+    let back = Instant::now();
+    succeeded(TASKS * 3 / 4).await;
+    assert!(back.elapsed() < Duration::from_secs(10), "work goes on soon after the server is back");
+    succeeded(TASKS).await;
+    assert!(starts.iter().all(|starts| starts.load(SeqCst) == 1), "each ran once");
+    assert!(most.load(SeqCst) <= LIMIT, "{} ran at once", most.load(SeqCst));
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    for scheduler in schedulers {
+        scheduler.shutdown(Shutdown::default()).await.unwrap();
+    }
 }
 
 #[tokio::test]

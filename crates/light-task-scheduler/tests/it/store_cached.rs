@@ -59,6 +59,18 @@ mod over_sqlite {
     );
 }
 
+#[cfg(feature = "redis")]
+mod over_redis {
+    use super::*;
+    use crate::store_redis::Redis;
+
+    light_task_scheduler::store_conformance!(
+        real_time,
+        Cached::new(Redis::default()),
+        model: Cached::new(Redis::stopped())
+    );
+}
+
 /// What goes wrong between a window and its store.
 mod faults {
     use super::*;

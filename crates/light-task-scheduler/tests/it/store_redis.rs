@@ -28,8 +28,9 @@ pub(crate) fn remove_keys(pattern: &str) {
     }
 }
 
+/// A namespace of its own for every store, with a clock that can be stepped.
 #[derive(Default)]
-struct Redis {
+pub(crate) struct Redis {
     offset: Arc<AtomicI64>,
     stopped: bool,
     /// All that were opened; the last is the current one.
@@ -38,7 +39,7 @@ struct Redis {
 
 impl Redis {
     /// With a clock that stands still between its steps.
-    fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         const SOME_DAY: i64 = 1_790_000_000_000_000;
         Redis { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, namespaces: Mutex::default() }
     }

@@ -1,5 +1,6 @@
-//! The way to the server: one multiplexed connection, made anew when it breaks.
+//! The way to the server: multiplexed connections, made anew when they break.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -7,6 +8,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value};
+use tokio::runtime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -18,28 +20,31 @@ use crate::error::Result;
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for an answer: longer than the disk of an always flushing server takes.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How soon after a failed connection to try the next: bounds what a server that is down is asked.
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
-/// One connection to the place, shared by all callers.
+/// One connection to the place for each runtime that asks, shared by all its callers: what drives a connection
+/// lives on its runtime, and one that is stuck or has ended must not take the heartbeats of another with it.
 #[derive(Debug)]
 pub(crate) struct Link {
     place: Place,
+    timeout: Duration,
     current: Mutex<Current>,
 }
 
 #[derive(Default)]
 struct Current {
-    /// Which connection this is: a caller that saw an older one break leaves the newer one alone.
-    number: u64,
-    connection: Option<Connection>,
+    /// How many connections were made.
+    made: u64,
+    /// By runtime: which one it is, so that a caller that saw an older one break leaves the newer one alone.
+    connections: HashMap<Option<runtime::Id>, (u64, Connection)>,
     failed: Option<(Instant, RedisError)>,
 }
 
 impl std::fmt::Debug for Current {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "connection {}", self.number)
+        write!(f, "{} connections", self.connections.len())
     }
 }
 
@@ -50,9 +55,9 @@ enum Connection {
 }
 
 impl Link {
-    /// Connects with the first call.
-    pub(crate) fn new(place: Place) -> Self {
-        Link { place, current: Mutex::default() }
+    /// Connects with the first call; waits so long for each answer.
+    pub(crate) fn new(place: Place, timeout: Duration) -> Self {
+        Link { place, timeout, current: Mutex::default() }
     }
 
     /// Where it leads.
@@ -67,7 +72,8 @@ impl Link {
 
     /// The same with the error as it came.
     pub(crate) async fn try_send(&self, command: &Cmd) -> RedisResult<Value> {
-        let (number, mut connection) = self.connection().await?;
+        let runtime = runtime::Handle::try_current().ok().map(|handle| handle.id());
+        let (number, mut connection) = self.connection(runtime).await?;
         let sent = match &mut connection {
             Connection::One(one) => one.req_packed_command(command).await,
             Connection::Cluster(cluster) => cluster.req_packed_command(command).await,
@@ -75,29 +81,30 @@ impl Link {
         let sent = sent.and_then(Value::extract_error);
         if sent.as_ref().is_err_and(needs_new_connection) {
             let mut current = self.current.lock().await;
-            if current.number == number {
-                current.connection = None;
+            if current.connections.get(&runtime).is_some_and(|(is, _)| *is == number) {
+                current.connections.remove(&runtime);
             }
         }
         sent
     }
 
-    async fn connection(&self) -> RedisResult<(u64, Connection)> {
+    async fn connection(&self, runtime: Option<runtime::Id>) -> RedisResult<(u64, Connection)> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = &current.connection {
-            return Ok((current.number, connection.clone()));
+        if let Some(known) = current.connections.get(&runtime) {
+            return Ok(known.clone());
         }
         if let Some((when, why)) = &current.failed
             && when.elapsed() < RECONNECT_DELAY
         {
             return Err(why.clone());
         }
-        match connect(&self.place).await {
+        match connect(&self.place, self.timeout).await {
             Ok(connection) => {
-                current.number += 1;
-                current.connection = Some(connection.clone());
+                current.made += 1;
+                let made = (current.made, connection);
+                current.connections.insert(runtime, made.clone());
                 current.failed = None;
-                Ok((current.number, connection))
+                Ok(made)
             }
             Err(why) => {
                 current.failed = Some((monotonic(), why.clone()));
@@ -107,24 +114,22 @@ impl Link {
     }
 }
 
-async fn connect(place: &Place) -> RedisResult<Connection> {
+async fn connect(place: &Place, timeout: Duration) -> RedisResult<Connection> {
     if let Way::Cluster = place.way() {
         let client = ClusterClient::builder(place.nodes().to_vec())
             .connection_timeout(CONNECT_TIMEOUT)
-            .response_timeout(RESPONSE_TIMEOUT)
+            .response_timeout(timeout)
             .build()?;
         return client.get_async_connection().await.map(Connection::Cluster);
     }
-    let config = config();
+    let config = config(timeout);
     let client = node(place).await?;
     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
 }
 
 /// How connections behave.
-pub(crate) fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+pub(crate) fn config(timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(timeout))
 }
 
 /// The node to talk to: the only one, the master, or any of a cluster.

@@ -52,6 +52,7 @@ impl Place {
                 return Err(refused("the name of the master is missing after the sentinels"));
             }
             "redis+sentinel" | "valkey+sentinel" => Way::Sentinels { master: path.to_owned() },
+            "rediss" | "valkeys" => return Err(refused("TLS is not built into this program")),
             _ => return Err(refused(&format!("its scheme is {scheme}"))),
         };
         let database = if way == Way::Direct && !path.is_empty() { format!("/{path}") } else { String::new() };

@@ -13,6 +13,7 @@ use crate::database::redis::Link;
 use crate::database::redis::Place;
 use crate::database::redis::Script;
 use crate::database::redis::error::unreadable;
+use crate::database::redis::link::RESPONSE_TIMEOUT;
 use crate::database::redis::server;
 use crate::database::redis::values::{array, items, number, text, time};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,10 @@ use crate::store::Changes;
 
 /// The layout of the keys; another one in the server is refused.
 const VERSION: u32 = 1;
+
+/// How long to wait for the answer to a heartbeat: a connection that is dead without saying so must be
+/// replaced while the lease lasts.
+const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An open store.
 #[derive(Debug)]
@@ -53,10 +58,10 @@ impl Calls {
     pub(super) async fn open(url: &str, options: RedisOptions) -> Result<Self> {
         let place = Place::parse(url)?;
         let prefix = format!("{{lts:{}}}:", options.namespace);
-        let link = Link::new(place.clone());
+        let link = Link::new(place.clone(), RESPONSE_TIMEOUT);
         let durability = server::check(&link, options.strict).await?;
         let calls = Calls {
-            beats: Link::new(place.clone()),
+            beats: Link::new(place.clone(), BEAT_TIMEOUT),
             hints: Hints::new(place, format!("{prefix}hint")),
             link,
             meta_key: format!("{prefix}meta"),
@@ -73,8 +78,14 @@ impl Calls {
     }
 
     async fn check_version(&self) -> Result<()> {
-        self.link.send(cmd("HSETNX").arg(&self.meta_key).arg("version").arg(VERSION)).await?;
-        let found = self.link.send(cmd("HGET").arg(&self.meta_key).arg("version")).await?;
+        let mut ask = cmd("HGET");
+        ask.arg(&self.meta_key).arg("version");
+        let mut found = self.link.send(&ask).await?;
+        if found == Value::Nil {
+            // Only a new namespace is written: one that has tasks can be opened while the server is full.
+            self.link.send(cmd("HSETNX").arg(&self.meta_key).arg("version").arg(VERSION)).await?;
+            found = self.link.send(&ask).await?;
+        }
         match number::<u32>(&found)? {
             VERSION => Ok(()),
             other => Err(Error::new(

@@ -79,7 +79,7 @@ impl Hints {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(settings))?;
         let (hints, subscribed) = (Arc::downgrade(self), Arc::clone(&self.subscribed));
-        let config = link::config().set_push_sender(move |pushed: PushInfo| {
+        let config = link::config(link::RESPONSE_TIMEOUT).set_push_sender(move |pushed: PushInfo| {
             match pushed.kind {
                 PushKind::Disconnection => subscribed.store(false, Ordering::Release),
                 PushKind::Message => {

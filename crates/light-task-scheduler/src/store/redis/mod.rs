@@ -87,7 +87,7 @@ impl RedisOptions {
 /// keeps them on one node; none ever expires. A server above its `maxmemory` takes no new tasks
 /// ([`Full`](crate::ErrorKind::Full)), but those that it has are claimed and ended as ever.
 ///
-/// Cloning is cheap. A handle belongs to the runtime that it is used on.
+/// Cloning is cheap; clones share their connections, one for each runtime that they are used on.
 ///
 /// ```no_run
 /// use light_task_scheduler::store::redis::RedisStore;
