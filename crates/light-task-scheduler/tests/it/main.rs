@@ -5,13 +5,15 @@
 mod blocked;
 mod examples;
 mod executors;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "process")]
 mod process;
 #[cfg(feature = "redis")]
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod servers;
 mod simulation;
 #[cfg(feature = "sqlite")]

@@ -149,6 +149,11 @@ impl Database {
         self.pgbouncer
     }
 
+    /// The most connections that may have died unnoticed.
+    pub(crate) fn connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
     /// A statement from a constant in which `{s}` stands for the schema.
     pub(crate) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
         let known = self.statements.read().unwrap_or_else(PoisonError::into_inner).get(template).cloned();

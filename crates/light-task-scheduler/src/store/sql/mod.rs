@@ -1,6 +1,5 @@
 //! Stores in SQL databases.
 
-#[cfg(feature = "postgres")]
 mod codec;
 #[cfg(feature = "postgres")]
 mod gate;

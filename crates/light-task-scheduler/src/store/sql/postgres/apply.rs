@@ -165,10 +165,10 @@ pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Ve
             .get_mut(&report.id)
             .filter(|(_, stored)| stored.record.state == State::Running && stored.record.execution == report.execution);
         let seq = current.map(|(_, stored)| stored.seq);
-        if let Some(seq) = seq {
-            if keep(tx, seq, report).await? {
-                kept.push(seq);
-            }
+        if let Some(seq) = seq
+            && keep(tx, seq, report).await?
+        {
+            kept.push(seq);
         }
         answers.push(seq.is_some());
     }

@@ -32,7 +32,7 @@ const QUEUES: &str = "SELECT name, settings FROM {s}.queues
     UNION ALL SELECT DISTINCT queue, NULL FROM {s}.lanes WHERE queue NOT IN (SELECT name FROM {s}.queues) ORDER BY 1";
 
 /// Reads tasks by id.
-pub(super) async fn get(tx: &mut Tx<'_>, ids: &Vec<TaskId>) -> Work<Vec<Option<Task>>> {
+pub(super) async fn get(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<Option<Task>>> {
     let found = tx.query(BY_ID).bind(texts(ids.iter())).fetch_all(tx.connection()).await?;
     let mut by_id: HashMap<TaskId, Task> = HashMap::with_capacity(found.len());
     for (_, task) in rows::tasks(tx, &found).await? {

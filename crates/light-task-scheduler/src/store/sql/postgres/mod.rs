@@ -253,8 +253,17 @@ impl PostgresStore {
         T: Send + 'static,
     {
         let shared = Arc::clone(&self.inner.shared);
-        let work =
-            async move { read_once(&shared, &input, job).await.map_err(|trouble| shared.database.explain(trouble)) };
+        let work = async move {
+            let mut dead = 0;
+            loop {
+                match read_once(&shared, &input, job).await {
+                    Ok(done) => return Ok(done),
+                    // A connection died while nobody used it. To read again does no harm.
+                    Err(trouble) if trouble.is_disconnected() && dead < shared.database.connections() => dead += 1,
+                    Err(trouble) => return Err(shared.database.explain(trouble)),
+                }
+            }
+        };
         self.inner.engine.run(work).await
     }
 }
