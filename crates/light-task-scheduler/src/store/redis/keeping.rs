@@ -10,6 +10,9 @@ use crate::rate::RateLimit;
 use crate::store::{QueueCounts, QueueSettings, Sweep, SweepRequest};
 use crate::task::{Name, State};
 
+/// The largest limit that is handed to a script: beyond some 15 digits its numbers are no integers.
+const LIMIT_MAX: u64 = 1 << 40;
+
 /// How many tasks each queue has in each state.
 pub(super) async fn counts(calls: &Calls) -> Result<Vec<QueueCounts>> {
     let found = calls.read(&SCRIPTS.counts, &calls.command(&SCRIPTS.counts)).await?;
@@ -62,7 +65,7 @@ pub(super) async fn queues(calls: &Calls) -> Result<Vec<(Name, QueueSettings)>> 
 /// Housekeeping.
 pub(super) async fn sweep(calls: &Calls, request: &SweepRequest) -> Result<Sweep> {
     let mut sweep = Sweep::default();
-    let limit = u64::try_from(request.limit).unwrap_or(u64::MAX);
+    let limit = u64::try_from(request.limit).unwrap_or(u64::MAX).min(LIMIT_MAX);
     if request.older_than.is_some() {
         for state in State::ALL.into_iter().filter(|state| state.is_terminal() && request.states.contains(state)) {
             sweep.removed += remove(calls, request, state, limit - sweep.removed).await?;
@@ -72,7 +75,7 @@ pub(super) async fn sweep(calls: &Calls, request: &SweepRequest) -> Result<Sweep
     loop {
         let keys = confirmed.next().unwrap_or_default();
         let mut command = calls.command(&SCRIPTS.sweep);
-        command.arg("garbage").arg(request.limit);
+        command.arg("garbage").arg(limit);
         keys.iter().for_each(|key| _ = command.arg(key));
         let told = texts(calls.write(&SCRIPTS.sweep, &command).await?.body)?;
         if confirmed.peek().is_none() {

@@ -25,7 +25,7 @@ const READ_AHEAD: usize = 16;
 
 pub(super) const HEADS: &str = "SELECT rank, run_at, seq FROM tasks INDEXED BY tasks_ready
     WHERE lane = ?1 AND stage = 1 ORDER BY rank, run_at, seq LIMIT ?2 OFFSET ?3";
-const HEAD: &str = "SELECT lane, rank, run_at, seq FROM tasks WHERE id = ?1 AND stage = 1";
+pub(super) const HEAD: &str = "SELECT lane, rank, run_at, seq FROM tasks WHERE id = ?1 AND stage = 1";
 const HEAD_AT_PLACE: &str = concat!("SELECT lane, rank, run_at, seq", rows::at_place!(), " AND stage = 1");
 pub(super) const PROMOTE: &str = "UPDATE tasks SET stage = 1 WHERE seq IN (
     SELECT seq FROM tasks INDEXED BY tasks_scheduled WHERE lane = ?1 AND stage = -1 AND run_at <= ?2

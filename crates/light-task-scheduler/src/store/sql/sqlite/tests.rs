@@ -226,6 +226,7 @@ async fn hot_statements_use_their_indexes_and_never_sort() {
     let connection = Connection::open(&path).unwrap();
     for (sql, index) in [
         (claim::HEADS, "COVERING INDEX tasks_ready (lane=?)"),
+        (claim::HEAD, "INDEX tasks_id (id=?)"),
         (claim::PROMOTE, "COVERING INDEX tasks_scheduled (lane=? AND run_at<?)"),
         (claim::NEXT_SCHEDULED, "COVERING INDEX tasks_scheduled (lane=?)"),
         (claim::NEXT_DEADLINE, "INDEX tasks_deadline"),
@@ -239,6 +240,11 @@ async fn hot_statements_use_their_indexes_and_never_sort() {
         let plan = plan(&connection, sql);
         assert!(plan.contains(index), "{sql}\n{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+    }
+    // A window's reading sorts what has become due since the last claim and what it answers, never all that is ready.
+    let first = plan(&connection, window::FIRST);
+    for step in ["USING INDEX tasks_ready (lane=?)\nSCAN", "USING INDEX tasks_scheduled (lane=? AND run_at<?)"] {
+        assert!(first.contains(step), "{first}");
     }
     // No temporary table either: it would cost more than the write itself.
     let mut statement = connection.prepare(&format!("EXPLAIN {}", rows::SAVE)).unwrap();
