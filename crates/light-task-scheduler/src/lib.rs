@@ -40,6 +40,7 @@
 //! | run functions | [`FunctionExecutor`] |
 //! | run commands that outlive this program | `executor::process` (feature `process`) |
 //! | keep tasks over a restart, or share them between processes | `SqliteStore` (feature `sqlite`) |
+//! | share tasks between hosts | `PostgresStore` (feature `postgres`) |
 //! | keep results and logs elsewhere | [`results`] |
 //! | limit, pause or rate a queue | [`QueueSettings`], [`RateLimit`] |
 //! | know every state and every move | [`state`] |
@@ -54,7 +55,7 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `process`, `redis`, `sqlite`, `full` (these), and `testing`. None is on by default.
+//! Every feature only adds: `postgres`, `process`, `redis`, `sqlite`, `full` (these), and `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]

@@ -44,9 +44,14 @@ async fn try_migrate(connection: &mut PgConnection, schema: &str, migrations: Mi
     let done = version(&mut transaction, schema, migrations).await?;
     let quoted = quoted(schema);
     if done == 0 {
+        // Who may use a schema that is there need not be allowed to make one.
+        let there = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1";
+        let found = sqlx::query(there).bind(schema).persistent(false).fetch_optional(&mut *transaction).await?;
+        if found.is_none() {
+            sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {quoted}"))).execute(&mut *transaction).await?;
+        }
         let begin = format!(
-            "CREATE SCHEMA IF NOT EXISTS {quoted};
-             CREATE TABLE IF NOT EXISTS {quoted}.versions (component text PRIMARY KEY, version integer NOT NULL);
+            "CREATE TABLE IF NOT EXISTS {quoted}.versions (component text PRIMARY KEY, version integer NOT NULL);
              INSERT INTO {quoted}.versions VALUES ('{}', 0) ON CONFLICT DO NOTHING",
             migrations.component
         );

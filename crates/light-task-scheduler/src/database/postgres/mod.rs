@@ -32,6 +32,8 @@ use crate::error::{Error, Result};
 const SCHEMA_BYTES_MAX: usize = 63;
 /// How long to wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a heartbeat may wait for its connection: the next one tries again.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first connection may take: there is somebody who waits for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most statements that one connection keeps prepared; there are fewer than these.
@@ -103,7 +105,7 @@ impl Database {
                 // A dead connection is found by the BEGIN that is sent anyway, and replaced.
                 .test_before_acquire(false)
         };
-        let (work, pulse) = (pool(access.connections), pool(1));
+        let (work, pulse) = (pool(access.connections), pool(1).acquire_timeout(PULSE_TIMEOUT));
         let (ready, opened) = tokio::sync::oneshot::channel();
         let last = move || async move {
             if let Ok(database) = opened.await {
@@ -175,7 +177,7 @@ impl Database {
         sql.replace(SCHEMA, &self.quoted)
     }
 
-    /// A connection for one read, in a transaction only where the connection may change after each.
+    /// A connection for one statement, in a transaction only where the connection may change after each.
     pub(crate) async fn reading(self: &Arc<Self>) -> Work<Session<'static>> {
         if self.pgbouncer {
             return self.begin(Purpose::Work).await;

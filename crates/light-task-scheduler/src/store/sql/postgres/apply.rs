@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::Row;
 
+use super::quick;
 use super::rows::{self, RECORD_COLUMNS, Stored, TASK_COLUMNS, record_columns, task_columns};
 use super::tx::{Tx, now};
 use crate::clock::Timestamp;
@@ -67,18 +68,27 @@ impl Locked {
 
 /// Applies what owners report.
 pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
-    let mut locked = Locked::read(tx, texts(changes.iter().map(|change| &change.id))).await?;
+    let mut answers = quick::complete(tx, changes).await?;
+    if answers.iter().any(Option::is_none) {
+        apply_rest(tx, changes, &mut answers).await?;
+    }
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or(Answer::Missing)).collect())
+}
+
+/// Applies the changes that have no answer yet.
+async fn apply_rest(tx: &mut Tx<'_>, changes: &[Change], answers: &mut [Option<Answer>]) -> Work<()> {
+    let rest = || changes.iter().zip(answers.iter()).filter(|(_, answer)| answer.is_none()).map(|(change, _)| change);
+    let mut locked = Locked::read(tx, texts(rest().map(|change| &change.id))).await?;
     let now = locked.now;
     let mut dirty = vec![false; locked.rows.len()];
     let mut left = Vec::new();
-    let mut answers = Vec::with_capacity(changes.len());
-    for change in changes {
+    for (change, answer) in changes.iter().zip(answers).filter(|(_, answer)| answer.is_none()) {
         let Some((index, stored)) = locked.get_mut(&change.id) else {
-            answers.push(Answer::Missing);
+            *answer = Some(Answer::Missing);
             continue;
         };
         let event = Event::Run(change.token, change.event.clone());
-        answers.push(match step(&mut stored.record, event, now) {
+        *answer = Some(match step(&mut stored.record, event, now) {
             Ok(moved) if moved.already => Answer::Already(stored.record.state),
             Ok(moved) => {
                 dirty[index] = true;
@@ -91,8 +101,7 @@ pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answe
     let changed: Vec<rows::Change<'_>> =
         locked.rows.iter().zip(dirty).filter(|(_, dirty)| *dirty).map(|(stored, _)| (stored, &stored.record)).collect();
     rows::save(tx, &changed, now).await?;
-    rows::keep_garbage(tx, &left).await?;
-    Ok(answers)
+    rows::keep_garbage(tx, &left).await
 }
 
 /// What has become of a task in one call of [`command`].

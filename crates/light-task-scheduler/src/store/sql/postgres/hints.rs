@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::tx::{Hint, Shared, Tx};
-use crate::database::postgres::{Database, Purpose, Work};
+use crate::database::postgres::{Database, Work};
 use crate::store::Changes;
 
 /// Least time between two notifications of one process: under load, many commits share one.
@@ -114,7 +114,8 @@ pub(super) async fn tell_at_commit(tx: &mut Tx<'_>) -> Work<()> {
 async fn tell_once(database: &Arc<Database>, channel: &str, origin: Uuid, hint: Hint) -> Work<()> {
     let letter = |set: bool, letter| if set { letter } else { "" };
     let payload = format!("{origin} {}{}{}", letter(hint.work, "w"), letter(hint.wishes, "c"), letter(hint.ends, "e"));
-    let mut session = database.begin(Purpose::Work).await?;
+    // One statement is a transaction.
+    let mut session = database.reading().await?;
     let query = session.query(TELL).bind(i64::from(hint.work)).bind(i64::from(hint.wishes)).bind(i64::from(hint.ends));
     query.bind(channel).bind(payload).execute(session.connection()).await?;
     session.commit().await

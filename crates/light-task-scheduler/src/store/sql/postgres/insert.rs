@@ -27,19 +27,27 @@ const KNOWN: &str = concat!(
 const FORGET: &str = "DELETE FROM {s}.tombstones WHERE id = ANY($1)";
 const REMOVED_SINCE: &str = "SELECT 1 FROM {s}.tombstones WHERE id = ANY($1) LIMIT 1";
 // One time for all. `start`: 0 now, 1 at a time, 2 after a delay, 3 held.
-const INSERT: &str = concat!(
-    "WITH n AS MATERIALIZED (SELECT ",
-    now!(),
-    " + $1 AS now)
+macro_rules! insert {
+    ($conflict:literal) => {
+        concat!(
+            "WITH n AS MATERIALIZED (SELECT ",
+            now!(),
+            " + $1 AS now)
     INSERT INTO {s}.tasks (id, lane, stage, rank, run_at, created_at, payload, deadline, options, labels)
     SELECT u.id, u.lane, CASE WHEN u.start = 3 THEN 0 WHEN at > n.now THEN -1 ELSE 1 END, u.rank, at, n.now,
         u.payload, u.deadline, u.options, u.labels::text[]
     FROM n, unnest($3::text[], $4::integer[], $5::smallint[], $6::integer[], $7::bigint[], $8::bytea[], $9::bigint[],
         $10::text[], $11::text[]) AS u (id, lane, start, rank, time, payload, deadline, options, labels),
     LATERAL (SELECT CASE u.start WHEN 1 THEN u.time WHEN 2 THEN LEAST(n.now + u.time, GREATEST(n.now, $2)) ELSE n.now END
-        AS at) AS due
-    ON CONFLICT (id) DO NOTHING"
-);
+        AS at) AS due",
+            $conflict
+        )
+    };
+}
+/// Ids that may be taken.
+const INSERT: &str = insert!(" ON CONFLICT (id) DO NOTHING");
+/// Ids made here just now. Looking out for a conflict would cost a write of its own for each row.
+const INSERT_FRESH: &str = insert!("");
 
 /// A task to take in, with its id.
 #[derive(Debug)]
@@ -142,7 +150,8 @@ async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming]) -> Work<()> {
     for (one, lane) in new.iter().zip(lanes) {
         columns.push(one, lane)?;
     }
-    let inserted = columns.insert(tx).await?;
+    let all_fresh = new.iter().all(|one| one.fresh);
+    let inserted = columns.insert(tx, if all_fresh { INSERT_FRESH } else { INSERT }).await?;
     if usize::try_from(inserted) != Ok(new.len()) {
         return Err(Trouble::Again);
     }
@@ -225,9 +234,9 @@ impl<'t> Columns<'t> {
     }
 
     /// Answers how many rows were made.
-    async fn insert(self, tx: &mut Tx<'_>) -> Work<u64> {
+    async fn insert(self, tx: &mut Tx<'_>, statement: &'static str) -> Work<u64> {
         let query = tx
-            .query(INSERT)
+            .query(statement)
             .bind(tx.shared.offset())
             .bind(Timestamp::MAX.as_micros())
             .bind(self.ids)

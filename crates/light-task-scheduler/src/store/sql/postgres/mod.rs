@@ -6,6 +6,7 @@
 //! | `rows` | tasks as rows |
 //! | `lanes` | small numbers for queues and kinds |
 //! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
+//! | `quick` | the two moves that nearly every task makes, in one statement each |
 //! | `window` | `candidates` |
 //! | `hints` | `changed` |
 //!
@@ -17,6 +18,7 @@ mod hints;
 mod insert;
 mod lanes;
 mod list;
+mod quick;
 mod replicas;
 mod rows;
 mod sweep;
@@ -388,3 +390,6 @@ impl Store for PostgresStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
