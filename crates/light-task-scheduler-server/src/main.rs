@@ -9,6 +9,7 @@ mod exit;
 mod interrupt;
 mod open;
 mod output;
+mod patience;
 mod store_url;
 
 use std::process::ExitCode;

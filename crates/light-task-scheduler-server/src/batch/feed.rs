@@ -12,6 +12,7 @@ use crate::batch::plan::{Mode, Todo, decide};
 use crate::batch::report::Outputs;
 use crate::batch::roster::{CHUNK, Entry, Roster};
 use crate::exit::Result;
+use crate::patience::patiently;
 
 /// Feeds a store from a roster.
 pub(crate) struct Feeder {
@@ -58,7 +59,7 @@ impl Feeder {
         if tasks.is_empty() {
             return Ok(());
         }
-        for (place, answer) in places.into_iter().zip(self.store.insert(tasks).await?) {
+        for (place, answer) in places.into_iter().zip(patiently(|| self.store.insert(tasks.clone())).await?) {
             match answer? {
                 // Somebody else inserted it since we looked, and it may have ended already.
                 Inserted::Existing(_, state) if state.is_terminal() => self.tell(News::Came(place, state)),
@@ -77,9 +78,14 @@ impl Feeder {
         }
         if let (Command::Requeue, Some(outputs)) = (command, &self.outputs) {
             let ids: Vec<TaskId> = commands.iter().map(|(id, _)| id.clone()).collect();
-            self.store.get(&ids).await?.iter().flatten().for_each(|task| outputs.forget(task));
+            patiently(|| self.store.get(&ids)).await?.iter().flatten().for_each(|task| outputs.forget(task));
         }
-        for ((place, _), answer) in chosen().zip(self.store.command(commands).await?) {
+        let answers = match command {
+            // Once more could run the task twice, if it has ended since: who starts this program again decides.
+            Command::Requeue => self.store.command(commands).await?,
+            _ => patiently(|| self.store.command(commands.clone())).await?,
+        };
+        for ((place, _), answer) in chosen().zip(answers) {
             // Refused: somebody else has done the same since we looked, and it waits or runs.
             if answer == Answer::Missing {
                 self.tell(News::Removed(place));
@@ -98,8 +104,9 @@ impl Feeder {
 pub(crate) async fn cancel(store: &dyn Store, ids: &[(usize, TaskId)]) -> Result<Vec<usize>> {
     let mut ended = Vec::new();
     for chunk in ids.chunks(CHUNK) {
-        let commands = chunk.iter().map(|(_, id)| (id.clone(), Command::Cancel)).collect();
-        for ((place, _), answer) in chunk.iter().zip(store.command(commands).await?) {
+        let commands: Vec<_> = chunk.iter().map(|(_, id)| (id.clone(), Command::Cancel)).collect();
+        let answers = patiently(|| store.command(commands.clone())).await?;
+        for ((place, _), answer) in chunk.iter().zip(answers) {
             if answer.state() == Some(State::Cancelled) {
                 ended.push(*place);
             }

@@ -19,6 +19,7 @@ use crate::batch::roster::{CHUNK, Entry, Roster};
 use crate::exit::{ERROR, Problem, Result};
 use crate::interrupt::Interrupts;
 use crate::open::Opened;
+use crate::patience::patiently;
 
 /// How often the store is asked who has ended: other processes may run our tasks, cancel or remove them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -231,7 +232,7 @@ impl Follower {
     async fn look_if_needed(&mut self) -> Result<()> {
         let open = self.open().count();
         if open > LOOK_MAX && !self.missed {
-            let counts = self.store.counts().await?;
+            let counts = patiently(|| self.store.counts()).await?;
             let unfinished = |state: &State| !state.is_terminal();
             let stored: u64 = counts
                 .iter()
@@ -250,7 +251,7 @@ impl Follower {
         let open: Vec<usize> = self.open().collect();
         for chunk in open.chunks(CHUNK) {
             let ids: Vec<TaskId> = chunk.iter().map(|place| self.entries()[*place].id.clone()).collect();
-            let found = self.store.get(&ids).await?;
+            let found = patiently(|| self.store.get(&ids)).await?;
             let end = |(place, task): (&usize, Option<light_task_scheduler::Task>)| match task {
                 Some(task) => task.record.state.is_terminal().then_some((*place, task.record.state)),
                 // Somebody has removed it.
@@ -277,7 +278,7 @@ impl Follower {
         }
         for chunk in told.chunks(CHUNK) {
             let ids: Vec<TaskId> = chunk.iter().map(|place| self.entries()[*place].id.clone()).collect();
-            let found = self.store.get(&ids).await?;
+            let found = patiently(|| self.store.get(&ids)).await?;
             let lines = chunk.iter().map(|place| self.entries()[*place].line);
             let tasks: Vec<_> = lines.zip(found).filter_map(|(line, task)| Some((line, task?))).collect();
             self.reporter.ended(&tasks, earlier).await?;

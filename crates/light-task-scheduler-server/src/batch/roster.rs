@@ -8,6 +8,7 @@ use light_task_scheduler::{Name, NewTask, State, Store, Task, TaskId};
 use crate::batch::lines::{Defaults, lines, parse};
 use crate::batch::plan::{Mode, Todo, decide};
 use crate::exit::{CONFLICT, Problem, Result};
+use crate::patience::patiently;
 
 /// How many tasks are read, inserted or changed in one call of the store.
 pub(crate) const CHUNK: usize = 1_000;
@@ -110,7 +111,7 @@ impl Roster {
         for start in (0..self.entries.len()).step_by(CHUNK) {
             let end = (start + CHUNK).min(self.entries.len());
             let ids: Vec<TaskId> = self.entries[start..end].iter().map(|entry| entry.id.clone()).collect();
-            for (offset, found) in store.get(&ids).await?.into_iter().enumerate() {
+            for (offset, found) in patiently(|| store.get(&ids)).await?.into_iter().enumerate() {
                 let Some(found) = found else { continue };
                 let wanted = self.task(&self.entries[start + offset])?;
                 let entry = &mut self.entries[start + offset];
