@@ -25,6 +25,8 @@ use crate::patience::patiently;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Looking may take at most one part in so many of the time.
 const LOOK_SHARE: u32 = 20;
+/// The longest time until the next look: one that took long because the server was away says nothing of the work.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// With more tasks to come than this, they are asked for only if the store has fewer than we think.
 const LOOK_MAX: usize = 10 * CHUNK;
 /// How long a drain waits for what runs: until the user loses patience.
@@ -133,7 +135,7 @@ impl Follower {
                     let begun = Instant::now();
                     let looked = self.look_if_needed().await;
                     self.act(&mut work, looked).await;
-                    look_at = Instant::now() + LOOK_INTERVAL.max(begun.elapsed() * LOOK_SHARE);
+                    look_at = Instant::now() + (begun.elapsed() * LOOK_SHARE).clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
                 }
             }
             self.reporter.progress(self.tally, self.running.len());
