@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use light_task_scheduler::store::sql::{PostgresOptions, PostgresStore};
-use light_task_scheduler::store::{Inserted, TaskQuery};
+use light_task_scheduler::store::{Changes, Inserted, TaskQuery};
 use light_task_scheduler::{Error, ErrorKind, NewTask, Result, Store, TaskId};
 use sqlx::{AssertSqlSafe, PgPool, Row};
 
@@ -77,13 +78,17 @@ mod transactions {
     #[tokio::test]
     async fn a_commit_wakes_who_waits() {
         let schema = Schema::fresh();
-        let store = open(&schema).await;
+        // No poll comes in between: only the notification can tell.
+        let poll_interval = Duration::from_secs(3_600);
+        let options = PostgresOptions { schema: schema.0.clone(), poll_interval, ..PostgresOptions::default() };
+        let store = PostgresStore::open_with(&direct_url(), options).await.unwrap();
         let pool = PgPool::connect(&direct_url()).await.unwrap();
-        let seen = store.changed(light_task_scheduler::store::Changes { work: 1, wishes: 1, ends: 1 }).await;
+        // The first answer is that it listens.
+        let seen = store.changed(Changes::default()).await;
         let mut transaction = pool.begin().await.unwrap();
         store.insert_in(&mut transaction, vec![task("a")]).await.unwrap();
         transaction.commit().await.unwrap();
-        let told = tokio::time::timeout(std::time::Duration::from_secs(20), store.changed(seen)).await;
+        let told = tokio::time::timeout(Duration::from_secs(20), store.changed(seen)).await;
         assert_ne!(told.expect("a notification comes"), seen);
         pool.close().await;
     }
@@ -175,7 +180,7 @@ mod bad_weather {
             PostgresOptions { schema: "pg_mine".to_owned(), ..PostgresOptions::default() },
             PostgresOptions { schema: String::new(), ..PostgresOptions::default() },
             PostgresOptions { connections: 0, ..PostgresOptions::default() },
-            PostgresOptions { poll_interval: std::time::Duration::ZERO, ..PostgresOptions::default() },
+            PostgresOptions { poll_interval: Duration::ZERO, ..PostgresOptions::default() },
         ];
         for options in bad {
             let error = PostgresStore::open_with(&direct_url(), options).await.unwrap_err();
@@ -212,7 +217,7 @@ mod bad_weather {
             let batch: Vec<NewTask> = (0..50).map(|m| task(&format!("{n}.{m}"))).collect();
             let mut call = Box::pin(store.insert(batch));
             // As far as it gets in some tens of microseconds, each time a little further.
-            let _ = tokio::time::timeout(std::time::Duration::from_micros(n * 100), &mut call).await;
+            let _ = tokio::time::timeout(Duration::from_micros(n * 100), &mut call).await;
             drop(call);
         }
         let marker = [TaskId::new("29.0").unwrap()];

@@ -25,6 +25,8 @@ const TELL: &str = "WITH told AS (UPDATE {s}.hints SET work = work + $1, wishes 
     SELECT pg_notify($4, $5) FROM told";
 const READ: &str = "SELECT work, wishes, ends FROM {s}.hints";
 
+const ALL: Hint = Hint { work: true, wishes: true, ends: true };
+
 /// What this handle knows of.
 #[derive(Debug)]
 pub(super) struct Hints {
@@ -133,6 +135,10 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
         if listener.is_none() && !database.is_pooled() && crate::clock::monotonic() >= next_try {
             next_try = crate::clock::monotonic() + RECONNECT_DELAY;
             listener = database.listen(&channel).await.ok();
+            if listener.is_some() {
+                // What was committed before it listened.
+                hints.publish(ALL);
+            }
         }
         let heard = tokio::time::timeout(poll_interval, hear(&mut listener)).await;
         match heard {
@@ -146,13 +152,16 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
             // Something may have been missed while the connection was lost.
             Ok(None) => {
                 listener = None;
-                hints.publish(Hint { work: true, wishes: true, ends: true });
+                hints.publish(ALL);
             }
             Err(_) if hints.changes.receiver_count() > 0 => {
                 if let Ok(now) = look(database).await {
-                    if let Some([work, wishes, ends]) = seen {
-                        hints.publish(Hint { work: now[0] != work, wishes: now[1] != wishes, ends: now[2] != ends });
-                    }
+                    // What was committed before the first look may be news.
+                    hints.publish(seen.map_or(ALL, |seen: [i64; 3]| Hint {
+                        work: now[0] != seen[0],
+                        wishes: now[1] != seen[1],
+                        ends: now[2] != seen[2],
+                    }));
                     seen = Some(now);
                 }
             }

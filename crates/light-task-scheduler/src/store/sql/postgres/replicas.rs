@@ -99,7 +99,7 @@ impl Replica {
     fn read(tx: &Tx<'_>, row: &PgRow) -> Work<Self> {
         Ok(Replica {
             id: ReplicaId::from_bytes(row.try_get::<Uuid, _>(0)?.into_bytes()),
-            name: row.try_get(1)?,
+            name: serde_json::from_str(row.try_get(1)?).map_err(|e| unreadable("name of a replica", e))?,
             ttl: row.try_get(2)?,
             beat: row.try_get(3)?,
             expires_at: row.try_get(4)?,
@@ -143,8 +143,7 @@ pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
 /// Registers a replica under a fresh id.
 pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> {
     let NewReplica { id, name, ttl } = replica;
-    // The one character that PostgreSQL cannot keep; a name is for people.
-    let name = name.replace('\0', "\u{fffd}");
+    let name = serde_json::Value::from(name.as_str()).to_string();
     let query = tx.query(REGISTER).bind(uuid(*id)).bind(name).bind(micros(*ttl)).bind(tx.shared.offset());
     if query.execute(tx.connection()).await?.rows_affected() == 0 {
         let message = format!("the replica id {id} was used before; make a fresh one");

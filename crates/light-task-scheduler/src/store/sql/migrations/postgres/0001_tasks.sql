@@ -18,7 +18,7 @@ CREATE TABLE {s}.queues (
 -- index on what it changes, such an update leaves nothing behind for the vacuum.
 CREATE TABLE {s}.replicas (
     id         uuid PRIMARY KEY,
-    name       text NOT NULL,
+    name       text NOT NULL,  -- JSON: it may have any character in it, also the one that no text here can have
     ttl        bigint NOT NULL,
     beat       bigint NOT NULL,
     expires_at bigint NOT NULL,
