@@ -1,7 +1,7 @@
 //! The PostgreSQL store passes the conformance suite, directly and behind PgBouncer.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,20 +54,19 @@ pub(crate) fn execute(sql: String) {
 
 struct Postgres {
     url: String,
-    schema: Schema,
-    /// How many stores were made: each is another schema.
-    stores: AtomicU32,
+    /// One for each store that was opened.
+    schemas: Mutex<Vec<Schema>>,
     offset: Arc<AtomicI64>,
 }
 
 impl Postgres {
     fn new(url: String) -> Self {
-        Postgres { url, schema: Schema::fresh(), stores: AtomicU32::new(0), offset: Arc::default() }
+        Postgres { url, schemas: Mutex::default(), offset: Arc::default() }
     }
 
     async fn handle(&self) -> Arc<dyn Store> {
         let options = PostgresOptions {
-            schema: self.schema.0.clone(),
+            schema: self.schemas.lock().unwrap().last().expect("a store was opened").0.clone(),
             connections: 4,
             time_offset: Arc::clone(&self.offset),
             ..PostgresOptions::default()
@@ -83,7 +82,7 @@ impl StoreHarness for Postgres {
     }
 
     async fn open(&self) -> Arc<dyn Store> {
-        assert_eq!(self.stores.fetch_add(1, SeqCst), 0, "each case opens one store");
+        self.schemas.lock().unwrap().push(Schema::fresh());
         self.handle().await
     }
 
@@ -100,4 +99,58 @@ mod direct {
     use super::*;
 
     light_task_scheduler::store_conformance!(real_time, Postgres::new(direct_url()));
+}
+
+/// Behind a pooler that gives each transaction another connection.
+mod pooled {
+    use super::*;
+    use light_task_scheduler::testing::conformance::store::{CASES, Threads, run_alone};
+
+    fn topic(topic: &'static str) {
+        let cases: Vec<_> = CASES.iter().filter(|case| case.topic == topic).collect();
+        assert!(!cases.is_empty(), "no case is about {topic}");
+        for case in cases {
+            run_alone(Threads::Four, &|| Box::new(Postgres::new(pooled_url())), case.topic, case.name);
+        }
+    }
+
+    #[test]
+    fn insert() {
+        topic("insert");
+    }
+
+    #[test]
+    fn claims() {
+        topic("claims");
+    }
+
+    #[test]
+    fn limits() {
+        topic("limits");
+    }
+
+    #[test]
+    fn reports() {
+        topic("reports");
+    }
+
+    #[test]
+    fn rescue() {
+        topic("rescue");
+    }
+
+    #[test]
+    fn listing() {
+        topic("listing");
+    }
+
+    #[test]
+    fn shared() {
+        topic("shared");
+    }
+
+    #[test]
+    fn parallel() {
+        topic("parallel");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+use super::apply::texts;
 use super::lanes::Lane;
 use super::replicas;
 use super::rows::{self, Stored, task_columns};
@@ -53,6 +54,13 @@ pub(super) const HEADS: &str = concat!(
     " FROM unnest($1::integer[], $2::bigint[]) AS l (lane, n) CROSS JOIN LATERAL (
         SELECT * FROM {s}.tasks AS h WHERE h.lane = l.lane AND h.stage = 1 AND h.run_at <= $3
         ORDER BY h.rank, h.run_at, h.seq LIMIT l.n FOR UPDATE SKIP LOCKED) AS t"
+);
+/// The tasks of these ids that may be claimed, locked.
+pub(super) const AMONG: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM {s}.tasks AS t WHERE t.id = ANY($1) AND t.lane = ANY($2) AND t.stage = 1 AND t.run_at <= $3
+    FOR UPDATE SKIP LOCKED"
 );
 const GATES: &str = "SELECT name, settings, tat FROM {s}.queues WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE";
 pub(super) const RUNNING: &str = "SELECT l.queue, count(*) FROM {s}.lanes AS l JOIN {s}.tasks AS t ON t.lane = l.id
@@ -256,12 +264,16 @@ async fn take(
             counts.push(i64::try_from(room).unwrap_or(i64::MAX));
         }
     }
-    if lanes.is_empty() {
+    if lanes.is_empty() || request.among.as_ref().is_some_and(Vec::is_empty) {
         return Ok(());
     }
-    let query = tx.query(HEADS).bind(lanes).bind(counts).bind(claim.now.as_micros());
-    let mut heads = query.fetch_all(tx.connection()).await?;
+    let query = match &request.among {
+        None => tx.query(HEADS).bind(lanes).bind(counts),
+        Some(ids) => tx.query(AMONG).bind(texts(ids.iter())).bind(lanes),
+    };
+    let mut heads = query.bind(claim.now.as_micros()).fetch_all(tx.connection()).await?;
     sort(&mut heads)?;
+    // What is locked and not picked is free again with the commit.
     let mut picked = Vec::new();
     for head in heads {
         if picked.len() == request.limit {

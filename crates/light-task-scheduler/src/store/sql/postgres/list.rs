@@ -25,8 +25,8 @@ const COUNTS: &str = concat!(
     now!(),
     " + $1 AS now OFFSET 0) AS n GROUP BY lane, stage"
 );
-const SET: &str = "INSERT INTO {s}.queues (name, settings, limited) VALUES ($1, $2, $3)
-    ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, limited = excluded.limited";
+const SET: &str = "INSERT INTO {s}.queues (name, settings, limited, paused) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, limited = excluded.limited, paused = excluded.paused";
 const LOCK_SETTINGS: &str = "SELECT pg_advisory_xact_lock($1)";
 const QUEUES: &str = "SELECT name, settings FROM {s}.queues
     UNION ALL SELECT DISTINCT queue, NULL FROM {s}.lanes WHERE queue NOT IN (SELECT name FROM {s}.queues) ORDER BY 1";
@@ -180,7 +180,7 @@ pub(super) fn settings_lock(tx: &Tx<'_>) -> i64 {
 pub(super) async fn set_queue(tx: &mut Tx<'_>, (queue, settings): &(Name, QueueSettings)) -> Work<()> {
     let json = serde_json::to_string(settings).map_err(|e| Error::internal(format!("settings as JSON: {e}")))?;
     tx.query(LOCK_SETTINGS).bind(settings_lock(tx)).execute(tx.connection()).await?;
-    let query = tx.query(SET).bind(queue.as_str()).bind(json).bind(settings.concurrency.is_some());
+    let query = tx.query(SET).bind(queue.as_str()).bind(json).bind(settings.concurrency.is_some()).bind(settings.paused);
     query.execute(tx.connection()).await?;
     tx.hint.work = true;
     Ok(())

@@ -6,6 +6,7 @@
 //! | `rows` | tasks as rows |
 //! | `lanes` | small numbers for queues and kinds |
 //! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
+//! | `window` | `candidates` |
 //! | `hints` | `changed` |
 //!
 //! Connections, migrations and errors are those of [`database::postgres`](crate::database::postgres).
@@ -20,6 +21,7 @@ mod replicas;
 mod rows;
 mod sweep;
 mod tx;
+mod window;
 
 use std::fmt;
 use std::future::Future;
@@ -40,7 +42,7 @@ use crate::database::postgres::{Access, Database, Engine, Migrations, Purpose, S
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
-    Answer, BATCH_MAX, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted,
+    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted,
     NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep,
     SweepRequest, TaskQuery, check_batch,
 };
@@ -291,7 +293,12 @@ impl Store for PostgresStore {
         self.write(Purpose::Work, self.incoming(tasks), |tx, tasks| Box::pin(insert::insert(tx, tasks))).await
     }
 
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        self.read(request, |tx, request| Box::pin(window::candidates(tx, request))).await
+    }
+
     async fn claim(&self, mut request: ClaimRequest) -> Result<Claim> {
+        request.check()?;
         // More come with the next claim: its time has passed already.
         request.limit = request.limit.min(BATCH_MAX);
         self.write(Purpose::Work, request, |tx, request| Box::pin(claim::claim(tx, request))).await

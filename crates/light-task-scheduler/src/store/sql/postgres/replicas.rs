@@ -68,13 +68,16 @@ const HANDED: &str = "UPDATE {s}.reports AS r SET handed = u.run FROM unnest($1:
 const LEAVE: &str = "UPDATE {s}.replicas SET dead = true WHERE id = $1 AND NOT dead";
 const BURY: &str = "UPDATE {s}.replicas SET dead = true WHERE id = ANY($1)";
 const COUNTS: &str = "SELECT owner, count(*) FROM {s}.tasks WHERE stage IN (2, 3) AND owner IS NOT NULL GROUP BY owner";
-const ORPHANS: &str = concat!(
+const DEAD_OWNERS: &str = "SELECT DISTINCT t.owner FROM {s}.tasks AS t WHERE t.stage IN (2, 3) AND t.owner IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM {s}.replicas AS r WHERE r.id = t.owner AND NOT r.dead)";
+// Owners by value, not by a join: a row that another rescuer has adopted meanwhile is checked again when its
+// lock is had, and only what is said of the row itself.
+pub(super) const ORPHANS: &str = concat!(
     "SELECT ",
     task_columns!(),
     " FROM {s}.lanes AS l JOIN {s}.tasks AS t ON t.lane = l.id
-    WHERE l.kind = ANY($1) AND t.stage IN (2, 3)
-        AND NOT EXISTS (SELECT 1 FROM {s}.replicas AS r WHERE r.id = t.owner AND NOT r.dead)
-    ORDER BY t.started_at NULLS FIRST, t.seq LIMIT $2 FOR UPDATE OF t SKIP LOCKED"
+    WHERE l.kind = ANY($1) AND t.stage IN (2, 3) AND (t.owner = ANY($2) OR t.owner IS NULL)
+    ORDER BY t.started_at NULLS FIRST, t.seq LIMIT $3 FOR UPDATE OF t SKIP LOCKED"
 );
 
 /// A replica's row.
@@ -281,7 +284,9 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work
     }
     let kinds: Vec<&str> = request.kinds.iter().map(|kind| kind.as_str()).collect();
     let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
-    let found = tx.query(ORPHANS).bind(kinds).bind(limit).fetch_all(tx.connection()).await?;
+    let owners = tx.query(DEAD_OWNERS).fetch_all(tx.connection()).await?;
+    let owners = owners.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>()?;
+    let found = tx.query(ORPHANS).bind(kinds).bind(owners).bind(limit).fetch_all(tx.connection()).await?;
     let mut adopted = rows::tasks(tx, &found).await?;
     let owner = request.replica;
     adopted.retain_mut(|(_, task)| step(&mut task.record, Event::Adopt { owner }, now).is_ok());

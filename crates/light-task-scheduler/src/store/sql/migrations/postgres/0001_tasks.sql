@@ -9,7 +9,8 @@ CREATE TABLE {s}.lanes (
 CREATE TABLE {s}.queues (
     name     text COLLATE "C" PRIMARY KEY,
     settings text NOT NULL,             -- JSON
-    limited  boolean NOT NULL,          -- whether it has a limit of running tasks
+    limited  boolean NOT NULL,          -- of the settings: whether there is a limit of running tasks
+    paused   boolean NOT NULL,          -- of the settings
     tat      bigint NOT NULL DEFAULT 0  -- the rate limit's theoretical arrival time
 ) WITH (fillfactor = 50);
 
