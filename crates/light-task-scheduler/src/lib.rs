@@ -71,7 +71,7 @@ macro_rules! bug {
 }
 
 pub mod clock;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod database;
 pub mod error;
 pub mod executor;
@@ -95,6 +95,8 @@ pub use results::{LogStore, ResultStore};
 pub use retry::RetryPolicy;
 pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
+#[cfg(feature = "mysql")]
+pub use store::sql::MySqlStore;
 #[cfg(feature = "postgres")]
 pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]

@@ -9,7 +9,7 @@
 
 mod ext;
 mod memory;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 
 use std::cmp::Reverse;

@@ -9,10 +9,12 @@ mod executors;
 mod process;
 mod results;
 mod scheduler;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod servers;
 mod simulation;
 mod store_memory;
+#[cfg(feature = "mysql")]
+mod store_mysql;
 #[cfg(feature = "postgres")]
 mod store_postgres;
 #[cfg(feature = "sqlite")]

@@ -1,14 +1,40 @@
 //! Stores in SQL databases.
+//!
+//! What the stores of servers share is written once, here: it knows neither statements nor connections.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `codec` | records as columns |
+//! | `gate` | what a queue lets through |
+//! | `hints` | what changed here, and whom to tell |
+//! | `incoming` | which tasks are new |
+//! | `lanes` | small numbers for queues and kinds |
+//! | `moves` | what becomes of locked rows |
+//! | `plan` | what a claim sees and may take |
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod codec;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod hints;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod incoming;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod lanes;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod moves;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod plan;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "mysql")]
+pub use mysql::{MySqlOptions, MySqlStore};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]

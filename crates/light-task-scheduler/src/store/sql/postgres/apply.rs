@@ -1,17 +1,16 @@
 //! Moving tasks: what owners report, what operators wish, what executions push.
 
-use std::collections::HashMap;
-
 use sqlx::Row;
 
-use super::rows::{self, RECORD_COLUMNS, Stored, TASK_COLUMNS, record_columns, task_columns};
+use super::rows::{self, RECORD_COLUMNS, TASK_COLUMNS, record_columns, task_columns};
 use super::tx::{Tx, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
-use crate::error::{Error, Result};
-use crate::state::{Command, Event, Moved, step};
-use crate::store::{Answer, Change, Report, Said};
-use crate::task::{Outcome, Record, State, Task, TaskId};
+use crate::state::Command;
+use crate::store::sql::codec;
+use crate::store::sql::moves::{self, Applied, Commanded, Stored};
+use crate::store::{Answer, Change, Report};
+use crate::task::TaskId;
 
 // Locked in the order of their ids, so that no two transactions wait for each other in a circle.
 const RECORDS: &str = concat!(
@@ -43,64 +42,23 @@ pub(super) fn texts<'i>(ids: impl Iterator<Item = &'i TaskId>) -> Vec<String> {
     texts
 }
 
-/// Records that were read and locked.
-struct Locked {
-    rows: Vec<Stored>,
-    by_id: HashMap<TaskId, usize>,
-    now: Timestamp,
-}
-
-impl Locked {
-    async fn read(tx: &mut Tx<'_>, ids: Vec<String>) -> Work<Self> {
-        let found = tx.query(RECORDS).bind(ids).fetch_all(tx.connection()).await?;
-        let rows = found.iter().map(rows::stored).collect::<Work<Vec<_>>>()?;
-        let by_id = rows.iter().enumerate().map(|(index, stored)| (stored.id.clone(), index)).collect();
-        let last = found.last().map(|row| row.try_get(RECORD_COLUMNS)).transpose()?;
-        Ok(Locked { rows, by_id, now: tx.time(last.unwrap_or(0)) })
-    }
-
-    fn get_mut(&mut self, id: &TaskId) -> Option<(usize, &mut Stored)> {
-        let index = *self.by_id.get(id)?;
-        Some((index, self.rows.get_mut(index)?))
-    }
+/// Records that were read and locked, and the store's time.
+async fn lock(tx: &mut Tx<'_>, ids: Vec<String>) -> Work<(Vec<Stored>, Timestamp)> {
+    let found = tx.query(RECORDS).bind(ids).fetch_all(tx.connection()).await?;
+    let rows = found.iter().map(rows::stored).collect::<Work<Vec<_>>>()?;
+    let last = found.last().map(|row| row.try_get(RECORD_COLUMNS)).transpose()?;
+    Ok((rows, tx.time(last.unwrap_or(0))))
 }
 
 /// Applies what owners report.
 pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
-    let mut locked = Locked::read(tx, texts(changes.iter().map(|change| &change.id))).await?;
-    let now = locked.now;
-    let mut dirty = vec![false; locked.rows.len()];
-    let mut left = Vec::new();
-    let mut answers = Vec::with_capacity(changes.len());
-    for change in changes {
-        let Some((index, stored)) = locked.get_mut(&change.id) else {
-            answers.push(Answer::Missing);
-            continue;
-        };
-        let event = Event::Run(change.token, change.event.clone());
-        answers.push(match step(&mut stored.record, event, now) {
-            Ok(moved) if moved.already => Answer::Already(stored.record.state),
-            Ok(moved) => {
-                dirty[index] = true;
-                left.push(moved);
-                Answer::Applied(Some(stored.record.state))
-            }
-            Err(refusal) => Answer::Refused(refusal),
-        });
-    }
-    let changed: Vec<rows::Change<'_>> =
-        locked.rows.iter().zip(dirty).filter(|(_, dirty)| *dirty).map(|(stored, _)| (stored, &stored.record)).collect();
+    let (mut locked, now) = lock(tx, texts(changes.iter().map(|change| &change.id))).await?;
+    let Applied { answers, changed, left } = moves::apply(&mut locked, changes, now);
+    let changed: Vec<moves::Change<'_>> =
+        changed.into_iter().filter_map(|index| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
     rows::save(tx, &changed, now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(answers)
-}
-
-/// What has become of a task in one call of [`command`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Unchanged,
-    Changed,
-    Removed,
 }
 
 /// Applies what operators wish.
@@ -108,63 +66,20 @@ pub(super) async fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> 
     let found = tx.query(TASKS).bind(texts(commands.iter().map(|(id, _)| id))).fetch_all(tx.connection()).await?;
     let server: Option<i64> = found.last().map(|row| row.try_get(TASK_COLUMNS)).transpose()?;
     let now = tx.time(server.unwrap_or(0));
-    let mut tasks: Vec<(Stored, Task)> = rows::tasks(tx, &found).await?;
-    let by_id: HashMap<TaskId, usize> =
-        tasks.iter().enumerate().map(|(index, (_, task))| (task.id.clone(), index)).collect();
-    let mut fates = vec![Fate::Unchanged; tasks.len()];
-    let (mut left, mut answers) = (Vec::new(), Vec::with_capacity(commands.len()));
-    for (id, command) in commands {
-        let index = by_id.get(id).copied().filter(|index| fates[*index] != Fate::Removed);
-        let Some((index, (_, task))) = index.and_then(|index| Some((index, tasks.get_mut(index)?))) else {
-            answers.push(Answer::Missing);
-            continue;
-        };
-        answers.push(match step(&mut task.record, Event::Command(*command), now) {
-            Ok(moved) if moved.already => Answer::Already(task.record.state),
-            Ok(moved) => {
-                fates[index] = if moved.removed { Fate::Removed } else { Fate::Changed };
-                let answer = Answer::Applied((!moved.removed).then_some(task.record.state));
-                hint(tx, *command, &moved, task.record.state);
-                left.push(moved);
-                answer
-            }
-            Err(refusal) => Answer::Refused(refusal),
-        });
-    }
-    let changed: Vec<(&Stored, &Record)> = tasks
-        .iter()
-        .zip(&fates)
-        .filter(|(_, fate)| **fate == Fate::Changed)
-        .map(|((stored, task), _)| (stored, &task.record))
-        .collect();
+    let Commanded { answers, changed, removed, left } =
+        moves::command(rows::tasks(tx, &found).await?, commands, now, &mut tx.hint);
+    let changed: Vec<moves::Change<'_>> = changed.iter().map(|(stored, task)| (stored, &task.record)).collect();
     rows::save(tx, &changed, now).await?;
-    let removed: Vec<(Stored, Task)> =
-        tasks.into_iter().zip(fates).filter(|(_, fate)| *fate == Fate::Removed).map(|(task, _)| task).collect();
     rows::remove(tx, &removed, now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(answers)
 }
 
-/// What a command gives a hint of, beyond the change of state.
-fn hint(tx: &mut Tx<'_>, command: Command, moved: &Moved, state: State) {
-    match command {
-        _ if moved.removed => {}
-        Command::Cancel if state == State::Running => tx.hint.wishes = true,
-        // Any replica may adopt the export.
-        Command::RetryExport => tx.hint.work = true,
-        _ => {}
-    }
-}
-
 /// Keeps what executions push, until their owner fetches it.
 pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Vec<bool>> {
-    let mut locked = Locked::read(tx, texts(reports.iter().map(|report| &report.id))).await?;
+    let (locked, _) = lock(tx, texts(reports.iter().map(|report| &report.id))).await?;
     let (mut kept, mut answers) = (Vec::new(), Vec::with_capacity(reports.len()));
-    for report in reports {
-        let current = locked.get_mut(&report.id).filter(|(_, stored)| {
-            stored.record.state == State::Running && stored.record.execution == report.execution
-        });
-        let seq = current.map(|(_, stored)| stored.seq);
+    for (report, seq) in reports.iter().zip(moves::current(&locked, reports)) {
         if let Some(seq) = seq {
             if keep(tx, seq, report).await? {
                 kept.push(seq);
@@ -180,13 +95,7 @@ pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Ve
 }
 
 async fn keep(tx: &mut Tx<'_>, seq: i64, report: &Report) -> Work<bool> {
-    let output = match &report.said {
-        Said::Ended(Outcome::Succeeded(Some(output))) => Some(output.as_bytes()),
-        _ => None,
-    };
-    let said: Result<String> =
-        serde_json::to_string(&report.said).map_err(|e| Error::invalid(format!("a report as JSON: {e}")));
-    let ended = matches!(report.said, Said::Ended(_));
-    let query = tx.query(KEEP).bind(seq).bind(report.execution.cast_signed()).bind(ended).bind(said?).bind(output);
+    let (said, output, ended) = codec::said(&report.said)?;
+    let query = tx.query(KEEP).bind(seq).bind(report.execution.cast_signed()).bind(ended).bind(said).bind(output);
     Ok(query.execute(tx.connection()).await?.rows_affected() > 0)
 }

@@ -6,16 +6,17 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::apply::texts;
-use super::lanes::Lane;
 use super::replicas;
-use super::rows::{self, Stored, task_columns};
+use super::rows::{self, task_columns};
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Error;
 use crate::state::{Event, step};
-use crate::store::sql::codec::unreadable;
+use crate::store::sql::codec::{self, unreadable};
 use crate::store::sql::gate::Gate;
+use crate::store::sql::lanes::Lane;
+use crate::store::sql::moves::Stored;
 use crate::store::{Claim, ClaimRequest, QueueSettings};
 use crate::task::{Name, Record, Task, TaskId};
 
@@ -146,7 +147,7 @@ impl View {
                     lane
                 }
             };
-            let settings = row.try_get::<Option<&str>, _>(4)?.map(super::list::settings).transpose()?;
+            let settings = row.try_get::<Option<&str>, _>(4)?.map(|json| codec::settings(json.as_bytes())).transpose()?;
             if settings.is_some_and(|settings| settings.paused) {
                 continue;
             }
@@ -194,7 +195,7 @@ impl Gates {
         }
         for row in &locked {
             let name: &str = row.try_get(0)?;
-            let (queue, settings) = (Name::new(name)?, super::list::settings(row.try_get(1)?)?);
+            let (queue, settings) = (Name::new(name)?, codec::settings(row.try_get::<&str, _>(1)?.as_bytes())?);
             let tat = Timestamp::from_micros(row.try_get(2)?);
             let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
             by_queue.insert(queue, Gate::new(settings, tat, running, limit, now));

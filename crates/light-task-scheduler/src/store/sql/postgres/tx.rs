@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
+use uuid::Uuid;
 
-use super::hints::Hints;
-use super::lanes::{Lane, Lanes};
 use crate::clock::Timestamp;
 use crate::database::postgres::{Database, Session, Work};
+use crate::store::sql::hints::{Hint, Hints};
+use crate::store::sql::lanes::{Lane, Lanes};
 use crate::task::ReplicaId;
 
 /// The server's time in a statement, in microseconds since 1970.
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) database: Arc<Database>,
     pub(super) lanes: Lanes,
     pub(super) hints: Hints,
+    /// Marks notifications of this handle, which knows already.
+    pub(super) origin: Uuid,
     /// Added to the server's time: zero outside tests.
     pub(super) time_offset: Arc<AtomicI64>,
     /// The last claim of each replica that took nothing. Kept in memory only, to save a commit: a replica claims
@@ -50,14 +53,6 @@ impl Shared {
     pub(super) fn offset(&self) -> i64 {
         self.time_offset.load(SeqCst)
     }
-}
-
-/// What is to be hinted at after the commit.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hint {
-    pub(super) work: bool,
-    pub(super) wishes: bool,
-    pub(super) ends: bool,
 }
 
 /// A transaction, or a connection for one read.
