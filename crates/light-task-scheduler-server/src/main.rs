@@ -7,6 +7,7 @@ mod command;
 mod duration;
 mod exit;
 mod interrupt;
+mod open;
 mod output;
 mod store_url;
 

@@ -1,128 +1,129 @@
-//! Opens what `--store` names: the tasks, the logs, and the place where commands run.
+//! What `--store` names. Pure: nothing is opened here.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-
-use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
-use light_task_scheduler::results::DirectoryLogs;
-use light_task_scheduler::{Executor, LogStore, MemoryStore, SqliteStore, Store};
-use tempfile::TempDir;
-
-use crate::exit::{ERROR, NOT_FOUND, Problem, Result};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Where tasks are kept if nobody says otherwise.
 pub(crate) const STORE_DEFAULT: &str = "./lts.db";
-/// Nobody can adopt a command of a store in memory: it is stopped when this program has died for so long.
-const MEMORY_ORPHAN_AFTER: Duration = Duration::from_secs(2);
+/// What a `--store` may be, for people.
+const FORMS: &str = "a path, sqlite:PATH, memory:, postgres://…, redis://…, or cached+ before one of them";
 
-/// What a `--store` says. Pure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a `--store` says.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// A file.
     Sqlite(PathBuf),
     /// This process.
     Memory,
+    /// A server.
+    Server(ServerUrl),
+    /// A window in memory in front of another one.
+    Cached(Box<StoreUrl>),
+    /// Nothing of use, for this reason. Kept for later: the command line's own message would repeat the URL, in
+    /// which a password may be.
+    Unusable(String),
 }
 
-impl std::str::FromStr for StoreUrl {
-    type Err = String;
+/// A server, by its URL.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ServerUrl {
+    /// Which kind of server.
+    pub(crate) engine: Engine,
+    /// As given, but without `namespace=`.
+    pub(crate) url: String,
+    /// What sets apart the tasks of several users of one server.
+    pub(crate) namespace: Option<String>,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("the store is empty; give a path, sqlite:PATH or memory:".to_owned());
-        }
-        let is_scheme = |text: &str| {
-            text.len() > 1
-                && text.starts_with(|c: char| c.is_ascii_alphabetic())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
-        };
-        match text.split_once(':') {
-            Some(("memory", "" | "//")) => Ok(StoreUrl::Memory),
-            Some(("memory", rest)) => {
-                Err(format!("a store in memory has no name, but `{rest}` is given; write memory:"))
-            }
-            Some(("sqlite", path)) => match path.strip_prefix("//").unwrap_or(path) {
-                "" => Err("the store has no path; write sqlite:PATH".to_owned()),
-                path => Ok(StoreUrl::Sqlite(path.into())),
-            },
-            Some((scheme, _)) if is_scheme(scheme) => Err(format!(
-                "this program has no store for `{scheme}:`; it has sqlite:PATH (or just a path) and memory: \
-                 (a file of that name is ./{text})"
-            )),
-            _ => Ok(StoreUrl::Sqlite(text.into())),
-        }
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Postgres,
+    Redis,
+}
+
+impl FromStr for StoreUrl {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(parse(text).unwrap_or_else(StoreUrl::Unusable))
     }
 }
 
-/// An open store and what belongs to it.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    /// The tasks.
-    pub(crate) store: Arc<dyn Store>,
-    /// What commands wrote.
-    pub(crate) logs: Arc<dyn LogStore>,
-    runs: PathBuf,
-    /// Removed when this is dropped: the files of a store in memory.
-    temporary: Option<TempDir>,
-}
-
-impl StoreUrl {
-    /// Opens it, and creates it if there is none.
-    pub(crate) async fn open(&self) -> Result<Opened> {
-        match self {
-            StoreUrl::Sqlite(path) => open_sqlite(path).await,
-            StoreUrl::Memory => {
-                let temporary = tempfile::tempdir()
-                    .map_err(|error| Problem::new(ERROR, format!("no temporary directory for logs: {error}")))?;
-                let logs = Arc::new(DirectoryLogs::open(temporary.path().join("logs")).await?);
-                let runs = temporary.path().join("runs");
-                Ok(Opened { store: Arc::new(MemoryStore::by_priority()), logs, runs, temporary: Some(temporary) })
-            }
-        }
+fn parse(text: &str) -> Result<StoreUrl, String> {
+    if text.is_empty() {
+        return Err(format!("the store is empty; give {FORMS}"));
     }
-
-    /// Opens it only if it is there: looking must not make an empty store.
-    pub(crate) async fn open_existing(&self) -> Result<Opened> {
-        match self {
-            StoreUrl::Sqlite(path) if !path.exists() => Err(Problem::new(
-                NOT_FOUND,
-                format!("there is no store at {}; `lts batch` and `lts run` make one", path.display()),
-            )),
-            StoreUrl::Memory => {
-                Err(Problem::usage("a store in memory is seen by the process that has it, and by no other"))
-            }
-            _ => self.open().await,
-        }
-    }
-}
-
-async fn open_sqlite(path: &Path) -> Result<Opened> {
-    let beside = |what: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(what);
-        PathBuf::from(name)
+    let is_scheme = |text: &str| {
+        text.len() > 1
+            && text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
     };
-    // A mistyped path must not become a tree of directories.
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        return Err(Problem::usage(format!("there is no directory {} for the store", parent.display())));
+    let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
+        return Ok(StoreUrl::Sqlite(text.into()));
+    };
+    if let Some(inner) = text.strip_prefix("cached+") {
+        return match parse(inner)? {
+            StoreUrl::Memory => Err("a store in memory needs no cache; write memory:".to_owned()),
+            StoreUrl::Cached(_) => Err("one cache is enough".to_owned()),
+            inner => Ok(StoreUrl::Cached(Box::new(inner))),
+        };
     }
-    let store = Arc::new(SqliteStore::open(path)?);
-    let logs = Arc::new(DirectoryLogs::open(beside("-logs")).await?);
-    Ok(Opened { store, logs, runs: beside("-runs"), temporary: None })
+    match (scheme, rest) {
+        ("memory", "" | "//") => Ok(StoreUrl::Memory),
+        ("memory", _) => Err("a store in memory has no name; write memory:".to_owned()),
+        ("sqlite", path) => match path.strip_prefix("//").unwrap_or(path) {
+            "" => Err("the store has no path; write sqlite:PATH".to_owned()),
+            path => Ok(StoreUrl::Sqlite(path.into())),
+        },
+        ("postgres" | "postgresql", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::Postgres, text))),
+        ("redis" | "rediss" | "valkey" | "redis+cluster" | "redis+sentinel", _) => {
+            Ok(StoreUrl::Server(ServerUrl::new(Engine::Redis, text)))
+        }
+        (scheme, _) => {
+            Err(format!("this program has no store for `{scheme}:`; give {FORMS} (a file of that name: ./…)"))
+        }
+    }
 }
 
-impl Opened {
-    /// What runs this store's commands.
-    pub(crate) fn executor(&self) -> Result<Arc<dyn Executor>> {
-        let mut config = ProcessConfig::new(&self.runs);
-        config.orphan_after = self.temporary.as_ref().map(|_| MEMORY_ORPHAN_AFTER);
-        Ok(Arc::new(ProcessExecutor::new(config)?.with_logs(self.logs.clone())))
+impl ServerUrl {
+    fn new(engine: Engine, text: &str) -> Self {
+        let (address, query) = text.split_once('?').unwrap_or((text, ""));
+        let (ours, theirs): (Vec<&str>, Vec<&str>) =
+            query.split('&').filter(|pair| !pair.is_empty()).partition(|pair| pair.starts_with("namespace="));
+        let namespace = ours.last().and_then(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned());
+        let query = if theirs.is_empty() { String::new() } else { format!("?{}", theirs.join("&")) };
+        ServerUrl { engine, url: format!("{address}{query}"), namespace }
     }
 
-    /// Whether tasks outlive this process.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.store.capabilities().durable
+    /// Without user and password: the same for all who use the same tasks, and fit to be shown.
+    pub(crate) fn identity(&self) -> String {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+        let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+        // Parameters may hold a password too.
+        let path = path.split('?').next().unwrap_or("");
+        let namespace = self.namespace.as_deref().map_or(String::new(), |name| format!("?namespace={name}"));
+        format!("{scheme}://{hosts}/{path}{namespace}")
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::Sqlite(path) => write!(f, "{}", path.display()),
+            StoreUrl::Memory => f.write_str("memory:"),
+            StoreUrl::Server(server) => f.write_str(&server.identity()),
+            StoreUrl::Cached(inner) => write!(f, "cached+{inner}"),
+            StoreUrl::Unusable(_) => f.write_str("an unusable store"),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -139,14 +140,38 @@ mod tests {
         assert_eq!("sqlite:lts.db".parse(), sqlite("lts.db"));
         assert_eq!("sqlite:///tmp/a".parse(), sqlite("/tmp/a"));
         assert_eq!("memory:".parse(), Ok(StoreUrl::Memory));
+        assert_eq!(parse("cached+sqlite:a.db"), Ok(StoreUrl::Cached(Box::new(StoreUrl::Sqlite("a.db".into())))));
         for (bad, why) in [
             ("", "empty"),
             ("sqlite:", "no path"),
             ("memory:x", "no name"),
-            ("postgres://h/d", "no store for `postgres:`"),
+            ("cached+memory:", "needs no cache"),
+            ("mongodb://h/d", "no store for `mongodb:`"),
         ] {
-            let error = bad.parse::<StoreUrl>().unwrap_err();
+            let error = parse(bad).unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_servers_url_keeps_its_secrets() {
+        for text in [
+            "postgres://me:s3cret@host:5433/work?sslmode=disable&namespace=mine&password=s3cret",
+            "cached+redis://:s3cret@host/1?namespace=mine",
+            "redis+sentinel://me:s3cret@a:1,b:2/main",
+            "rediss://me:s3cret@host?namespace=mine",
+            "mongodb://me:s3cret@host/d",
+        ] {
+            let url: StoreUrl = text.parse().unwrap_or_else(|never| match never {});
+            let StoreUrl::Unusable(why) = &url else {
+                assert!(!format!("{url} {url:?}").contains("s3cret"), "{url}");
+                continue;
+            };
+            assert!(!why.contains("s3cret"), "{why}");
+        }
+        let server = ServerUrl::new(Engine::Postgres, "postgres://me:x@host:5433/work?a=1&namespace=mine&b=2");
+        assert_eq!(server.url, "postgres://me:x@host:5433/work?a=1&b=2");
+        assert_eq!(server.namespace.as_deref(), Some("mine"));
+        assert_eq!(server.identity(), "postgres://host:5433/work?namespace=mine");
     }
 }

@@ -54,7 +54,7 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `process`, `sqlite`, `full` (both), and `testing`. None is on by default.
+//! Every feature only adds: `process`, `redis`, `sqlite`, `full` (these), and `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]
@@ -73,6 +73,7 @@ macro_rules! bug {
 pub mod clock;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod database;
+mod driver;
 pub mod error;
 pub mod executor;
 pub mod rate;
@@ -97,11 +98,13 @@ pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
 #[cfg(feature = "mysql")]
 pub use store::sql::MySqlStore;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisStore;
 #[cfg(feature = "postgres")]
 pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
-pub use store::{MemoryStore, QueueSettings, Store, StoreExt};
+pub use store::{CachedStore, MemoryStore, QueueSettings, Store, StoreExt};
 pub use task::{
     Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, Progress, Record, ReplicaId, ResultRef, Spec, Start,
     State, Task, TaskId,

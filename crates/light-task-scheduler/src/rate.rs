@@ -44,14 +44,19 @@ impl RateLimit {
     }
 
     /// Microseconds between two evenly spread starts, at least 1.
-    fn interval(&self) -> i64 {
+    pub(crate) fn interval(&self) -> i64 {
         (micros(self.period) / i64::from(self.count.max(1))).max(1)
+    }
+
+    /// How far the stored number may be ahead of now, in microseconds: a full burst.
+    pub(crate) fn window(&self) -> i64 {
+        self.interval().saturating_mul(i64::from(self.burst.max(1)))
     }
 
     /// Takes up to `want` starts at `now`. `tat` is the stored number (any value at first).
     pub fn take(&self, tat: Timestamp, now: Timestamp, want: u32) -> Grant {
         let interval = self.interval();
-        let window = interval.saturating_mul(i64::from(self.burst.max(1)));
+        let window = self.window();
         let now = now.as_micros();
         // A clock that was stepped back must not block the queue: the debt is never more than a full bucket.
         let tat = tat.as_micros().clamp(now, now.saturating_add(window));

@@ -18,7 +18,7 @@ use crate::batch::report::{Outputs, Reporter, Tally};
 use crate::batch::roster::{CHUNK, Entry, Roster};
 use crate::exit::{ERROR, Problem, Result};
 use crate::interrupt::Interrupts;
-use crate::store_url::Opened;
+use crate::open::Opened;
 
 /// How often the store is asked who has ended: other processes may run our tasks, cancel or remove them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -30,11 +30,11 @@ use crate::batch::lines::{Defaults, batch_of, current_directory};
 use crate::batch::plan::{Mode, Todo, decide};
 use crate::batch::report::{Outputs, Reporter, Tally};
 use crate::batch::roster::Roster;
-use crate::command::KIND;
 use crate::duration::{parse_duration, parse_rate};
 use crate::exit::{self, Problem, Result};
+use crate::open::Opened;
 use crate::output;
-use crate::store_url::{Opened, STORE_DEFAULT, StoreUrl};
+use crate::store_url::{STORE_DEFAULT, StoreUrl};
 
 /// Most commands at once.
 const CONCURRENCY_MAX: i64 = 10_000;
@@ -96,8 +96,9 @@ pub(crate) struct BatchArgs {
     /// Print a JSON object per ended task, and a summary object last
     #[arg(long)]
     json: bool,
-    /// The store: a path, sqlite:PATH, or memory: (nothing survives)
-    #[arg(long, env = "LTS_STORE", value_name = "URL", default_value = STORE_DEFAULT)]
+    /// The store: a path, sqlite:PATH, postgres://…, redis://…, cached+ before one of them, or memory: (nothing
+    /// survives)
+    #[arg(long, env = "LTS_STORE", hide_env_values = true, value_name = "URL", default_value = STORE_DEFAULT)]
     store: StoreUrl,
 }
 
@@ -222,8 +223,7 @@ async fn start(
     } else if args.rate.is_some() {
         config.queue_settings.push((queue.clone(), QueueSettings { rate: args.rate, ..before }));
     }
-    let builder = Scheduler::builder(opened.store.clone()).executor(KIND, opened.executor()?).config(config);
-    Ok(builder.start().await?)
+    opened.scheduler(config).await
 }
 
 impl Follower {

@@ -6,11 +6,10 @@ use clap::Args;
 use light_task_scheduler::{Command, Config, Name, Scheduler, Shutdown, State, Store, StoreExt, Task, TaskId};
 
 use crate::cli::select::{StoreArgs, find_all};
-use crate::command::KIND;
 use crate::duration::parse_duration;
 use crate::exit::{CONFLICT, OK, Problem, Result, TIMED_OUT};
+use crate::open::Opened;
 use crate::output;
-use crate::store_url::Opened;
 
 /// How often a task that is being stopped is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -109,8 +108,7 @@ async fn take_up(opened: &Opened) -> Result<Scheduler> {
         replica_name: format!("lts cancel, pid {}", std::process::id()),
         ..Config::default()
     };
-    let builder = Scheduler::builder(opened.store.clone()).executor(KIND, opened.executor()?).config(config);
-    Ok(builder.start().await?)
+    opened.scheduler(config).await
 }
 
 /// Says what has become of a task.

@@ -21,8 +21,8 @@ use crate::command::{KIND, inherit_environment};
 use crate::duration::parse_duration;
 use crate::exit::{self, Problem, Result};
 use crate::interrupt::Interrupts;
+use crate::open::Opened;
 use crate::output;
-use crate::store_url::Opened;
 
 /// How often new output is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -136,8 +136,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8> {
         ..Config::default()
     };
     let mut interrupts = Interrupts::listen()?;
-    let builder = Scheduler::builder(opened.store.clone()).executor(KIND, opened.executor()?).config(config);
-    let scheduler = builder.start().await?;
+    let scheduler = opened.scheduler(config).await?;
     let handle = match scheduler.submit(task).await {
         Ok(handle) => handle,
         Err(error) => {

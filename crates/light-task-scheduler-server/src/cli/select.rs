@@ -5,7 +5,8 @@ use light_task_scheduler::store::TaskQuery;
 use light_task_scheduler::{State, Store, Task, TaskId};
 
 use crate::exit::{CONFLICT, NOT_FOUND, Problem, Result};
-use crate::store_url::{Opened, STORE_DEFAULT, StoreUrl};
+use crate::open::Opened;
+use crate::store_url::{STORE_DEFAULT, StoreUrl};
 
 /// How many tasks with the same beginning are named when it is not unique.
 const SHOWN_MAX: usize = 5;
@@ -13,8 +14,8 @@ const SHOWN_MAX: usize = 5;
 /// The store to look at.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// The store: a path or sqlite:PATH
-    #[arg(long, env = "LTS_STORE", value_name = "URL", default_value = STORE_DEFAULT)]
+    /// The store: a path, sqlite:PATH, postgres://…, redis://…, or cached+ before one of them
+    #[arg(long, env = "LTS_STORE", hide_env_values = true, value_name = "URL", default_value = STORE_DEFAULT)]
     store: StoreUrl,
 }
 

@@ -5,6 +5,10 @@
 
 mod directory;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sql;
 
@@ -19,6 +23,10 @@ use crate::task::{Payload, ResultRef, TaskId};
 
 pub use directory::{DirectoryLogs, DirectoryResults};
 pub use memory::{MemoryLogs, MemoryResults};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresLogs, PostgresResults};
+#[cfg(feature = "redis")]
+pub use redis::{RedisLogs, RedisResults};
 #[cfg(feature = "sqlite")]
 pub use sql::{SqliteLogs, SqliteResults};
 

@@ -7,8 +7,11 @@
 //! A store exists when it passes the conformance suite
 //! ([`testing::conformance`](crate::testing), feature `testing`), whole.
 
+mod cached;
 mod ext;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 
@@ -25,6 +28,7 @@ use crate::rate::RateLimit;
 use crate::state::{Command, Refusal, RunEvent};
 use crate::task::{Name, NewTask, Outcome, Progress, ReplicaId, State, Task, TaskId, Token};
 
+pub use cached::{CachedOptions, CachedStore};
 pub use ext::StoreExt;
 pub use memory::{MemoryOptions, MemoryStore};
 

@@ -5,17 +5,25 @@
 mod blocked;
 mod examples;
 mod executors;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(feature = "redis")]
+mod redis_weather;
 mod results;
 mod scheduler;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod servers;
 mod simulation;
+#[cfg(feature = "sqlite")]
+mod store_cached;
 mod store_memory;
 #[cfg(feature = "mysql")]
 mod store_mysql;
 #[cfg(feature = "postgres")]
 mod store_postgres;
+#[cfg(feature = "redis")]
+mod store_redis;
 #[cfg(feature = "sqlite")]
 mod store_sqlite;

@@ -79,6 +79,97 @@ mod sqlite {
     log_store_conformance!(logs, Sqlite::new());
 }
 
+#[cfg(feature = "redis")]
+mod redis {
+    use super::*;
+    use crate::store_redis::{namespace, url};
+    use light_task_scheduler::results::{RedisLogs, RedisResults};
+
+    /// A namespace of its own on the server of the tests.
+    struct Redis(String);
+
+    impl Redis {
+        fn new() -> Self {
+            Redis(namespace())
+        }
+    }
+
+    impl Drop for Redis {
+        fn drop(&mut self) {
+            crate::store_redis::remove_keys(&format!("lts:{}:*", self.0));
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn ResultStore> for Redis {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn ResultStore> {
+            Arc::new(RedisResults::open(&url(), &self.0).await.expect("it opens"))
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn LogStore> for Redis {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn LogStore> {
+            Arc::new(RedisLogs::open(&url(), &self.0).await.expect("it opens"))
+        }
+    }
+
+    result_store_conformance!(results, Redis::new());
+    log_store_conformance!(logs, Redis::new());
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use crate::store_postgres::{Schema, direct_url};
+    use light_task_scheduler::results::{PostgresLogs, PostgresResults};
+
+    struct Postgres(Schema);
+
+    impl Postgres {
+        fn new() -> Self {
+            Postgres(Schema::fresh())
+        }
+
+        fn url(&self) -> String {
+            format!("{}?schema={}", direct_url(), self.0.0)
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn ResultStore> for Postgres {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn ResultStore> {
+            Arc::new(PostgresResults::open(&self.url()).await.expect("it opens"))
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn LogStore> for Postgres {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn LogStore> {
+            Arc::new(PostgresLogs::open(&self.url()).await.expect("it opens"))
+        }
+    }
+
+    result_store_conformance!(results, Postgres::new());
+    log_store_conformance!(logs, Postgres::new());
+}
+
 mod memory {
     use super::*;
     use light_task_scheduler::results::{MemoryLogs, MemoryResults};

@@ -34,22 +34,30 @@ impl Schema {
 impl Drop for Schema {
     fn drop(&mut self) {
         let drop = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.0);
-        // A runtime of its own: the test's may be ending.
-        let dropped = std::thread::spawn(move || execute(drop)).join();
-        if !std::thread::panicking() {
-            dropped.expect("the schema is dropped");
+        if std::thread::panicking() {
+            let _ = try_execute(drop);
+        } else {
+            execute(drop);
         }
     }
 }
 
-/// Executes statements on a connection of their own.
+/// Executes statements on a connection of their own. It blocks: not while a transaction of the test is in the way.
 pub(crate) fn execute(sql: String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut connection = PgConnection::connect(&direct_url()).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
+    try_execute(sql).unwrap();
+}
+
+/// On a thread with a runtime of its own: the test's is busy with the caller.
+fn try_execute(sql: String) -> sqlx::Result<()> {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = PgConnection::connect(&direct_url()).await?;
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+            connection.close().await
+        })
+    };
+    std::thread::spawn(work).join().unwrap()
 }
 
 struct Postgres {

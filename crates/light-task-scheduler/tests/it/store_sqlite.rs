@@ -11,7 +11,7 @@ use light_task_scheduler::testing::TestClock;
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 use tempfile::TempDir;
 
-struct Sqlite {
+pub(crate) struct Sqlite {
     directory: TempDir,
     /// How many files were made; each is of another store.
     files: AtomicU32,
@@ -20,7 +20,7 @@ struct Sqlite {
 }
 
 impl Sqlite {
-    fn new(durability: Durability) -> Self {
+    pub(crate) fn new(durability: Durability) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         Sqlite { directory, files: AtomicU32::new(0), clock: Arc::new(TestClock::new(1)), durability }
     }

@@ -44,9 +44,7 @@ impl Trouble {
         match self {
             Trouble::Server(sqlx::Error::Io(_)) => true,
             // The server has ended the session, or PgBouncer has lost its server.
-            Trouble::Server(error) => {
-                code(error).is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
-            }
+            Trouble::Server(error) => code(error).is_some_and(|code| code.starts_with("57P") || code.starts_with("08")),
             _ => false,
         }
     }

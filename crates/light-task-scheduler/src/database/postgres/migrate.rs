@@ -36,7 +36,11 @@ async fn try_migrate(connection: &mut PgConnection, schema: &str, migrations: Mi
         return Ok(transaction.rollback().await?);
     }
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-    sqlx::query(lock).bind(format!("light-task-scheduler {schema}")).persistent(false).execute(&mut *transaction).await?;
+    sqlx::query(lock)
+        .bind(format!("light-task-scheduler {schema}"))
+        .persistent(false)
+        .execute(&mut *transaction)
+        .await?;
     let done = version(&mut transaction, schema, migrations).await?;
     let quoted = quoted(schema);
     if done == 0 {

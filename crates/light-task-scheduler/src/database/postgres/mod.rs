@@ -147,6 +147,11 @@ impl Database {
         self.pgbouncer
     }
 
+    /// The most connections that may have died unnoticed.
+    pub(crate) fn connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
     /// A statement from a constant in which `{s}` stands for the schema.
     pub(crate) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
         let known = self.statements.read().unwrap_or_else(PoisonError::into_inner).get(template).cloned();
@@ -283,9 +288,14 @@ fn connect_options(access: &Access) -> PgConnectOptions {
     }
     // Every statement but the counts is made for one index. Without these a plan that was made while the tables
     // were small (it is kept) reads and sorts all that waits, until the next ANALYZE.
-    let made_for_indexes =
-        [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("enable_sort", "off"), ("enable_hashjoin", "off"),
-         ("enable_mergejoin", "off"), ("jit", "off")];
+    let made_for_indexes = [
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_sort", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ];
     options.statement_cache_capacity(STATEMENTS_MAX).options(made_for_indexes)
 }
 

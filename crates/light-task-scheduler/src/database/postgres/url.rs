@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_without_its_password() {
-        for bad in ["mysql://me:secret@h/d", "postgres://me:secret@h:port/d", "secret", "postgres://me:secret@h/d?pgbouncer=x"] {
+        for bad in
+            ["mysql://me:secret@h/d", "postgres://me:secret@h:port/d", "secret", "postgres://me:secret@h/d?pgbouncer=x"]
+        {
             let message = Target::parse(bad).unwrap_err().to_string();
             assert!(!message.contains("secret"), "{message}");
         }

@@ -33,8 +33,10 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{Executor, Recovered, Reporter, Run, StartError, Started, Status, Stopped};
+use crate::clock::monotonic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::results::LogStore;
 use crate::task::{Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, TaskId};
@@ -55,6 +57,8 @@ const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// How long past the grace a stop waits for the supervisor, and how long after forcing it.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
 const FORCE_WAIT: Duration = Duration::from_secs(5);
+/// How long past `orphan_after` a command without a scheduler may live at most: it is asked to stop, then killed.
+const ORPHAN_MARGIN: Duration = Duration::from_secs(15);
 
 /// How a [`ProcessExecutor`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +71,10 @@ pub struct ProcessConfig {
     pub supervisor: Option<PathBuf>,
     /// A command is stopped when no scheduler has been attached to it for so long. Default: never, it lives
     /// on. At least one second.
+    ///
+    /// To be set, and the same everywhere, if schedulers of one store run on several hosts: a command of a dead
+    /// host can be reached from no other, but has ended by itself after this time. Until then a task whose
+    /// command may be such a one is neither tried again nor given up.
     pub orphan_after: Option<Duration>,
 }
 
@@ -90,6 +98,8 @@ pub struct ProcessExecutor {
     launcher: tokio::sync::Mutex<Option<Launcher>>,
     /// The runs watched from here, by their name.
     watches: Mutex<HashMap<String, AbortHandle>>,
+    /// The runs that are out of reach, by their name, and since when that is known.
+    elsewhere: Mutex<HashMap<String, Instant>>,
 }
 
 /// What a [`Handle`] of ours holds: names only, so that no row of a store can lead us to foreign files.
@@ -129,6 +139,7 @@ impl ProcessExecutor {
             boot: read_line("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             launcher: tokio::sync::Mutex::new(None),
             watches: Mutex::new(HashMap::new()),
+            elsewhere: Mutex::new(HashMap::new()),
         })
     }
 
@@ -164,6 +175,19 @@ impl ProcessExecutor {
 
     fn watches(&self) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a run that is or may be on another host has ended by itself by now. Its scheduler was dead when
+    /// this was asked for the first time.
+    fn has_ended_elsewhere(&self, name: &str) -> bool {
+        let Some(orphan_after) = self.config.orphan_after else { return false };
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *elsewhere.entry(name.to_owned()).or_insert_with(monotonic);
+        let over = since.elapsed() >= orphan_after + ORPHAN_MARGIN;
+        if over {
+            elsewhere.remove(name);
+        }
+        over
     }
 
     fn watch(&self, found: &Found, dir: RunDir, line: Line, reporter: Reporter) {
@@ -337,10 +361,22 @@ impl Executor for ProcessExecutor {
     }
 
     async fn recover(&self, run: Run, handle: Option<Handle>, reporter: Reporter) -> Recovered {
-        if let Some(Err(why)) = handle.map(|handle| self.read(&handle)) {
-            return Recovered::Unreachable(why);
+        let found = self.found(&run);
+        let unreachable = match handle.map(|handle| self.read(&handle)) {
+            Some(Err(why)) => Some(why),
+            // Nobody has noted where it was started, or whether.
+            None if self.config.orphan_after.is_some() && !self.dir(&found).0.exists() => {
+                Some("it may have been started on another host".to_owned())
+            }
+            _ => None,
+        };
+        match unreachable {
+            Some(why) if self.has_ended_elsewhere(&found.name()) => {
+                Recovered::Gone(format!("{why}; without its scheduler it has been stopped by now"))
+            }
+            Some(why) => Recovered::Unreachable(why),
+            None => self.find(&found, reporter).await,
         }
-        self.find(&self.found(&run), reporter).await
     }
 
     async fn status(&self, handles: &[Handle]) -> Vec<Status> {
@@ -371,6 +407,7 @@ impl Executor for ProcessExecutor {
     async fn stop(&self, handle: &Handle, grace: Duration) -> Stopped {
         let found = match self.read(handle) {
             Ok(found) => found,
+            Err(_) if self.has_ended_elsewhere(handle.as_str()) => return Stopped::Confirmed(None),
             Err(why) => return Stopped::Unconfirmed(why),
         };
         let dir = self.dir(&found);
@@ -452,4 +489,75 @@ fn host_id() -> String {
 fn read_line(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ClaimRequest, MemoryStore, NewReplica, Store};
+    use crate::task::ReplicaId;
+
+    const ORPHAN_AFTER: Duration = Duration::from_secs(30);
+
+    async fn run() -> (Run, Reporter) {
+        struct Nobody;
+        impl crate::executor::ReportSink for Nobody {
+            fn report(&self, _: crate::store::Said) {}
+        }
+        let store = MemoryStore::fifo();
+        let kind = Name::new("command").unwrap();
+        let spec = CommandSpec::new(vec!["true".to_owned()]);
+        store.insert(vec![NewTask::new("command", &spec).unwrap()]).await.unwrap();
+        let replica = ReplicaId::generate(&crate::clock::SystemClock);
+        let ttl = Duration::from_secs(15);
+        store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl }).await.unwrap();
+        let claim = ClaimRequest { replica, number: 1, kinds: vec![kind], queues: vec![], limit: 1, among: None };
+        let task = store.claim(claim).await.unwrap().tasks.remove(0);
+        (Run { namespace: Name::new("lts").unwrap(), task: Arc::new(task) }, Reporter::new(Arc::new(Nobody)))
+    }
+
+    fn executor(directory: &std::path::Path, host: &str, orphan_after: Option<Duration>) -> ProcessExecutor {
+        let config = ProcessConfig { orphan_after, ..ProcessConfig::new(directory) };
+        let mut executor = ProcessExecutor::new(config).unwrap();
+        executor.host = host.to_owned();
+        executor
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_another_host_is_gone_only_when_it_must_have_ended_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let (run, reporter) = run().await;
+        let there = executor(directory.path(), "there", Some(ORPHAN_AFTER));
+        let noted = handle(&there.found(&run)).unwrap();
+        for handle in [None, Some(noted.clone())] {
+            let here = executor(&directory.path().join("here"), "here", Some(ORPHAN_AFTER));
+            let begun = monotonic();
+            loop {
+                match here.recover(run.clone(), handle.clone(), reporter.clone()).await {
+                    Recovered::Gone(_) => break,
+                    Recovered::Unreachable(_) => tokio::time::advance(Duration::from_secs(1)).await,
+                    Recovered::Attached(_) => panic!("there is nothing to attach to"),
+                }
+            }
+            assert!(begun.elapsed() >= ORPHAN_AFTER + ORPHAN_MARGIN, "{:?}", begun.elapsed());
+        }
+        let here = executor(&directory.path().join("here"), "here", Some(ORPHAN_AFTER));
+        assert!(matches!(here.stop(&noted, Duration::ZERO).await, Stopped::Unconfirmed(_)));
+        tokio::time::advance(ORPHAN_AFTER + ORPHAN_MARGIN).await;
+        assert_eq!(here.stop(&noted, Duration::ZERO).await, Stopped::Confirmed(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_that_time_a_run_of_another_host_stays_out_of_reach() {
+        let directory = tempfile::tempdir().unwrap();
+        let (run, reporter) = run().await;
+        let noted = handle(&executor(directory.path(), "there", None).found(&run)).unwrap();
+        let here = executor(directory.path(), "here", None);
+        for _ in 0..2 {
+            let recovered = here.recover(run.clone(), Some(noted.clone()), reporter.clone()).await;
+            assert!(matches!(recovered, Recovered::Unreachable(_)), "{recovered:?}");
+            tokio::time::advance(Duration::from_secs(86_400)).await;
+        }
+        assert!(matches!(here.recover(run, None, reporter).await, Recovered::Gone(_)), "it was never started here");
+    }
 }

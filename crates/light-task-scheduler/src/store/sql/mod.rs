@@ -1,6 +1,6 @@
 //! Stores in SQL databases.
 //!
-//! What the stores of servers share is written once, here: it knows neither statements nor connections.
+//! What they share is written once, here: it knows neither statements nor connections.
 //!
 //! | file | idea |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `lanes` | small numbers for queues and kinds |
 //! | `moves` | what becomes of locked rows |
 //! | `plan` | what a claim sees and may take |
+//! | `texts` | labels, settings and reports as text |
 
-#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod codec;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;
@@ -32,6 +32,8 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod texts;
 
 #[cfg(feature = "mysql")]
 pub use mysql::{MySqlOptions, MySqlStore};

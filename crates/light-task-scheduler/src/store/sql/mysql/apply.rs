@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::next_part;
 use crate::state::Command;
-use crate::store::sql::codec;
+use crate::store::sql::texts;
 use crate::store::sql::moves::{self, Applied, Commanded, Stored};
 use crate::store::{Answer, Change, Report, Said};
 use crate::task::TaskId;
@@ -99,7 +99,7 @@ async fn keep(tx: &mut Tx<'_>, new: HashMap<i64, &Report>) -> Work<()> {
     }
     let mut rows = Vec::with_capacity(new.len());
     for (seq, report) in new {
-        let (said, output, ended) = codec::said(&report.said)?;
+        let (said, output, ended) = texts::said(&report.said)?;
         rows.push((seq, report.execution, ended, said, output));
     }
     rows.sort_unstable_by_key(|(seq, ..)| *seq);

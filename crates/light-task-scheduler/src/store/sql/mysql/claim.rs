@@ -11,7 +11,8 @@ use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::error::Error;
 use crate::state::{Event, step};
-use crate::store::sql::codec::{self, unreadable};
+use crate::store::sql::codec::unreadable;
+use crate::store::sql::texts;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
@@ -128,7 +129,7 @@ async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
                 lane
             }
         };
-        let settings = row.try_get::<Option<&[u8]>, _>(4)?.map(codec::settings).transpose()?;
+        let settings = row.try_get::<Option<&[u8]>, _>(4)?.map(texts::settings).transpose()?;
         if settings.is_some_and(|settings| settings.paused) {
             continue;
         }
@@ -176,7 +177,7 @@ async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Wor
     }
     for row in &locked {
         let name: &[u8] = row.try_get(0)?;
-        let settings = codec::settings(row.try_get(1)?)?;
+        let settings = texts::settings(row.try_get(1)?)?;
         let tat = Timestamp::from_micros(row.try_get(2)?);
         let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
         gates.set(Name::new(text(name)?)?, Gate::new(settings, tat, running, limit, now));

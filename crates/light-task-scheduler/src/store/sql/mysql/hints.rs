@@ -13,7 +13,8 @@ use crate::store::sql::hints::Hint;
 /// Least time between two writes of one process: under load, many commits share one.
 const PAUSE: Duration = Duration::from_millis(50);
 
-const TELL: &str = "UPDATE {p}hints SET work = work + ?, wishes = wishes + ?, ends = ends + ?";
+const TELL: &str = "UPDATE {p}hints SET work = work + ?, wishes = wishes + ?, ends = ends + ?,
+    writes = writes + 1";
 // The newest task too: one that was taken in within somebody else's transaction is told by nobody.
 const READ: &str = "SELECT work, wishes, ends, COALESCE((SELECT MAX(seq) FROM {p}tasks), 0) FROM {p}hints";
 

@@ -10,7 +10,8 @@ use super::rows::{self, TASK_COLUMNS, task_columns};
 use super::tx::{Tx, now, text, texts};
 use crate::database::mysql::Work;
 use crate::error::Error;
-use crate::store::sql::codec::{self, SCHEDULED, label, unreadable};
+use crate::store::sql::codec::{self, SCHEDULED, unreadable};
+use crate::store::sql::texts::{self, label};
 use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
 use crate::task::{Name, State, Task, TaskId};
 
@@ -189,7 +190,7 @@ pub(super) async fn queues(tx: &mut Tx<'_>) -> Work<Vec<(Name, QueueSettings)>> 
     let mut queues = Vec::new();
     for row in tx.query(QUEUES).fetch_all(tx.connection()).await? {
         let json: Option<&[u8]> = row.try_get(1)?;
-        queues.push((Name::new(text(row.try_get(0)?)?)?, json.map(codec::settings).transpose()?.unwrap_or_default()));
+        queues.push((Name::new(text(row.try_get(0)?)?)?, json.map(texts::settings).transpose()?.unwrap_or_default()));
     }
     Ok(queues)
 }

@@ -12,7 +12,8 @@ use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::state::{Event, step};
-use crate::store::sql::codec::{self, HAS_REPORT, CANCEL_REQUESTED};
+use crate::store::sql::codec::{HAS_REPORT, CANCEL_REQUESTED};
+use crate::store::sql::texts;
 use crate::store::sql::moves::Stored;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
@@ -41,7 +42,8 @@ const RENEW: &str = concat!(
     now!(),
     " + ? + ttl WHERE id = ? AND dead = 0"
 );
-const RENEWED: &str = concat!("SELECT ", now!(), ", beat FROM {p}replicas WHERE id = ?");
+/// The last thing in a heartbeat, as all heartbeats write this row.
+const COUNT_WRITE: &str = "UPDATE {p}hints SET writes = LAST_INSERT_ID(writes + 1)";
 const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
 const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {p}tasks AS t FORCE INDEX (tasks_holder)
     WHERE t.holder = ?";
@@ -153,13 +155,7 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
         let why = if known.is_some() { "was declared dead or has left" } else { "is unknown to the store" };
         return Err(not_registered(heartbeat.replica, why).into());
     }
-    let renewed = tx.query(RENEWED).bind(id.clone()).fetch_one(tx.connection()).await?;
-    let mut reply = HeartbeatReply {
-        now: tx.time(renewed.try_get(0)?),
-        // Its own beats are writes like all others: fewer than before means that the server has lost some.
-        op_seq: renewed.try_get::<i64, _>(1)?.cast_unsigned(),
-        ..HeartbeatReply::default()
-    };
+    let mut reply = HeartbeatReply { now: tx.now().await?, ..HeartbeatReply::default() };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
     for row in tx.query(OWNED).bind(id.clone()).fetch_all(tx.connection()).await? {
         let (id, run) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
@@ -177,6 +173,9 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
     if has_report {
         reply.reports = hand_out_reports(tx, id).await?;
     }
+    // Of all writes it counts the heartbeats and the hints: fewer than before means that the server has lost some.
+    let counted = tx.query(COUNT_WRITE).execute(tx.connection()).await?;
+    reply.op_seq = counted.last_insert_id();
     Ok(reply)
 }
 
@@ -185,7 +184,7 @@ async fn hand_out_reports(tx: &mut Tx<'_>, owner: Vec<u8>) -> Work<Vec<Report>> 
     let found = tx.query(REPORTS).bind(owner).bind(REPORT_BYTES_MAX).fetch_all(tx.connection()).await?;
     for row in &found {
         let (id, execution) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
-        reports.push(codec::report(id, execution, row.try_get(2)?, row.try_get(3)?)?);
+        reports.push(texts::report(id, execution, row.try_get(2)?, row.try_get(3)?)?);
         if row.try_get::<i64, _>(6)? == 0 {
             handed.push((row.try_get::<i64, _>(5)?, row.try_get::<i64, _>(4)?));
         }
@@ -290,7 +289,7 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work
     let (owner, dead) = (request.replica, dead.into_iter().collect::<HashSet<_>>());
     // Another rescuer may have adopted some since they were read: its replica lives.
     adopted.retain_mut(|(_, task)| {
-        let orphaned = task.record.owner.is_some_and(|owner| dead.contains(&owner));
+        let orphaned = task.record.owner.is_none_or(|owner| dead.contains(&owner));
         orphaned && step(&mut task.record, Event::Adopt { owner }, now).is_ok()
     });
     let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();

@@ -7,7 +7,7 @@ use super::tx::{Tx, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::state::Command;
-use crate::store::sql::codec;
+use crate::store::sql::texts;
 use crate::store::sql::moves::{self, Applied, Commanded, Stored};
 use crate::store::{Answer, Change, Report};
 use crate::task::TaskId;
@@ -80,10 +80,10 @@ pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Ve
     let (locked, _) = lock(tx, texts(reports.iter().map(|report| &report.id))).await?;
     let (mut kept, mut answers) = (Vec::new(), Vec::with_capacity(reports.len()));
     for (report, seq) in reports.iter().zip(moves::current(&locked, reports)) {
-        if let Some(seq) = seq {
-            if keep(tx, seq, report).await? {
-                kept.push(seq);
-            }
+        if let Some(seq) = seq
+            && keep(tx, seq, report).await?
+        {
+            kept.push(seq);
         }
         answers.push(seq.is_some());
     }
@@ -95,7 +95,7 @@ pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Ve
 }
 
 async fn keep(tx: &mut Tx<'_>, seq: i64, report: &Report) -> Work<bool> {
-    let (said, output, ended) = codec::said(&report.said)?;
+    let (said, output, ended) = texts::said(&report.said)?;
     let query = tx.query(KEEP).bind(seq).bind(report.execution.cast_signed()).bind(ended).bind(said).bind(output);
     Ok(query.execute(tx.connection()).await?.rows_affected() > 0)
 }

@@ -13,7 +13,8 @@ use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Error;
 use crate::state::{Event, step};
-use crate::store::sql::codec::{self, unreadable};
+use crate::store::sql::codec::unreadable;
+use crate::store::sql::texts;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
@@ -134,7 +135,9 @@ impl View {
         let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
         let query = tx.query(LOOK).bind(texts(&request.kinds)).bind(texts(&request.queues));
         let found = query.fetch_all(tx.connection()).await?;
-        let time = |row: &PgRow, column| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros));
+        let time = |row: &PgRow, column| {
+            Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+        };
         let mut view = View { lanes: Vec::new(), deadline: None };
         for row in &found {
             view.deadline = time(row, 0)?;
@@ -147,12 +150,19 @@ impl View {
                     lane
                 }
             };
-            let settings = row.try_get::<Option<&str>, _>(4)?.map(|json| codec::settings(json.as_bytes())).transpose()?;
+            let settings = row.try_get::<Option<&str>, _>(4)?.map(|json| texts::settings(json.as_bytes())).transpose()?;
             if settings.is_some_and(|settings| settings.paused) {
                 continue;
             }
             let tat = time(row, 5)?.unwrap_or_default();
-            view.lanes.push(OpenLane { number, queue: lane.queue, settings, tat, ready: time(row, 6)?, scheduled: time(row, 7)? });
+            view.lanes.push(OpenLane {
+                number,
+                queue: lane.queue,
+                settings,
+                tat,
+                ready: time(row, 6)?,
+                scheduled: time(row, 7)?,
+            });
         }
         Ok(view)
     }
@@ -180,9 +190,7 @@ impl Gates {
             if settings.concurrency.is_some() || settings.rate.is_some() {
                 guarded.push(lane.queue.as_str().to_owned());
             }
-            by_queue
-                .entry(lane.queue.clone())
-                .or_insert_with(|| Gate::new(settings, lane.tat, 0, limit, now));
+            by_queue.entry(lane.queue.clone()).or_insert_with(|| Gate::new(settings, lane.tat, 0, limit, now));
         }
         if guarded.is_empty() {
             return Ok(Gates { by_queue });
@@ -195,7 +203,7 @@ impl Gates {
         }
         for row in &locked {
             let name: &str = row.try_get(0)?;
-            let (queue, settings) = (Name::new(name)?, codec::settings(row.try_get::<&str, _>(1)?.as_bytes())?);
+            let (queue, settings) = (Name::new(name)?, texts::settings(row.try_get::<&str, _>(1)?.as_bytes())?);
             let tat = Timestamp::from_micros(row.try_get(2)?);
             let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
             by_queue.insert(queue, Gate::new(settings, tat, running, limit, now));
@@ -250,13 +258,7 @@ async fn promote(tx: &mut Tx<'_>, view: &View, now: Timestamp) -> Work<()> {
 }
 
 /// Claims the first ready tasks of all lanes, as far as the gates let them through.
-async fn take(
-    tx: &mut Tx<'_>,
-    request: &ClaimRequest,
-    view: &View,
-    gates: &mut Gates,
-    claim: &mut Claim,
-) -> Work<()> {
+async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut Gates, claim: &mut Claim) -> Work<()> {
     let (mut lanes, mut counts) = (Vec::new(), Vec::new());
     for lane in view.lanes.iter().filter(|lane| lane.ready.is_some()) {
         let room = gates.of(&lane.queue).map_or(0, Gate::room).min(request.limit);
@@ -292,7 +294,9 @@ async fn take(
 
 /// Into the order of claims: by rank, due time and number.
 fn sort(heads: &mut [PgRow]) -> Work<()> {
-    let key = |row: &PgRow| Ok::<_, sqlx::Error>((row.try_get::<i32, _>(19)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?));
+    let key = |row: &PgRow| {
+        Ok::<_, sqlx::Error>((row.try_get::<i32, _>(19)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?))
+    };
     if let Some(Err(e)) = heads.iter().map(key).find(Result::is_err) {
         return Err(e.into());
     }

@@ -50,8 +50,7 @@ pub(super) async fn tell_at_commit(tx: &mut Tx<'_>) -> Work<()> {
 
 async fn tell_once(database: &Arc<Database>, channel: &str, origin: Uuid, hint: Hint) -> Work<()> {
     let letter = |set: bool, letter| if set { letter } else { "" };
-    let payload =
-        format!("{origin} {}{}{}", letter(hint.work, "w"), letter(hint.wishes, "c"), letter(hint.ends, "e"));
+    let payload = format!("{origin} {}{}{}", letter(hint.work, "w"), letter(hint.wishes, "c"), letter(hint.ends, "e"));
     let mut session = database.begin(Purpose::Work).await?;
     let query = session.query(TELL).bind(i64::from(hint.work)).bind(i64::from(hint.wishes)).bind(i64::from(hint.ends));
     query.bind(channel).bind(payload).execute(session.connection()).await?;

@@ -10,7 +10,8 @@ use super::rows::{self, TASK_COLUMNS, task_columns};
 use super::tx::{Tx, now};
 use crate::database::postgres::Work;
 use crate::error::Error;
-use crate::store::sql::codec::{self, SCHEDULED, label, unreadable};
+use crate::store::sql::codec::{self, SCHEDULED, unreadable};
+use crate::store::sql::texts::{self, label};
 use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
 use crate::task::{Name, State, Task, TaskId};
 
@@ -31,7 +32,7 @@ const QUEUES: &str = "SELECT name, settings FROM {s}.queues
     UNION ALL SELECT DISTINCT queue, NULL FROM {s}.lanes WHERE queue NOT IN (SELECT name FROM {s}.queues) ORDER BY 1";
 
 /// Reads tasks by id.
-pub(super) async fn get(tx: &mut Tx<'_>, ids: &Vec<TaskId>) -> Work<Vec<Option<Task>>> {
+pub(super) async fn get(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<Option<Task>>> {
     let found = tx.query(BY_ID).bind(texts(ids.iter())).fetch_all(tx.connection()).await?;
     let mut by_id: HashMap<TaskId, Task> = HashMap::with_capacity(found.len());
     for (_, task) in rows::tasks(tx, &found).await? {
@@ -179,7 +180,8 @@ pub(super) fn settings_lock(tx: &Tx<'_>) -> i64 {
 pub(super) async fn set_queue(tx: &mut Tx<'_>, (queue, settings): &(Name, QueueSettings)) -> Work<()> {
     let json = serde_json::to_string(settings).map_err(|e| Error::internal(format!("settings as JSON: {e}")))?;
     tx.query(LOCK_SETTINGS).bind(settings_lock(tx)).execute(tx.connection()).await?;
-    let query = tx.query(SET).bind(queue.as_str()).bind(json).bind(settings.concurrency.is_some()).bind(settings.paused);
+    let query =
+        tx.query(SET).bind(queue.as_str()).bind(json).bind(settings.concurrency.is_some()).bind(settings.paused);
     query.execute(tx.connection()).await?;
     tx.hint.work = true;
     Ok(())
@@ -190,7 +192,7 @@ pub(super) async fn queues(tx: &mut Tx<'_>) -> Work<Vec<(Name, QueueSettings)>> 
     let mut queues = Vec::new();
     for row in tx.query(QUEUES).fetch_all(tx.connection()).await? {
         let json: Option<&str> = row.try_get(1)?;
-        queues.push((Name::new(row.try_get(0)?)?, json.map(|json| codec::settings(json.as_bytes())).transpose()?.unwrap_or_default()));
+        queues.push((Name::new(row.try_get(0)?)?, json.map(|json| texts::settings(json.as_bytes())).transpose()?.unwrap_or_default()));
     }
     Ok(queues)
 }

@@ -43,9 +43,9 @@ use crate::store::sql::hints::Hints;
 use crate::store::sql::incoming::incoming;
 use crate::store::sql::lanes::Lanes;
 use crate::store::{
-    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted,
-    NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep,
-    SweepRequest, TaskQuery, check_batch,
+    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery, check_batch,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -155,8 +155,7 @@ impl PostgresStore {
         let target = Target::parse(url)?;
         let schema = target.schema.clone().unwrap_or(schema);
         let pgbouncer = pgbouncer || target.pgbouncer;
-        let (database, engine) =
-            Database::open(Access { target, schema, pgbouncer, connections }, MIGRATIONS).await?;
+        let (database, engine) = Database::open(Access { target, schema, pgbouncer, connections }, MIGRATIONS).await?;
         let shared = Arc::new(Shared {
             database,
             lanes: Lanes::default(),
@@ -247,7 +246,17 @@ impl PostgresStore {
         T: Send + 'static,
     {
         let shared = Arc::clone(&self.inner.shared);
-        let work = async move { read_once(&shared, &input, job).await.map_err(|trouble| shared.database.explain(trouble)) };
+        let work = async move {
+            let mut dead = 0;
+            loop {
+                match read_once(&shared, &input, job).await {
+                    Ok(done) => return Ok(done),
+                    // A connection died while nobody used it. To read again does no harm.
+                    Err(trouble) if trouble.is_disconnected() && dead < shared.database.connections() => dead += 1,
+                    Err(trouble) => return Err(shared.database.explain(trouble)),
+                }
+            }
+        };
         self.inner.engine.run(work).await
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::{Timestamp, micros};
 use crate::database::postgres::Work;
 use crate::error::{Error, ErrorKind};
 use crate::state::{Event, step};
-use crate::store::sql::codec;
+use crate::store::sql::texts;
 use crate::store::sql::moves::Stored;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
@@ -64,7 +64,8 @@ const REPORTS: &str = "SELECT id, execution, said, output, run, task, again FROM
     WHERE t.owner = $1 AND t.stage = 2 AND t.execution = r.execution
         AND (r.ended OR t.run IS DISTINCT FROM r.handed)) AS found
     WHERE before < $2 ORDER BY again, task";
-const HANDED: &str = "UPDATE {s}.reports AS r SET handed = u.run FROM unnest($1::bigint[], $2::bigint[]) AS u (task, run)
+const HANDED: &str =
+    "UPDATE {s}.reports AS r SET handed = u.run FROM unnest($1::bigint[], $2::bigint[]) AS u (task, run)
     WHERE r.task = u.task";
 const LEAVE: &str = "UPDATE {s}.replicas SET dead = true WHERE id = $1 AND NOT dead";
 const BURY: &str = "UPDATE {s}.replicas SET dead = true WHERE id = ANY($1)";
@@ -202,7 +203,7 @@ async fn hand_out_reports(tx: &mut Tx<'_>, owner: Uuid) -> Work<Vec<Report>> {
 fn report(row: &PgRow) -> Work<Report> {
     let (id, said) = (TaskId::new(row.try_get(0)?)?, row.try_get::<&str, _>(2)?);
     let execution = row.try_get::<i64, _>(1)?.cast_unsigned();
-    Ok(codec::report(id, execution, said.as_bytes(), row.try_get(3)?)?)
+    Ok(texts::report(id, execution, said.as_bytes(), row.try_get(3)?)?)
 }
 
 /// Ends a replica's registration.

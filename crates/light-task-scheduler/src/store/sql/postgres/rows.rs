@@ -10,9 +10,7 @@ use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Result;
 use crate::state::Moved;
-use crate::store::sql::codec::{
-    self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
-};
+use crate::store::sql::codec::{self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable};
 use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
@@ -128,7 +126,8 @@ pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp
         return Ok(());
     }
     let stages: Vec<i16> = changes.iter().map(|(_, after)| codec::stage(after, now) as i16).collect();
-    let flags: Vec<i16> = changes.iter().map(|(was, after)| codec::flags(after, keeps_report(was, after)) as i16).collect();
+    let flags: Vec<i16> =
+        changes.iter().map(|(was, after)| codec::flags(after, keeps_report(was, after)) as i16).collect();
     let details = |(_, after): &Change<'_>| after.details.as_deref().and_then(details_json).transpose();
     let json: Vec<Option<String>> = changes.iter().map(details).collect::<Result<_>>()?;
     let output = |(_, after): &Change<'_>| after.output().map(|bytes| bytes.as_bytes().to_vec());
@@ -155,8 +154,11 @@ pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp
         .bind(column(changes, output))
         .bind(column(changes, result));
     query.execute(tx.connection()).await?;
-    let unsaid: Vec<i64> =
-        changes.iter().filter(|(was, after)| was.has_report && !keeps_report(was, after)).map(|(was, _)| was.seq).collect();
+    let unsaid: Vec<i64> = changes
+        .iter()
+        .filter(|(was, after)| was.has_report && !keeps_report(was, after))
+        .map(|(was, _)| was.seq)
+        .collect();
     if !unsaid.is_empty() {
         tx.query(FORGET_REPORTS).bind(unsaid).execute(tx.connection()).await?;
     }

@@ -3,6 +3,7 @@
 use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
+pub(super) use crate::store::sql::codec::unreadable;
 
 /// Lets `?` be used on SQLite's errors.
 impl From<rusqlite::Error> for Error {
@@ -36,9 +37,4 @@ fn meaning(error: &rusqlite::Error) -> (ErrorKind, &'static str) {
 /// The same error for one more caller.
 pub(super) fn repeat(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
-}
-
-/// A row says what no program of ours has written.
-pub(super) fn unreadable(what: &str, why: impl std::fmt::Display) -> Error {
-    Error::internal(format!("the stored {what} cannot be read: {why}"))
 }

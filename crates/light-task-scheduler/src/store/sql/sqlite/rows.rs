@@ -2,7 +2,6 @@
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
-use serde::Serialize;
 
 use super::error::unreadable;
 use super::ids::{self, Place};
@@ -11,21 +10,14 @@ use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::state::Moved;
-use crate::task::{
-    Attempt, Details, Failure, Handle, Options, Payload, Progress, Record, ResultRef, Spec, State, Task, TaskId,
-    fingerprint,
+use crate::store::sql::codec::{
+    self, CANCEL_REQUESTED, HAS_REPORT, STOP_UNCONFIRMED, details_json, flags, inline_result, options_json, stage,
 };
+pub(super) use crate::store::sql::codec::{READY, SCHEDULED};
+use crate::task::{Details, Options, Payload, Record, Spec, State, Task, TaskId, fingerprint};
 
-/// The stage of a waiting task that has not been seen to be due; the other stages are the numbers of the states.
-pub(super) const SCHEDULED: i64 = -1;
-/// The stage of a waiting task that is due.
-pub(super) const READY: i64 = State::Waiting as i64;
 /// Larger bytes are kept beside the row, which is written again at every move.
 const INLINE_BYTES_MAX: usize = 1_024;
-
-const CANCEL_REQUESTED: i64 = 1;
-const STOP_UNCONFIRMED: i64 = 2;
-const HAS_REPORT: i64 = 4;
 
 /// The columns of a [`Stored`], in the order in which it reads them.
 macro_rules! record_columns {
@@ -86,13 +78,9 @@ fn blob_key(seq: i64, part: Part) -> i64 {
 /// Reads the record from the first columns of a row.
 pub(super) fn stored(connection: &Connection, names: &mut Names, row: &Row<'_>) -> Result<Stored> {
     let (seq, stage, flags): (i64, i64, i64) = (row.get(0)?, row.get(2)?, row.get(12)?);
-    let state = match stage {
-        SCHEDULED => State::Waiting,
-        _ => u8::try_from(stage).ok().and_then(State::from_number).ok_or_else(|| unreadable("stage", stage))?,
-    };
     let owner = row.get::<_, Option<i64>>(4)?.map(|number| names.replica(connection, number)).transpose()?;
     let record = Record {
-        state,
+        state: codec::state(stage)?,
         cancel_requested: flags & CANCEL_REQUESTED != 0,
         stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
         run_at: Timestamp::from_micros(row.get(3)?),
@@ -117,16 +105,11 @@ fn details(connection: &Connection, seq: i64, row: &Row<'_>) -> Result<Option<Bo
     let json = row.get_ref(15)?;
     let output = payload(connection, seq, Part::Output, row.get_ref(16)?)?;
     let result = payload(connection, seq, Part::Result, row.get_ref(17)?)?;
-    if matches!(json, ValueRef::Null) && output.is_none() && result.is_none() {
-        return Ok(None);
-    }
-    let mut details = match json {
-        ValueRef::Text(json) => serde_json::from_slice(json).map_err(|e| unreadable("details of a task", e))?,
-        _ => Box::<Details>::default(),
+    let json = match json {
+        ValueRef::Text(json) => Some(json),
+        _ => None,
     };
-    details.output = output;
-    details.result = result.map(ResultRef::Inline).or(details.result);
-    Ok(Some(details))
+    codec::details(json, output, result)
 }
 
 /// Bytes that are in the row or, if it says their length, beside it.
@@ -257,10 +240,7 @@ pub(super) fn save(
     let keeps_report = before.has_report && after.state == State::Running;
     let details = after.details.as_deref();
     let json = details.and_then(details_json).transpose()?;
-    let result = details.and_then(|details| match &details.result {
-        Some(ResultRef::Inline(bytes)) => Some(bytes),
-        _ => None,
-    });
+    let result = details.and_then(inline_result);
     let output = put(tx, seq, Part::Output, details.and_then(|details| details.output.as_ref()))?;
     let result = put(tx, seq, Part::Result, result)?;
     for (part, was, is) in [(Part::Output, before.spilled[0], &output), (Part::Result, before.spilled[1], &result)] {
@@ -308,49 +288,11 @@ fn moved(tx: &mut Tx<'_>, before: &Stored, stage: i64) -> Result<()> {
     Ok(())
 }
 
-/// The stage of a record. A waiting task that is due now goes straight to the ready ones.
-pub(super) fn stage(record: &Record, now: Timestamp) -> i64 {
-    match record.state {
-        State::Waiting if record.run_at > now => SCHEDULED,
-        state => state as i64,
-    }
-}
-
-fn flags(record: &Record, has_report: bool) -> i64 {
-    let flag = |set: bool, flag| if set { flag } else { 0 };
-    flag(record.cancel_requested, CANCEL_REQUESTED)
-        | flag(record.stop_unconfirmed, STOP_UNCONFIRMED)
-        | flag(has_report, HAS_REPORT)
-}
-
 /// A task now has a report, kept in the table `reports`.
 pub(super) fn mark_reported(tx: &Tx<'_>, seq: i64) -> Result<()> {
     const MARK: &str = "UPDATE tasks SET flags = flags | ?2 WHERE seq = ?1";
     tx.connection.prepare_cached(MARK)?.execute([seq, HAS_REPORT])?;
     Ok(())
-}
-
-/// The part of [`Details`] that is not in a column of its own; `None` if there is nothing.
-fn details_json(details: &Details) -> Option<Result<String>> {
-    #[derive(Serialize)]
-    struct Rest<'a> {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        handle: Option<&'a Handle>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        progress: Option<&'a Progress>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        result: Option<&'a ResultRef>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        failure: Option<&'a Failure>,
-        #[serde(skip_serializing_if = "<[_]>::is_empty")]
-        attempts: &'a [Attempt],
-    }
-    let Details { handle, progress, output: _, result, failure, attempts } = details;
-    let result = result.as_ref().filter(|result| matches!(result, ResultRef::Stored { .. }));
-    let (handle, progress, failure) = (handle.as_ref(), progress.as_ref(), failure.as_ref());
-    let rest = Rest { handle, progress, result, failure, attempts };
-    let empty = handle.is_none() && progress.is_none() && result.is_none() && failure.is_none() && attempts.is_empty();
-    (!empty).then(|| serde_json::to_string(&rest).map_err(|e| Error::internal(format!("details as JSON: {e}"))))
 }
 
 /// What to write into a column for these bytes; long ones go beside the row.
@@ -424,10 +366,6 @@ impl<'c> Insertion<'c> {
         tx.hint.work |= matches!(stage, READY | SCHEDULED);
         Ok(Some(place))
     }
-}
-
-fn options_json(options: &Options) -> Result<String> {
-    serde_json::to_string(options).map_err(|e| Error::invalid(format!("options as JSON: {e}")))
 }
 
 /// Removes a task and leaves a tombstone.

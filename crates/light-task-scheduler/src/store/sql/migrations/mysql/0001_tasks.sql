@@ -58,7 +58,9 @@ CREATE TABLE IF NOT EXISTS {p}tasks (
     result        LONGBLOB,
     -- Ready tasks are in the order of claims; scheduled ones, whose priority does not matter yet, in that of time.
     place         INT AS (CASE WHEN stage = -1 THEN 0 ELSE nice END) STORED,
-    holder        BINARY(16) AS (CASE WHEN stage IN (2, 3) THEN owner END) STORED,
+    -- Nobody's, sixteen zeros: an export that is tried again and has no owner yet.
+    holder        BINARY(16) AS (CASE WHEN stage IN (2, 3)
+        THEN COALESCE(owner, x'00000000000000000000000000000000') END) STORED,
     expires       BIGINT AS (CASE WHEN stage < 2 THEN deadline END) STORED,
     rare          TINYINT AS (CASE WHEN stage IN (0, 5, 6) THEN stage END) STORED,
     UNIQUE KEY tasks_id (id),
@@ -94,11 +96,13 @@ CREATE TABLE IF NOT EXISTS {p}garbage (
     name LONGBLOB NOT NULL
 ) ENGINE=InnoDB;
 
--- One row: the counters behind the hints, written after a commit and not with it.
+-- One row: the counters behind the hints, written after a commit and not with it, and how often this row was
+-- written, by heartbeats too.
 CREATE TABLE IF NOT EXISTS {p}hints (
     one    TINYINT NOT NULL PRIMARY KEY,
     work   BIGINT NOT NULL,
     wishes BIGINT NOT NULL,
-    ends   BIGINT NOT NULL
+    ends   BIGINT NOT NULL,
+    writes BIGINT NOT NULL
 ) ENGINE=InnoDB;
-INSERT IGNORE INTO {p}hints VALUES (1, 0, 0, 0);
+INSERT IGNORE INTO {p}hints VALUES (1, 0, 0, 0, 0);

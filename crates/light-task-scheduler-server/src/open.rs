@@ -1,0 +1,142 @@
+//! Opens what `--store` names: the tasks, the logs, and the place where commands run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
+use light_task_scheduler::results::{DirectoryLogs, RedisLogs, short_hash};
+use light_task_scheduler::store::redis::RedisOptions;
+use light_task_scheduler::store::sql::PostgresOptions;
+use light_task_scheduler::{
+    CachedStore, Config, LogStore, MemoryStore, PostgresStore, RedisStore, Scheduler, SqliteStore, Store,
+};
+use tempfile::TempDir;
+
+use crate::command::KIND;
+use crate::exit::{ERROR, NOT_FOUND, Problem, Result};
+use crate::store_url::{Engine, ServerUrl, StoreUrl};
+
+/// Nobody can adopt a command of a store in memory: it is stopped when this program has died for so long.
+const MEMORY_ORPHAN_AFTER: Duration = Duration::from_secs(2);
+/// A command whose scheduler has died is stopped after so long unless another one on its host takes it up:
+/// those on other hosts wait for that before they try its task again.
+const SERVER_ORPHAN_AFTER: Duration = Duration::from_secs(30);
+/// The namespace on a server if the URL names none.
+const NAMESPACE_DEFAULT: &str = "lts";
+
+/// An open store and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The tasks.
+    pub(crate) store: Arc<dyn Store>,
+    /// What commands wrote.
+    pub(crate) logs: Arc<dyn LogStore>,
+    runs: PathBuf,
+    orphan_after: Option<Duration>,
+    /// Removed when this is dropped: the files of a store in memory.
+    _temporary: Option<TempDir>,
+}
+
+impl StoreUrl {
+    /// Opens it, and creates it if there is none.
+    pub(crate) async fn open(&self) -> Result<Opened> {
+        match self {
+            StoreUrl::Sqlite(path) => open_sqlite(path).await,
+            StoreUrl::Memory => open_memory().await,
+            StoreUrl::Server(server) => open_server(server).await,
+            StoreUrl::Cached(inner) => {
+                let opened = Box::pin(inner.open()).await?;
+                Ok(Opened { store: Arc::new(CachedStore::new(opened.store)), ..opened })
+            }
+            StoreUrl::Unusable(why) => Err(Problem::usage(why)),
+        }
+    }
+
+    /// Opens it only if it is there: looking must not make an empty store.
+    pub(crate) async fn open_existing(&self) -> Result<Opened> {
+        let durable = if let StoreUrl::Cached(inner) = self { inner } else { self };
+        match durable {
+            StoreUrl::Sqlite(path) if !path.exists() => Err(Problem::new(
+                NOT_FOUND,
+                format!("there is no store at {}; `lts batch` and `lts run` make one", path.display()),
+            )),
+            StoreUrl::Memory => {
+                Err(Problem::usage("a store in memory is seen by the process that has it, and by no other"))
+            }
+            _ => self.open().await,
+        }
+    }
+}
+
+async fn open_memory() -> Result<Opened> {
+    let temporary = tempfile::tempdir()
+        .map_err(|error| Problem::new(ERROR, format!("no temporary directory for logs: {error}")))?;
+    Ok(Opened {
+        store: Arc::new(MemoryStore::by_priority()),
+        logs: Arc::new(DirectoryLogs::open(temporary.path().join("logs")).await?),
+        runs: temporary.path().join("runs"),
+        orphan_after: Some(MEMORY_ORPHAN_AFTER),
+        _temporary: Some(temporary),
+    })
+}
+
+async fn open_sqlite(path: &Path) -> Result<Opened> {
+    let beside = |what: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(what);
+        PathBuf::from(name)
+    };
+    // A mistyped path must not become a tree of directories.
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        return Err(Problem::usage(format!("there is no directory {} for the store", parent.display())));
+    }
+    let store = Arc::new(SqliteStore::open(path)?);
+    let logs = Arc::new(DirectoryLogs::open(beside("-logs")).await?);
+    Ok(Opened { store, logs, runs: beside("-runs"), orphan_after: None, _temporary: None })
+}
+
+async fn open_server(server: &ServerUrl) -> Result<Opened> {
+    let runs = runs_of(server)?;
+    let namespace = server.namespace.clone().unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned());
+    let (store, logs): (Arc<dyn Store>, Arc<dyn LogStore>) = match server.engine {
+        Engine::Postgres => {
+            let options = PostgresOptions { schema: namespace, ..PostgresOptions::default() };
+            let store = PostgresStore::open_with(&server.url, options).await?;
+            (Arc::new(store), Arc::new(DirectoryLogs::open(runs.join("logs")).await?))
+        }
+        Engine::Redis => {
+            let logs = RedisLogs::open(&server.url, &namespace).await?;
+            let options = RedisOptions { namespace, ..RedisOptions::default() };
+            (Arc::new(RedisStore::open_with(&server.url, options).await?), Arc::new(logs))
+        }
+    };
+    Ok(Opened { store, logs, runs, orphan_after: Some(SERVER_ORPHAN_AFTER), _temporary: None })
+}
+
+/// The directory on this host for the commands of a server's tasks, the same for all who use these tasks.
+fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = variable("LTS_STATE_DIR")
+        .or_else(|| variable("XDG_STATE_HOME").map(|state| state.join("lts")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state/lts")))
+        .ok_or_else(|| {
+            Problem::usage("neither LTS_STATE_DIR nor HOME says where running commands are kept; set one")
+        })?;
+    Ok(state.join(short_hash(server.identity().as_bytes())))
+}
+
+impl Opened {
+    /// Starts a scheduler for this store's commands.
+    pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
+        let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
+        let executor = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
+        let builder = Scheduler::builder(self.store.clone()).executor(KIND, Arc::new(executor)).config(config);
+        Ok(builder.start().await?)
+    }
+
+    /// Whether tasks outlive this process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.store.capabilities().durable
+    }
+}

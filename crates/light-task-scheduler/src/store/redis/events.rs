@@ -1,0 +1,184 @@
+//! What owners, operators and executions say, as arguments of scripts, and the scripts' answers.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Value};
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::text;
+use crate::error::{Error, Result};
+use crate::state::{Command, Event, Refusal, RunEvent, step};
+use crate::store::{Answer, Change, Report, Said};
+use crate::task::{Failure, FailureKind, Outcome, Record, ReplicaId, ResultRef, State, Token};
+
+/// The failures that scripts write by themselves, as JSON; their words are those of [`step`].
+struct Words {
+    expired: String,
+    cancelled_early: String,
+    cancelled: String,
+    cancelled_after_success: String,
+}
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| {
+    let expired = Event::Expire { deadline: Timestamp::default() };
+    Words {
+        expired: words(Record::default(), expired),
+        cancelled_early: words(Record::default(), Event::Command(Command::Cancel)),
+        cancelled: cancelled_instead(RunEvent::Cancelled),
+        cancelled_after_success: cancelled_instead(RunEvent::Outcome(None)),
+    }
+});
+
+/// The failure that an event leaves in a record.
+fn words(mut record: Record, event: Event) -> String {
+    // Legal by the choice of record and event; else there is no failure, and an empty text says so.
+    let _ = step(&mut record, event, Timestamp::default());
+    record.failure().and_then(|failure| serde_json::to_string(failure).ok()).unwrap_or_default()
+}
+
+/// The failure of a task that was cancelled before its run reported this.
+fn cancelled_instead(event: RunEvent) -> String {
+    let owner = ReplicaId::from_bytes([0; 16]);
+    let record = Record { state: State::Running, cancel_requested: true, owner: Some(owner), ..Record::default() };
+    words(record, Event::Run(Token { owner, run: 0 }, event))
+}
+
+/// Adds what `step.lua` expects.
+pub(super) fn add_words(command: &mut Cmd) {
+    command.arg(&WORDS.expired).arg(&WORDS.cancelled_early);
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::invalid(format!("not to be written as JSON: {e}")).with_source(e))
+}
+
+/// Adds a change; answers how many bytes it has.
+pub(super) fn add_change(command: &mut Cmd, change: &Change) -> Result<usize> {
+    let Change { id, token, event } = change;
+    id.with_str(|id| command.arg(id).arg(token.owner.to_string()).arg(token.run));
+    let none: &[u8] = b"";
+    match event {
+        RunEvent::Started(handle) => {
+            let text = handle.as_ref().map_or("", |handle| handle.as_str());
+            four(command, "S", [flag(handle.is_some()), text.as_bytes(), none, none])
+        }
+        RunEvent::Progress(progress) => four(command, "P", [json(progress)?.as_bytes(), none, none, none]),
+        RunEvent::StopUnconfirmed => four(command, "U", [none; 4]),
+        RunEvent::Outcome(output) => {
+            let bytes = output.as_ref().map_or(none, |output| output.as_bytes());
+            four(command, "O", [flag(output.is_some()), bytes, none, WORDS.cancelled_after_success.as_bytes()])
+        }
+        RunEvent::Complete(result) => {
+            let cancelled = WORDS.cancelled_after_success.as_bytes();
+            match result {
+                ResultRef::Inline(bytes) => four(command, "C", [b"i", bytes.as_bytes(), none, cancelled]),
+                ResultRef::Stored { key, .. } => {
+                    four(command, "C", [b"s", json(result)?.as_bytes(), key.as_bytes(), cancelled])
+                }
+            }
+        }
+        RunEvent::Retry(at, failure) => ended(command, "R", Some(*at), failure, event)?,
+        RunEvent::Release(at, failure) => ended(command, "L", Some(*at), failure, event)?,
+        RunEvent::Fail(failure) => ended(command, "F", None, failure, event)?,
+        RunEvent::Cancelled => four(command, "X", [none, none, none, WORDS.cancelled.as_bytes()]),
+    }
+    Ok(size(event))
+}
+
+fn four(command: &mut Cmd, code: &str, arguments: [&[u8]; 4]) {
+    command.arg(code);
+    for argument in arguments {
+        command.arg(argument);
+    }
+}
+
+fn flag(set: bool) -> &'static [u8] {
+    if set { b"1" } else { b"" }
+}
+
+fn ended(command: &mut Cmd, code: &str, at: Option<Timestamp>, failure: &Failure, event: &RunEvent) -> Result<()> {
+    let at = at.map(|at| at.as_micros().to_string()).unwrap_or_default();
+    let cancelled = cancelled_instead(event.clone());
+    let kind = kind_name(failure.kind)?;
+    four(command, code, [at.as_bytes(), kind.as_bytes(), json(failure)?.as_bytes(), cancelled.as_bytes()]);
+    Ok(())
+}
+
+/// The name of a kind of failure, as in its JSON.
+fn kind_name(kind: FailureKind) -> Result<String> {
+    Ok(json(&kind)?.trim_matches('"').to_owned())
+}
+
+/// What of an event may be large.
+fn size(event: &RunEvent) -> usize {
+    match event {
+        RunEvent::Outcome(Some(bytes)) | RunEvent::Complete(ResultRef::Inline(bytes)) => bytes.len(),
+        RunEvent::Retry(_, failure) | RunEvent::Release(_, failure) | RunEvent::Fail(failure) => {
+            2 * failure.message.len()
+        }
+        _ => 0,
+    }
+}
+
+/// The name of a command in `command.lua`.
+pub(super) fn command_name(command: Command) -> &'static str {
+    match command {
+        Command::Start => "start",
+        Command::Cancel => "cancel",
+        Command::Requeue => "requeue",
+        Command::RetryExport => "export",
+        Command::Delete => "delete",
+    }
+}
+
+/// Adds a report; answers how many bytes its output has.
+pub(super) fn add_report(command: &mut Cmd, report: &Report) -> Result<usize> {
+    let output = match &report.said {
+        Said::Ended(Outcome::Succeeded(Some(output))) => Some(output.as_bytes()),
+        _ => None,
+    };
+    report.id.with_str(|id| command.arg(id).arg(report.execution));
+    command.arg(u8::from(matches!(report.said, Said::Ended(_)))).arg(json(&report.said)?);
+    command.arg(u8::from(output.is_some())).arg(output.unwrap_or_default());
+    Ok(output.map_or(0, <[u8]>::len))
+}
+
+/// Reads what became of a change or a command.
+pub(super) fn answer(value: &Value) -> Result<Answer> {
+    let text = text(value)?;
+    let (code, state) = text.split_at_checked(1).ok_or_else(|| unreadable("an answer"))?;
+    let state = || {
+        let number = state.parse().map_err(|_| unreadable("an answer"))?;
+        State::from_number(number).ok_or_else(|| unreadable("an answer"))
+    };
+    Ok(match code {
+        "a" => Answer::Applied(Some(state()?)),
+        "r" => Answer::Applied(None),
+        "y" => Answer::Already(state()?),
+        "e" => Answer::Refused(Refusal::Ended(state()?)),
+        "i" => Answer::Refused(Refusal::Illegal(state()?)),
+        "t" => Answer::Refused(Refusal::TooLate(state()?)),
+        "s" => Answer::Refused(Refusal::Stale),
+        "n" => Answer::Refused(Refusal::NotRequested),
+        "m" => Answer::Missing,
+        _ => return Err(unreadable("an answer")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_get_the_words_of_the_state_machine() {
+        assert!(WORDS.expired.contains("deadline") && WORDS.cancelled_early.contains("before it ran"));
+        assert!(WORDS.cancelled_after_success.contains("the run had succeeded"));
+        let failed = cancelled_instead(RunEvent::Fail(Failure::new(FailureKind::Error, "broken")));
+        assert!(failed.contains("the run had ended: broken"), "{failed}");
+        assert_eq!(kind_name(FailureKind::Busy).unwrap(), "busy");
+        assert_eq!(kind_name(FailureKind::Lost).unwrap(), "lost");
+        assert_eq!(kind_name(FailureKind::Export).unwrap(), "export");
+    }
+}

@@ -1,0 +1,307 @@
+-- Takes due tasks for a replica, in order, within each queue's limit, rate and pause.
+--
+-- ARGV from 7: replica, number, limit, 1 if this goes on with a claim of that number or 0,
+--   how many kinds, the kinds, how many queues, the queues (none: all), then '' for any task, or how many
+--   tasks to choose among, and their ids
+-- Answers { why the replica may not claim or '', 1 if to be called again at once or 0, tasks, expired ids,
+--   next_at or '' }; a task is { id, field, value, … }, of which a later field counts
+--
+-- Overdue tasks fail and delayed ones become ready a bounded number at a time; until that is done nothing is
+-- claimed, so that a claim never sees half of the order: it says that it is to be called again.
+
+local EXPIRE_MAX = 1000
+local PROMOTE_MAX = 2000
+-- Fewest candidates read from a lane at a time.
+local READ_AHEAD = 16
+
+local replica, number, limit = ARGV[first], ARGV[first + 1], tonumber(ARGV[first + 2])
+local goes_on = ARGV[first + 3] == '1'
+
+local function names(at)
+  local set, size = {}, tonumber(ARGV[at])
+  for name = at + 1, at + size do
+    set[ARGV[name]] = true
+  end
+  return set, size, at + size + 1
+end
+local kinds, _, after = names(first + 4)
+local queues, queue_count, among_at = names(after)
+local among = ARGV[among_at] ~= '' and among_at + 1 or nil
+
+local expired = {}
+-- Fails what is overdue; whether there is more.
+local function expire_overdue()
+  local key = prefix .. 'deadlines'
+  local overdue = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, EXPIRE_MAX)
+  for _, id in ipairs(overdue) do
+    expire(load(id, PLACE))
+    expired[#expired + 1] = id
+  end
+  flush()
+  return #overdue == EXPIRE_MAX
+end
+
+local gates = {}
+-- What a queue lets through: free slots, free permits.
+local function gate(queue)
+  if gates[queue] then
+    return gates[queue]
+  end
+  local row = call('HMGET', prefix .. 'queue:' .. queue, 'paused', 'limit', 'interval', 'window', 'tat')
+  local it = { queue = queue, paused = row[1] == '1', slots = math.huge, permits = math.huge }
+  if row[2] then
+    it.slots = tonumber(row[2]) - call('ZCARD', prefix .. 'running:' .. queue)
+  end
+  if row[3] then
+    it.interval, it.window = tonumber(row[3]), tonumber(row[4])
+    -- A clock that was stepped back must not block the queue: the debt is never more than a full bucket.
+    it.tat = math.min(math.max(tonumber(row[5] or 0), now), now + it.window)
+    it.permits = math.floor((now + it.window - it.tat) / it.interval)
+  end
+  gates[queue] = it
+  return it
+end
+
+local function admit(it)
+  if it.slots <= 0 or it.permits <= 0 then
+    return false
+  end
+  it.slots = it.slots - 1
+  it.permits = it.permits - 1
+  if it.tat then
+    it.tat = it.tat + it.interval
+    it.taken = true
+  end
+  return true
+end
+
+local next_at
+local function ask_again(time)
+  if time and (not next_at or time < next_at) then
+    next_at = time
+  end
+end
+
+-- When a task that is due may pass the gate, if time alone opens it.
+local function opens_at(it, due)
+  if it.slots <= 0 then
+    return nil
+  elseif it.permits <= 0 then
+    return math.max(it.tat - (it.window - it.interval), now)
+  end
+  return due
+end
+
+-- The lanes of the asked kinds and queues that have waiting tasks and are not paused.
+local function open_lanes()
+  local lanes = {}
+  for _, name in ipairs(call('SMEMBERS', prefix .. 'lanes')) do
+    local at = string.find(name, '\n', 1, true)
+    local queue, kind = string.sub(name, 1, at - 1), string.sub(name, at + 1)
+    if kinds[kind] and (queue_count == 0 or queues[queue]) then
+      local it = gate(queue)
+      if not it.paused then
+        lanes[#lanes + 1] = { name = name, gate = it, ahead = {}, at = 0, from = 0 }
+      end
+    end
+  end
+  return lanes
+end
+
+-- Moves what has become due to the ready ones; whether there is more.
+local function promote(lanes)
+  local room = PROMOTE_MAX
+  for _, lane in ipairs(lanes) do
+    local key = prefix .. 'sched:' .. lane.name
+    local due = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, room, 'WITHSCORES')
+    for at = 1, #due, 2 do
+      local rank, n = struct.unpack('>I4I8', due[at])
+      local id = string.sub(due[at], SCHED_HEAD + 1)
+      -- The score is exact: it is not above now.
+      local t = { id = id, pr = 2147483647 - rank, n = n, ra = due[at + 1] }
+      move('sched:' .. lane.name, due[at], false)
+      move('ready:' .. lane.name, ready_member(t), 0)
+    end
+    room = room - #due / 2
+    if room <= 0 then
+      break
+    end
+  end
+  flush()
+  return room <= 0
+end
+
+-- Moves a lane to its next candidate; false if there is none.
+local function advance(lane, chunk)
+  lane.at = lane.at + 1
+  if lane.at > #lane.ahead and not lane.dry then
+    lane.ahead = call('ZRANGE', prefix .. 'ready:' .. lane.name, lane.from, lane.from + chunk - 1)
+    lane.from = lane.from + #lane.ahead
+    lane.dry = #lane.ahead < chunk
+    lane.at = 1
+  end
+  lane.head = lane.ahead[lane.at]
+  if not lane.head then
+    return false
+  end
+  lane.rank, lane.due, lane.n = struct.unpack('>I4I8I8', lane.head)
+  return true
+end
+
+local function is_before(a, b)
+  if a.rank ~= b.rank then
+    return a.rank < b.rank
+  elseif a.due ~= b.due then
+    return a.due < b.due
+  end
+  return a.n < b.n
+end
+
+-- Puts a lane among the others, of which the best is the last.
+local function sort_in(heads, lane)
+  local low, high = 1, #heads + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_before(heads[middle], lane) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  table.insert(heads, low, lane)
+end
+
+-- Merges the lanes, up to `most` and to what the gates let through.
+local function pick(lanes, most)
+  local picked, heads = {}, {}
+  local chunk = math.min(most + 1, math.floor(most / math.max(#lanes, 1)) + READ_AHEAD)
+  for _, lane in ipairs(lanes) do
+    if advance(lane, chunk) then
+      sort_in(heads, lane)
+    elseif call('EXISTS', prefix .. 'sched:' .. lane.name) == 0 then
+      call('SREM', prefix .. 'lanes', lane.name)
+    end
+  end
+  while #heads > 0 do
+    local lane = table.remove(heads)
+    if #picked < most and admit(lane.gate) then
+      picked[#picked + 1] = string.sub(lane.head, READY_HEAD + 1)
+      if advance(lane, chunk) then
+        sort_in(heads, lane)
+      end
+    else
+      ask_again(opens_at(lane.gate, lane.due - 4503599627370496))
+    end
+  end
+  return picked
+end
+
+-- The same among the named tasks: nothing is searched, only these are looked at.
+local function pick_among(lanes, most)
+  local open, seen, found, picked = {}, {}, {}, {}
+  for _, lane in ipairs(lanes) do
+    open[lane.name] = lane.gate
+  end
+  for at = among, #ARGV do
+    local id = ARGV[at]
+    if not seen[id] then
+      seen[id] = true
+      local row = call('HMGET', key_of(id), 's', 'q', 'k', 'pr', 'ra', 'n')
+      local it = row[1] == '1' and open[row[2] .. '\n' .. row[3]]
+      if it and tonumber(row[5]) <= now then
+        local n, due = tonumber(row[6]), tonumber(row[5])
+        found[#found + 1] = { id = id, gate = it, rank = -(row[4] or 0), due = due, n = n }
+      end
+    end
+  end
+  table.sort(found, is_before)
+  for _, it in ipairs(found) do
+    if #picked < most and admit(it.gate) then
+      picked[#picked + 1] = it.id
+    end
+  end
+  return picked
+end
+
+-- Claims one task and answers it.
+local function take(id)
+  local flat = call('HGETALL', key_of(id))
+  local t = { id = id }
+  for at = 1, #flat, 2 do
+    t[flat[at]] = flat[at + 1]
+  end
+  local run, attempt = int((t.r or 0) + 1), int((t.a or 0) + 1)
+  leave(t)
+  call('HSET', key_of(id), 's', '2', 'ow', replica, 'cl', number, 'r', run, 'x', run, 'a', attempt, 'sa', now_text)
+  t.s, t.ow, t.r = '2', replica, run
+  enter(t)
+  local size = #flat
+  for at, value in ipairs({ 's', '2', 'ow', replica, 'r', run, 'x', run, 'a', attempt, 'sa', now_text }) do
+    flat[size + at] = value
+  end
+  table.insert(flat, 1, id)
+  return flat
+end
+
+-- The tasks of an earlier claim that its replica still runs, in order.
+local function claimed_before()
+  local found = {}
+  for _, id in ipairs(call('ZRANGE', prefix .. 'owner:' .. replica, 0, -1)) do
+    local row = call('HMGET', key_of(id), 'cl', 's', 'pr', 'ra', 'n')
+    if row[1] == number and row[2] == '2' then
+      local due = tonumber(row[4])
+      found[#found + 1] = { id = id, rank = -(row[3] or 0), due = due, n = tonumber(row[5]) }
+    end
+  end
+  table.sort(found, is_before)
+  local tasks = {}
+  for _, it in ipairs(found) do
+    local flat = call('HGETALL', key_of(it.id))
+    table.insert(flat, 1, it.id)
+    tasks[#tasks + 1] = flat
+  end
+  return tasks
+end
+
+local function next_scheduled(lanes)
+  for _, lane in ipairs(lanes) do
+    local soonest = call('ZRANGE', prefix .. 'sched:' .. lane.name, 0, 0, 'WITHSCORES')
+    ask_again(tonumber(soonest[2]))
+  end
+  ask_again(tonumber(call('ZRANGE', prefix .. 'deadlines', 0, 0, 'WITHSCORES')[2]))
+end
+
+local refused = not_living(replica)
+if refused then
+  return finish({ refused, 0, {}, {}, '' })
+end
+local more = expire_overdue()
+local lanes = open_lanes()
+if promote(lanes) or more then
+  return finish({ '', 1, {}, expired, '' })
+end
+local last = tonumber(call('HGET', prefix .. 'rep:' .. replica, 'claim'))
+local repeated = tonumber(number) <= last and not goes_on
+local tasks = {}
+local picked = (among and pick_among or pick)(lanes, repeated and 0 or limit)
+if repeated then
+  tasks = claimed_before()
+else
+  for at, id in ipairs(picked) do
+    tasks[at] = take(id)
+  end
+  call('HSET', prefix .. 'rep:' .. replica, 'claim', number)
+end
+if among then
+  -- What else is due: only the first of each lane is looked at.
+  flush()
+  pick(lanes, 0)
+end
+for queue, it in pairs(gates) do
+  if it.taken then
+    call('HSET', prefix .. 'queue:' .. queue, 'tat', int(it.tat))
+  end
+end
+next_scheduled(lanes)
+-- A time below 1970 or far ahead is as good as any below now or above it.
+return finish({ '', 0, tasks, expired, next_at and int(next_at) or '' })

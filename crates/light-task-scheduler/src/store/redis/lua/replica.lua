@@ -1,0 +1,91 @@
+-- Registers a replica, renews it, or ends its registration.
+--
+-- ARGV from 5: register, id, name, ttl (microseconds)
+--           or beat, id, 1 if to list what it owns or 0, most bytes of reports
+--           or leave, id
+-- Answers to register: 1, or 0 if the id was used before
+--         to beat: { why it may not or '', owned (id, run, …), ids wished to stop, reports }; a report is
+--           { id, execution, JSON, output or nothing }
+--         to leave: 1
+
+local what, replica = ARGV[first], ARGV[first + 1]
+local row_key = prefix .. 'rep:' .. replica
+
+local function register()
+  if call('EXISTS', row_key) == 1 then
+    return 0
+  end
+  local ttl = tonumber(ARGV[first + 3])
+  call('HSET', row_key, 'name', ARGV[first + 2], 'ttl', int(ttl), 'beat', 0, 'exp', int(now + ttl), 'dead', 0,
+    'claim', 0)
+  call('SADD', prefix .. 'live', replica)
+  call('SADD', prefix .. 'reps', replica)
+  return 1
+end
+
+-- The reports for running tasks of this owner: first those that it has not been given yet, then, as a reply
+-- may be lost, the outcomes that it has been given. So these never keep back what is new.
+local function reports(bytes_max)
+  local new, again, bytes = {}, {}, 0
+  local key = prefix .. 'post:' .. replica
+  for _, id in ipairs(call('SMEMBERS', key)) do
+    local row = call('HMGET', key_of(id), 'rx', 're', 'rh', 'r')
+    local it = { id = id, execution = row[1], ended = row[2] == '1', run = row[4] }
+    local list = row[3] == row[4] and again or new
+    list[#list + 1] = it
+  end
+  local told = {}
+  local function tell(it)
+    if bytes < bytes_max then
+      local said = call('HMGET', key_of(it.id), 'rs', 'ro')
+      bytes = bytes + #said[1] + #(said[2] or '')
+      told[#told + 1] = { it.id, it.execution, said[1], said[2] or nil }
+      return true
+    end
+  end
+  for _, it in ipairs(new) do
+    if tell(it) then
+      call('HSET', key_of(it.id), 'rh', it.run)
+      if not it.ended then
+        -- A progress is told once per owner.
+        call('SREM', key, it.id)
+      end
+    end
+  end
+  for _, it in ipairs(again) do
+    tell(it)
+  end
+  return told
+end
+
+local function beat()
+  local row = call('HMGET', row_key, 'dead', 'ttl')
+  if not row[1] then
+    return { 'is unknown to the store', {}, {}, {} }
+  elseif row[1] == '1' then
+    return { 'was declared dead or has left', {}, {}, {} }
+  end
+  call('HINCRBY', row_key, 'beat', 1)
+  call('HSET', row_key, 'exp', int(now + tonumber(row[2])))
+  local owned = {}
+  if ARGV[first + 2] == '1' then
+    owned = call('ZRANGE', prefix .. 'owner:' .. replica, 0, -1, 'WITHSCORES')
+  end
+  return { '', owned, call('SMEMBERS', prefix .. 'wish:' .. replica), reports(tonumber(ARGV[first + 3])) }
+end
+
+local function leave_for_good()
+  if call('HGET', row_key, 'dead') == '0' then
+    call('HSET', row_key, 'dead', 1)
+    call('SREM', prefix .. 'live', replica)
+    hint.work = true
+  end
+  return 1
+end
+
+if what == 'register' then
+  return finish(register())
+elseif what == 'beat' then
+  return finish(beat())
+end
+return finish(leave_for_good())

@@ -1,0 +1,74 @@
+-- Declares suspects dead and adopts tasks without a living owner, oldest claim first.
+--
+-- ARGV from 7: replica, limit, how many suspects, for each its id and the beat that was seen,
+--   how many kinds, the kinds
+-- Answers { why the replica may not rescue or '', the dead, tasks }; a task is { id, field, value, … }
+
+local replica, limit, suspects = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])
+local after = first + 3 + 2 * suspects
+local kinds = {}
+for at = after + 1, after + tonumber(ARGV[after]) do
+  kinds[ARGV[at]] = true
+end
+
+-- Whether the suspect is dead now.
+local function declare_dead(id, seen)
+  local key = prefix .. 'rep:' .. id
+  local row = call('HMGET', key, 'dead', 'beat', 'exp', 'ttl')
+  if not row[1] or row[1] == '1' then
+    return true
+  elseif row[2] ~= seen or not is_expired(row[3], row[4]) then
+    return false
+  end
+  call('HSET', key, 'dead', 1)
+  call('SREM', prefix .. 'live', id)
+  hint.work = true
+  return true
+end
+
+-- Adds the tasks of one owner that may be adopted.
+local function orphans_of(owner, orphans)
+  local ids = call('ZRANGE', prefix .. 'owner:' .. owner, 0, -1)
+  if #ids == 0 then
+    call('SREM', prefix .. 'owners', owner)
+  end
+  for _, id in ipairs(ids) do
+    local row = call('HMGET', key_of(id), 'k', 'sa', 'n')
+    if kinds[row[1]] then
+      orphans[#orphans + 1] = { id = id, since = tonumber(row[2] or 0), n = tonumber(row[3]) }
+    end
+  end
+end
+
+local refused = not_living(replica)
+if refused then
+  return finish({ refused, {}, {} })
+end
+local dead = {}
+for at = first + 3, after - 1, 2 do
+  if declare_dead(ARGV[at], ARGV[at + 1]) then
+    dead[#dead + 1] = ARGV[at]
+  end
+end
+local orphans = {}
+if limit > 0 and next(kinds) then
+  for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
+    if owner == '' or call('HGET', prefix .. 'rep:' .. owner, 'dead') ~= '0' then
+      orphans_of(owner, orphans)
+    end
+  end
+end
+table.sort(orphans, function(a, b)
+  if a.since ~= b.since then
+    return a.since < b.since
+  end
+  return a.n < b.n
+end)
+local tasks = {}
+for at = 1, math.min(limit, #orphans) do
+  local id = orphans[at].id
+  adopt(load(id, PLACE), replica)
+  tasks[at] = call('HGETALL', key_of(id))
+  table.insert(tasks[at], 1, id)
+end
+return finish({ '', dead, tasks })

@@ -1,0 +1,224 @@
+//! Taking tasks in, moving them and reading them.
+
+use redis::Value;
+
+use super::calls::{Calls, PART_ITEMS_MAX, Part};
+use super::events;
+use super::rows::{self, Names};
+use super::script::SCRIPTS;
+use crate::clock::{SystemClock, micros};
+use crate::driver::redis::error::unreadable;
+use crate::driver::redis::values::{array, items, number, text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::state::Command;
+use crate::store::{Answer, Change, Cursor, Inserted, PAGE_MAX, Page, Report, TaskQuery, check_batch};
+use crate::task::{NewTask, Start, State, Task, TaskId, fingerprint};
+
+/// A page ends early once its payloads and outputs have this many bytes (64 MiB).
+const PAGE_BYTES_MAX: usize = 64 << 20;
+/// The same for the part of it that one script reads (4 MiB).
+const PAGE_PART_BYTES: usize = 4 << 20;
+
+/// Takes tasks in.
+pub(super) async fn insert(calls: &Calls, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
+    check_batch(tasks.len())?;
+    let mut answers = Vec::with_capacity(tasks.len());
+    let mut tasks = tasks.into_iter().peekable();
+    while tasks.peek().is_some() {
+        let (mut part, mut command) = (Part::default(), calls.command(&SCRIPTS.insert));
+        // Where in the answers the tasks of this part stand.
+        let mut asked: Vec<(usize, TaskId)> = Vec::new();
+        while !part.is_full()
+            && let Some(mut task) = tasks.next()
+        {
+            if let Err(e) = task.check() {
+                answers.push(Err(e));
+                continue;
+            }
+            let given = task.id.take();
+            let fresh = given.is_none();
+            let id = given.unwrap_or_else(|| TaskId::generate(&SystemClock));
+            part.add(add_task(&mut command, &id, fresh, &task)?);
+            asked.push((answers.len(), id.clone()));
+            answers.push(Ok(Inserted::New(id)));
+        }
+        if asked.is_empty() {
+            continue;
+        }
+        let told = match calls.write(&SCRIPTS.insert, &command).await {
+            Ok(written) => items(written.body)?,
+            // The server took none of this part, and says so before it does anything.
+            Err(e) if e.kind() == ErrorKind::Full => {
+                asked.iter().for_each(|(at, _)| answers[*at] = Err(Error::new(ErrorKind::Full, e.to_string())));
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        if told.len() != asked.len() {
+            return Err(unreadable("an answer"));
+        }
+        for ((at, id), told) in asked.into_iter().zip(&told) {
+            answers[at] = inserted(id, text(told)?)?;
+        }
+    }
+    Ok(answers)
+}
+
+/// Adds a task; answers how many bytes its payload has.
+fn add_task(command: &mut redis::Cmd, id: &TaskId, fresh: bool, task: &NewTask) -> Result<usize> {
+    let NewTask { queue, kind, payload, priority, start, options, .. } = task;
+    let (start, time) = match start {
+        Start::Now => ("now", 0),
+        Start::At(time) => ("at", time.as_micros()),
+        Start::After(delay) => ("after", micros(*delay)),
+        Start::Held => ("held", 0),
+    };
+    let deadline = options.as_ref().and_then(|options| options.deadline);
+    let deadline = deadline.map(|deadline| deadline.as_micros().to_string()).unwrap_or_default();
+    let options = options.as_ref().map(serde_json::to_string).transpose();
+    let options = options.map_err(|e| Error::invalid(format!("options as JSON: {e}")))?.unwrap_or_default();
+    id.with_str(|id| command.arg(id).arg(u8::from(fresh)));
+    command.arg(queue.as_str()).arg(kind.as_str()).arg(payload.as_bytes()).arg(*priority);
+    command.arg(start).arg(time).arg(deadline).arg(&options).arg(&fingerprint(kind, payload)[..]);
+    Ok(payload.len() + options.len())
+}
+
+fn inserted(id: TaskId, told: &str) -> Result<Result<Inserted>> {
+    Ok(match told.as_bytes() {
+        b"n" => Ok(Inserted::New(id)),
+        b"r" => Ok(Inserted::Removed(id)),
+        b"c" => {
+            let message = format!("the id {id} belongs to a task with another kind or payload; choose another id");
+            Err(Error::new(ErrorKind::Conflict, message))
+        }
+        [b'e', state @ b'0'..=b'6'] => match State::from_number(state - b'0') {
+            Some(state) => Ok(Inserted::Existing(id, state)),
+            None => return Err(unreadable("an answer")),
+        },
+        _ => return Err(unreadable("an answer")),
+    })
+}
+
+/// Applies what owners report.
+pub(super) async fn apply(calls: &Calls, changes: &[Change]) -> Result<Vec<Answer>> {
+    check_batch(changes.len())?;
+    let mut answers = Vec::with_capacity(changes.len());
+    while answers.len() < changes.len() {
+        let mut command = calls.command(&SCRIPTS.apply);
+        events::add_words(&mut command);
+        let mut part = Part::default();
+        for change in &changes[answers.len()..] {
+            part.add(events::add_change(&mut command, change)?);
+            if part.is_full() {
+                break;
+            }
+        }
+        let told = items(calls.write(&SCRIPTS.apply, &command).await?.body)?;
+        take(&part, told, &mut answers, events::answer)?;
+    }
+    Ok(answers)
+}
+
+/// Reads the answers to a part.
+fn take<T>(part: &Part, told: Vec<Value>, answers: &mut Vec<T>, read: impl Fn(&Value) -> Result<T>) -> Result<()> {
+    if told.len() != part.items {
+        return Err(unreadable("an answer"));
+    }
+    for one in &told {
+        answers.push(read(one)?);
+    }
+    Ok(())
+}
+
+/// Applies what operators wish.
+pub(super) async fn command(calls: &Calls, commands: &[(TaskId, Command)]) -> Result<Vec<Answer>> {
+    check_batch(commands.len())?;
+    let mut answers = Vec::with_capacity(commands.len());
+    for wishes in commands.chunks(PART_ITEMS_MAX) {
+        let (mut part, mut command) = (Part::default(), calls.command(&SCRIPTS.command));
+        events::add_words(&mut command);
+        for (id, wish) in wishes {
+            id.with_str(|id| command.arg(id).arg(events::command_name(*wish)));
+            part.add(0);
+        }
+        let told = items(calls.write(&SCRIPTS.command, &command).await?.body)?;
+        take(&part, told, &mut answers, events::answer)?;
+    }
+    Ok(answers)
+}
+
+/// Keeps what executions push.
+pub(super) async fn post_reports(calls: &Calls, reports: &[Report]) -> Result<Vec<bool>> {
+    check_batch(reports.len())?;
+    let mut answers = Vec::with_capacity(reports.len());
+    while answers.len() < reports.len() {
+        let (mut part, mut command) = (Part::default(), calls.command(&SCRIPTS.report));
+        for report in &reports[answers.len()..] {
+            part.add(events::add_report(&mut command, report)?);
+            if part.is_full() {
+                break;
+            }
+        }
+        let told = items(calls.write(&SCRIPTS.report, &command).await?.body)?;
+        take(&part, told, &mut answers, |value| Ok(number::<u8>(value)? == 1))?;
+    }
+    Ok(answers)
+}
+
+/// Reads tasks by id.
+pub(super) async fn get(calls: &Calls, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
+    check_batch(ids.len())?;
+    let (mut found, mut names) = (Vec::with_capacity(ids.len()), Names::default());
+    for ids in ids.chunks(PART_ITEMS_MAX) {
+        let mut command = calls.command(&SCRIPTS.get);
+        ids.iter().for_each(|id| id.with_str(|id| _ = command.arg(id)));
+        for flat in items(calls.read(&SCRIPTS.get, &command).await?)? {
+            found.push(rows::task(&mut names, flat)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Lists tasks, newest first.
+pub(super) async fn list(calls: &Calls, query: &TaskQuery) -> Result<Page> {
+    let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
+    let mut before = query.cursor.map(|cursor| cursor.insertion().to_string()).unwrap_or_default();
+    let (mut page, mut bytes) = (Page::default(), 0);
+    loop {
+        let command = list_command(calls, query, &before, limit - page.tasks.len());
+        let [go_on, found] = array(calls.read(&SCRIPTS.list, &command).await?)?;
+        let found = rows::tasks(found)?;
+        bytes += found.iter().map(bytes_of).sum::<usize>();
+        page.tasks.extend(found);
+        before = text(&go_on)?.to_owned();
+        if before.is_empty() {
+            return Ok(page);
+        }
+        if page.tasks.len() >= limit || bytes > PAGE_BYTES_MAX {
+            page.next = Some(Cursor::at(number(&go_on)?));
+            return Ok(page);
+        }
+    }
+}
+
+fn bytes_of(task: &Task) -> usize {
+    task.spec.payload.len() + task.record.output().map_or(0, |output| output.len())
+}
+
+fn list_command(calls: &Calls, query: &TaskQuery, before: &str, most: usize) -> redis::Cmd {
+    let TaskQuery { states, queue, kind, labels, created_from, created_before, id_prefix, .. } = query;
+    let mut command = calls.command(&SCRIPTS.list);
+    command.arg(before).arg(most).arg(PAGE_PART_BYTES);
+    for name in [queue, kind] {
+        command.arg(name.as_ref().map_or("", |name| name.as_str()));
+    }
+    for time in [created_from, created_before] {
+        command.arg(time.map(|time| time.as_micros().to_string()).unwrap_or_default());
+    }
+    command.arg(id_prefix.as_deref().unwrap_or_default()).arg(states.len());
+    states.iter().for_each(|state| _ = command.arg(*state as u8));
+    for (name, value) in labels {
+        command.arg(name.as_str()).arg(value);
+    }
+    command
+}

@@ -1,0 +1,295 @@
+//! What only the PostgreSQL store has: other people's transactions, and bad weather.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use light_task_scheduler::store::sql::{PostgresOptions, PostgresStore};
+use light_task_scheduler::store::{Inserted, TaskQuery};
+use light_task_scheduler::{Error, ErrorKind, NewTask, Result, Store, TaskId};
+use sqlx::{AssertSqlSafe, PgPool, Row};
+
+use crate::servers::fresh_name;
+use crate::store_postgres::{Schema, direct_url, execute};
+
+async fn open(schema: &Schema) -> PostgresStore {
+    try_open(&direct_url(), schema).await.unwrap()
+}
+
+async fn try_open(url: &str, schema: &Schema) -> Result<PostgresStore> {
+    let options = PostgresOptions { schema: schema.0.clone(), connections: 4, ..PostgresOptions::default() };
+    PostgresStore::open_with(url, options).await
+}
+
+fn task(id: &str) -> NewTask {
+    NewTask::new("k", id).unwrap().id(id).unwrap()
+}
+
+async fn ids(store: &PostgresStore) -> Vec<String> {
+    let page = store.list(&TaskQuery::default()).await.unwrap();
+    page.tasks.iter().rev().map(|task| task.id.to_string()).collect()
+}
+
+/// The password in a URL.
+fn password(url: &str) -> &str {
+    url.split_once("//").unwrap().1.split_once('@').unwrap().0.split_once(':').unwrap().1
+}
+
+/// Checks an error's kind, and that it can be shown to anybody.
+fn check(error: &Error, kind: ErrorKind, password: &str) {
+    assert_eq!(error.kind(), kind, "{error}");
+    for shown in [error.to_string(), format!("{error:?}")] {
+        assert!(!shown.contains(password), "{shown}");
+        assert!(!shown.ends_with('.'), "{shown}");
+    }
+}
+
+/// Ends every session that works in this schema, as a restart of the server would.
+async fn cut_connections(pool: &PgPool, application: &str) -> i64 {
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
+    sqlx::query(cut).bind(application).fetch_one(pool).await.unwrap().get(0)
+}
+
+mod transactions {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_brings_the_tasks_and_a_rollback_takes_them() {
+        let schema = Schema::fresh();
+        let store = open(&schema).await;
+        let pool = PgPool::connect(&direct_url()).await.unwrap();
+        let mut kept = pool.begin().await.unwrap();
+        let answers = store.insert_in(&mut kept, vec![task("kept"), task("kept"), task("two")]).await.unwrap();
+        assert!(matches!(answers[0], Ok(Inserted::New(_))) && matches!(answers[1], Ok(Inserted::Existing(..))));
+        assert_eq!(ids(&store).await, Vec::<String>::new(), "not before the commit");
+        kept.commit().await.unwrap();
+        assert_eq!(ids(&store).await, ["kept", "two"]);
+        let mut undone = pool.begin().await.unwrap();
+        store.insert_in(&mut undone, vec![task("undone").queue("q").unwrap()]).await.unwrap();
+        undone.rollback().await.unwrap();
+        assert_eq!(ids(&store).await, ["kept", "two"]);
+        // The lane of what was undone is not known from then on, nor is its queue.
+        assert_eq!(store.queues().await.unwrap().len(), 1);
+        store.insert(vec![task("undone").queue("q").unwrap()]).await.unwrap();
+        assert_eq!(ids(&store).await, ["kept", "two", "undone"]);
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_commit_wakes_who_waits() {
+        let schema = Schema::fresh();
+        let store = open(&schema).await;
+        let pool = PgPool::connect(&direct_url()).await.unwrap();
+        let seen = store.changed(light_task_scheduler::store::Changes { work: 1, wishes: 1, ends: 1 }).await;
+        let mut transaction = pool.begin().await.unwrap();
+        store.insert_in(&mut transaction, vec![task("a")]).await.unwrap();
+        transaction.commit().await.unwrap();
+        let told = tokio::time::timeout(std::time::Duration::from_secs(20), store.changed(seen)).await;
+        assert_ne!(told.expect("a notification comes"), seen);
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_leaves_the_transaction_usable() {
+        let schema = Schema::fresh();
+        let store = open(&schema).await;
+        store.insert(vec![task("there")]).await.unwrap();
+        let pool = PgPool::connect(&direct_url()).await.unwrap();
+        let mut transaction = pool.begin().await.unwrap();
+        let other = NewTask::new("other", &1).unwrap().id("there").unwrap();
+        let answers = store.insert_in(&mut transaction, vec![other, task("new")]).await.unwrap();
+        assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+        let rename = |from, to| format!("ALTER TABLE \"{}\".{from} RENAME TO {to}", schema.0);
+        sqlx::raw_sql(AssertSqlSafe(rename("tombstones", "gone"))).execute(&mut *transaction).await.unwrap();
+        let error = store.insert_in(&mut transaction, vec![task("broken")]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+        sqlx::raw_sql(AssertSqlSafe(rename("gone", "tombstones"))).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(ids(&store).await, ["there", "new"]);
+        pool.close().await;
+    }
+}
+
+mod bad_weather {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_password_is_told_and_not_shown() {
+        let url = direct_url().replace(password(&direct_url()), "open-sesame");
+        let error = PostgresStore::open(&url).await.unwrap_err();
+        check(&error, ErrorKind::Invalid, "open-sesame");
+        assert!(error.to_string().contains("password"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let error = PostgresStore::open("postgres://me:open-sesame@127.0.0.1:1/work").await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, "open-sesame");
+        assert!(error.to_string().contains("127.0.0.1:1/work"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_database_is_named() {
+        let url = direct_url();
+        let base = url.rsplit_once('/').unwrap().0;
+        let error = PostgresStore::open(&format!("{base}/nowhere")).await.unwrap_err();
+        check(&error, ErrorKind::Invalid, password(&url));
+        assert!(error.to_string().contains("nowhere"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_no_writes_is_told_from_one_that_is_broken() {
+        let url = direct_url();
+        let (base, database) = (url.rsplit_once('/').unwrap().0, fresh_name("readonly"));
+        let pool = PgPool::connect(&url).await.unwrap();
+        let statement = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool);
+        statement(format!("CREATE DATABASE {database}")).await.unwrap();
+        let own = format!("{base}/{database}");
+        PostgresStore::open(&own).await.unwrap();
+        statement(format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await.unwrap();
+        let fresh = try_open(&own, &Schema::fresh()).await.unwrap_err();
+        check(&fresh, ErrorKind::Unavailable, password(&url));
+        // The tables are there: what only reads goes on.
+        let store = PostgresStore::open(&own).await.unwrap();
+        assert_eq!(store.counts().await.unwrap(), []);
+        check(&store.insert(vec![task("a")]).await.unwrap_err(), ErrorKind::Unavailable, password(&url));
+        drop(store);
+        statement(format!("DROP DATABASE {database} WITH (FORCE)")).await.unwrap();
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_and_a_dropped_one_named() {
+        let schema = Schema::fresh();
+        let store = open(&schema).await;
+        execute(format!("UPDATE \"{}\".versions SET version = 99", schema.0));
+        let error = try_open(&direct_url(), &schema).await.unwrap_err();
+        check(&error, ErrorKind::Incompatible, password(&direct_url()));
+        assert!(error.to_string().contains("99"), "{error}");
+        execute(format!("DROP SCHEMA \"{}\" CASCADE", schema.0));
+        check(&store.insert(vec![task("a")]).await.unwrap_err(), ErrorKind::Incompatible, password(&direct_url()));
+    }
+
+    #[tokio::test]
+    async fn bad_options_are_refused() {
+        let bad = [
+            PostgresOptions { schema: "pg_mine".to_owned(), ..PostgresOptions::default() },
+            PostgresOptions { schema: String::new(), ..PostgresOptions::default() },
+            PostgresOptions { connections: 0, ..PostgresOptions::default() },
+            PostgresOptions { poll_interval: std::time::Duration::ZERO, ..PostgresOptions::default() },
+        ];
+        for options in bad {
+            let error = PostgresStore::open_with(&direct_url(), options).await.unwrap_err();
+            check(&error, ErrorKind::Invalid, password(&direct_url()));
+        }
+    }
+
+    #[tokio::test]
+    async fn lost_connections_are_replaced_without_an_error() {
+        let schema = Schema::fresh();
+        let application = fresh_name("app");
+        let url = format!("{}?application_name={application}", direct_url());
+        let store = try_open(&url, &schema).await.unwrap();
+        let pool = PgPool::connect(&direct_url()).await.unwrap();
+        for round in 0..5 {
+            let calls = (0..4).map(|n| {
+                let store = store.clone();
+                tokio::spawn(async move { store.insert(vec![task(&format!("{round}.{n}"))]).await })
+            });
+            for call in calls.collect::<Vec<_>>() {
+                assert!(matches!(call.await.unwrap().unwrap()[..], [Ok(Inserted::New(_))]));
+            }
+            assert!(cut_connections(&pool, &application).await > 0);
+        }
+        assert_eq!(ids(&store).await.len(), 20);
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_is_done_whole_or_not_at_all_and_breaks_nothing() {
+        let schema = Schema::fresh();
+        let store = open(&schema).await;
+        for n in 0..30 {
+            let batch: Vec<NewTask> = (0..50).map(|m| task(&format!("{n}.{m}"))).collect();
+            let mut call = Box::pin(store.insert(batch));
+            // As far as it gets in some tens of microseconds, each time a little further.
+            let _ = tokio::time::timeout(std::time::Duration::from_micros(n * 100), &mut call).await;
+            drop(call);
+        }
+        let marker = [TaskId::new("29.0").unwrap()];
+        while store.get(&marker).await.unwrap()[0].is_none() {
+            tokio::task::yield_now().await;
+        }
+        let counts = store.counts().await.unwrap();
+        assert_eq!(counts[0].by_state.iter().sum::<u64>() % 50, 0, "{counts:?}");
+    }
+}
+
+/// A server of its own, which a test may kill.
+struct Server {
+    directory: tempfile::TempDir,
+    url: String,
+}
+
+impl Server {
+    fn script() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/servers/postgres")
+    }
+
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = Server { directory, url: String::new() };
+        server.url = server.again();
+        server
+    }
+
+    /// Starts it, anew after it was killed; the URL stays the same.
+    fn again(&self) -> String {
+        let started = Command::new(Server::script()).arg("start").arg(self.directory.path()).output().unwrap();
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        let said = String::from_utf8(started.stdout).unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("export LTS_TEST_POSTGRES_URL="));
+        line.expect("the script tells the URL").to_owned()
+    }
+
+    fn kill(&self) {
+        let file = self.directory.path().join("data/postmaster.pid");
+        let pid = std::fs::read_to_string(file).unwrap().lines().next().unwrap().to_owned();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        while Path::new("/proc").join(&pid).exists() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new(Server::script()).arg("stop").arg(self.directory.path()).status();
+        assert!(stopped.is_ok_and(|status| status.success()) || std::thread::panicking(), "the server stops");
+    }
+}
+
+/// What was answered is there after a kill; while the server is away, calls fail as unavailable.
+#[tokio::test]
+async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let store = PostgresStore::open(&server.url).await.unwrap();
+    let mut accepted = Vec::new();
+    for round in 0..3 {
+        for n in 0..20 {
+            let id = format!("{round}.{n}");
+            store.insert(vec![task(&id)]).await.unwrap().remove(0).unwrap();
+            accepted.push(id);
+        }
+        server.kill();
+        let error = store.insert(vec![task("never")]).await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, password(&server.url));
+        assert_eq!(server.again(), server.url);
+        // The first calls may still meet what is left of the old server.
+        while let Err(error) = store.counts().await {
+            assert!(error.is_retryable(), "{error}");
+        }
+    }
+    let mut there = ids(&store).await;
+    there.retain(|id| id != "never");
+    assert_eq!(there, accepted);
+}

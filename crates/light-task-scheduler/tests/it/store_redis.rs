@@ -1,0 +1,108 @@
+//! The Redis store passes the conformance suite, against the real server that `scripts/servers/redis` starts.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use light_task_scheduler::store::redis::{RedisOptions, RedisStore};
+use light_task_scheduler::store::{Capabilities, Store};
+use light_task_scheduler::testing::conformance::store::StoreHarness;
+
+/// The server of the tests.
+pub(crate) fn url() -> String {
+    std::env::var("LTS_TEST_REDIS_URL")
+        .expect("LTS_TEST_REDIS_URL is not set: run `eval \"$(scripts/servers/redis start DIR)\"` first")
+}
+
+/// A namespace that no other test uses.
+pub(crate) fn namespace() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}-{:x}", std::process::id(), NUMBER.fetch_add(1, SeqCst), fastrand::u32(..))
+}
+
+/// Removes what a test has left under this pattern.
+pub(crate) fn remove_keys(pattern: &str) {
+    let mut connection = redis::Client::open(url()).and_then(|client| client.get_connection()).expect("a connection");
+    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut connection).expect("keys");
+    for key in keys {
+        redis::cmd("UNLINK").arg(key).exec(&mut connection).expect("removed");
+    }
+}
+
+#[derive(Default)]
+struct Redis {
+    offset: Arc<AtomicI64>,
+    stopped: bool,
+    /// All that were opened; the last is the current one.
+    namespaces: Mutex<Vec<String>>,
+}
+
+impl Redis {
+    /// With a clock that stands still between its steps.
+    fn stopped() -> Self {
+        const SOME_DAY: i64 = 1_790_000_000_000_000;
+        Redis { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, namespaces: Mutex::default() }
+    }
+
+    async fn handle(&self, namespace: String) -> RedisStore {
+        let clock_offset = self.offset.clone();
+        let options = RedisOptions { namespace, clock_offset, clock_stopped: self.stopped, ..RedisOptions::default() };
+        RedisStore::open_with(&url(), options).await.expect("a store")
+    }
+}
+
+#[async_trait]
+impl StoreHarness for Redis {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { priority: true, durable: true, shared: true, multi_host: true }
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        let namespace = namespace();
+        self.namespaces.lock().unwrap().push(namespace.clone());
+        self.handle(namespace).await.into()
+    }
+
+    async fn again(&self) -> Option<Arc<dyn Store>> {
+        let namespace = self.namespaces.lock().unwrap().last().cloned()?;
+        Some(self.handle(namespace).await.into())
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.offset.fetch_add(i64::try_from(by.as_micros()).unwrap(), SeqCst);
+    }
+}
+
+impl Drop for Redis {
+    /// Every case ends with a look at the indexes, and leaves nothing.
+    fn drop(&mut self) {
+        let problems = std::thread::scope(|scope| scope.spawn(|| self.verify_and_erase()).join());
+        if !std::thread::panicking() {
+            assert_eq!(problems.expect("the server answers"), Vec::<String>::new());
+        }
+    }
+}
+
+impl Redis {
+    fn verify_and_erase(&self) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let namespaces = std::mem::take(&mut *self.namespaces.lock().unwrap());
+        runtime.block_on(async {
+            let mut problems = Vec::new();
+            for namespace in namespaces {
+                let store = self.handle(namespace).await;
+                problems.extend(store.verify().await.expect("it can be read"));
+                store.erase().await.expect("it can be erased");
+            }
+            problems
+        })
+    }
+}
+
+light_task_scheduler::store_conformance!(
+    real_time,
+    Redis::default(),
+    // The model's operations take no time: what comes of the milliseconds between them, it cannot know.
+    model: Redis::stopped()
+);
