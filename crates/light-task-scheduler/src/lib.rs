@@ -96,10 +96,10 @@ pub use results::{LogStore, ResultStore};
 pub use retry::RetryPolicy;
 pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
-#[cfg(feature = "mysql")]
-pub use store::sql::MySqlStore;
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
+#[cfg(feature = "mysql")]
+pub use store::sql::MySqlStore;
 #[cfg(feature = "postgres")]
 pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]

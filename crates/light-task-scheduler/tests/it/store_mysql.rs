@@ -67,8 +67,7 @@ struct MariaDb {
 impl MariaDb {
     async fn handle(&self) -> Arc<dyn Store> {
         let url = self.databases.lock().unwrap().last().expect("a store was opened").url();
-        let options =
-            MySqlOptions { connections: 4, time_offset: Arc::clone(&self.offset), ..MySqlOptions::default() };
+        let options = MySqlOptions { connections: 4, time_offset: Arc::clone(&self.offset), ..MySqlOptions::default() };
         MySqlStore::open_with(&url, options).await.expect("a store").into()
     }
 }

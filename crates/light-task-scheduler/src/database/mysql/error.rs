@@ -113,7 +113,9 @@ fn meaning(error: &sqlx::Error) -> (ErrorKind, &'static str) {
         1290 | 1792 | 1836 => (ErrorKind::Unavailable, "the server takes no writes: is it a replica?"),
         1054 | 1146 => (ErrorKind::Incompatible, "the tables are not those of this program: were they dropped?"),
         1021 | 1114 => (ErrorKind::Full, "free some space on the server's disk"),
-        1040 | 1203 | 1226 => (ErrorKind::Unavailable, "raise max_connections of the server or lower those of its users"),
+        1040 | 1203 | 1226 => {
+            (ErrorKind::Unavailable, "raise max_connections of the server or lower those of its users")
+        }
         1153 | 1301 => (ErrorKind::Incompatible, "raise max_allowed_packet of the server"),
         1461 => (ErrorKind::Unavailable, "raise max_prepared_stmt_count of the server"),
         LOCK_TIMEOUT | DEADLOCK | 1317 | 3024 | 1969 => (ErrorKind::Unavailable, "try again"),

@@ -199,6 +199,11 @@ impl<'c> Session<'c> {
         &self.database
     }
 
+    /// A statement from a template, with so many of its repeated parts.
+    pub(crate) fn query<'q>(&self, template: &'static str, repeated: usize) -> Query<'q, MySql, MySqlArguments> {
+        self.database.query(template, repeated)
+    }
+
     /// What to execute statements on.
     pub(crate) fn connection(&mut self) -> &mut MySqlConnection {
         match &mut self.link {

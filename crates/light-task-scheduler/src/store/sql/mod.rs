@@ -24,10 +24,10 @@ mod incoming;
 mod lanes;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod moves;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-mod plan;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]

@@ -10,13 +10,13 @@ use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::next_part;
 use crate::state::Command;
-use crate::store::sql::texts;
 use crate::store::sql::moves::{self, Applied, Commanded, Stored};
+use crate::store::sql::texts;
 use crate::store::{Answer, Change, Report, Said};
 use crate::task::TaskId;
 
 // Locked in the order of their ids, so that no two transactions wait for each other in a circle.
-const RECORDS: &str = concat!(
+pub(super) const RECORDS: &str = concat!(
     "SELECT ",
     record_columns!(),
     ", ",
@@ -105,7 +105,8 @@ async fn keep(tx: &mut Tx<'_>, new: HashMap<i64, &Report>) -> Work<()> {
     rows.sort_unstable_by_key(|(seq, ..)| *seq);
     let mut rest = &rows[..];
     while !rest.is_empty() {
-        let (part, others) = rest.split_at(next_part(rest, |(.., said, output)| said.len() + output.map_or(0, <[u8]>::len)));
+        let (part, others) =
+            rest.split_at(next_part(rest, |(.., said, output)| said.len() + output.map_or(0, <[u8]>::len)));
         rest = others;
         let mut query = tx.rows(KEEP, part.len());
         for (seq, execution, ended, said, output) in part {

@@ -12,11 +12,11 @@ use crate::database::mysql::sql::LIST_MAX;
 use crate::error::Error;
 use crate::state::{Event, step};
 use crate::store::sql::codec::unreadable;
-use crate::store::sql::texts;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
 use crate::store::sql::plan::{Gates, OpenLane, View};
+use crate::store::sql::texts;
 use crate::store::{Claim, ClaimRequest};
 use crate::task::{Name, Record, Task, TaskId};
 
@@ -115,7 +115,9 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
 async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
     let query = names(tx, LOOK, &request.kinds, &request.queues);
     let found = query.fetch_all(tx.connection()).await?;
-    let time = |row: &MySqlRow, column| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros));
+    let time = |row: &MySqlRow, column| {
+        Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+    };
     let mut view = View::default();
     for row in &found {
         view.deadline = time(row, 0)?;
@@ -215,7 +217,12 @@ async fn promote(tx: &mut Tx<'_>, lanes: &[i32], now: Timestamp) -> Work<()> {
 }
 
 /// What a statement finds that looks at lanes, of each at most so many rows.
-async fn of_lanes(tx: &mut Tx<'_>, template: &'static str, lanes: &[(i32, i64)], now: Timestamp) -> Work<Vec<MySqlRow>> {
+async fn of_lanes(
+    tx: &mut Tx<'_>,
+    template: &'static str,
+    lanes: &[(i32, i64)],
+    now: Timestamp,
+) -> Work<Vec<MySqlRow>> {
     let mut query = tx.listed(template, lanes.len());
     // To fill it up: none of any lane.
     let none = std::iter::repeat_n(&(0, 0), filled_len(lanes.len()) - lanes.len());
@@ -226,13 +233,7 @@ async fn of_lanes(tx: &mut Tx<'_>, template: &'static str, lanes: &[(i32, i64)],
 }
 
 /// Claims the first ready tasks of all lanes, as far as the gates let them through.
-async fn take(
-    tx: &mut Tx<'_>,
-    request: &ClaimRequest,
-    view: &View,
-    gates: &mut Gates,
-    claim: &mut Claim,
-) -> Work<()> {
+async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut Gates, claim: &mut Claim) -> Work<()> {
     let rooms = gates.rooms(view, request.limit);
     if rooms.is_empty() {
         return Ok(());
@@ -282,7 +283,9 @@ async fn among(tx: &mut Tx<'_>, ids: &[TaskId], rooms: &[(i32, usize)], now: Tim
 
 /// Into the order of claims: by priority, due time and number.
 fn sort(heads: &mut [MySqlRow]) -> Work<()> {
-    let key = |row: &MySqlRow| Ok::<_, sqlx::Error>((row.try_get::<i32, _>(NICE)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?));
+    let key = |row: &MySqlRow| {
+        Ok::<_, sqlx::Error>((row.try_get::<i32, _>(NICE)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?))
+    };
     if let Some(Err(e)) = heads.iter().map(key).find(Result::is_err) {
         return Err(e.into());
     }

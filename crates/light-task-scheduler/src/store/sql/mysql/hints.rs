@@ -49,7 +49,8 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
         }
         let Ok(now) = look(database).await else { continue };
         if let Some([work, wishes, ends, newest]) = seen {
-            let hint = Hint { work: now[0] != work || now[3] != newest, wishes: now[1] != wishes, ends: now[2] != ends };
+            let hint =
+                Hint { work: now[0] != work || now[3] != newest, wishes: now[1] != wishes, ends: now[2] != ends };
             hints.publish(hint);
         }
         seen = Some(now);

@@ -12,9 +12,9 @@ use crate::database::mysql::sql::next_part;
 use crate::database::mysql::{Trouble, Work};
 use crate::error::Result;
 use crate::store::sql::codec::{self, READY, SCHEDULED, options_json, unreadable};
-use crate::store::sql::texts::{label, label_name};
 use crate::store::sql::incoming::{Incoming, Known, sort_out};
 use crate::store::sql::lanes::Lane;
+use crate::store::sql::texts::{label, label_name};
 use crate::store::{Inserted, TOMBSTONE_TTL};
 use crate::task::{Name, NewTask, Options, Payload, Start, State, TaskId};
 
@@ -28,7 +28,8 @@ const TASKS_NOW: &str = "SELECT t.id, l.kind, t.payload, t.stage FROM {p}tasks A
 const TOMBSTONES_NOW: &str =
     "SELECT id, fingerprint, removed_at FROM {p}tombstones WHERE id IN ({*?*}) LOCK IN SHARE MODE";
 const FORGET: &str = "DELETE FROM {p}tombstones WHERE id IN ({*?*})";
-const INSERT: &str = "INSERT INTO {p}tasks (id, lane, stage, nice, run_at, created_at, payload, deadline, options, labels)
+const INSERT: &str =
+    "INSERT INTO {p}tasks (id, lane, stage, nice, run_at, created_at, payload, deadline, options, labels)
     VALUES {*(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)*}";
 
 /// How to look up ids.

@@ -20,14 +20,16 @@ mod list;
 mod replicas;
 mod rows;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod tx;
 mod window;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicI64;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,9 +47,9 @@ use crate::store::sql::incoming::incoming;
 use crate::store::sql::lanes::Lanes;
 use crate::store::sql::plan::EmptyClaims;
 use crate::store::{
-    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Inserted,
-    NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest, Rescued, Store, Sweep,
-    SweepRequest, TaskQuery, check_batch,
+    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery, check_batch,
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
@@ -206,7 +208,8 @@ impl MySqlStore {
             };
             if trouble.undid_everything() {
                 let undone = database.explain(trouble);
-                return Err(Error::unavailable("a deadlock has undone the whole transaction; begin it anew").with_source(undone));
+                return Err(Error::unavailable("a deadlock has undone the whole transaction; begin it anew")
+                    .with_source(undone));
             }
             tx.session.undo().await.map_err(|trouble| database.explain(trouble))?;
             if !database.may_try_again(&trouble, &mut tries).await {

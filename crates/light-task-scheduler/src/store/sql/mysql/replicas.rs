@@ -12,9 +12,9 @@ use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::state::{Event, step};
-use crate::store::sql::codec::{HAS_REPORT, CANCEL_REQUESTED};
-use crate::store::sql::texts;
+use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT};
 use crate::store::sql::moves::Stored;
+use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
@@ -33,19 +33,15 @@ const LIVING: &str = concat!(replica_columns!(), "WHERE id = ? FOR UPDATE");
 const LOCK: &str = concat!(replica_columns!(), "WHERE id IN ({*?*}) ORDER BY id FOR UPDATE");
 const ALL: &str = concat!(replica_columns!(), "ORDER BY id");
 /// Keeps all from registering that register in another transaction while the settings of a queue change.
-const ENTRANCE: &str =
-    concat!("SELECT ", now!(), " FROM {p}versions WHERE component = 'tasks' LOCK IN SHARE MODE");
+const ENTRANCE: &str = concat!("SELECT ", now!(), " FROM {p}versions WHERE component = 'tasks' LOCK IN SHARE MODE");
 const REGISTER: &str = "INSERT INTO {p}replicas (id, name, ttl, beat, expires_at, dead, claim)
     VALUES (?, ?, ?, 0, ?, 0, 0)";
-const RENEW: &str = concat!(
-    "UPDATE {p}replicas SET beat = beat + 1, expires_at = ",
-    now!(),
-    " + ? + ttl WHERE id = ? AND dead = 0"
-);
+const RENEW: &str =
+    concat!("UPDATE {p}replicas SET beat = beat + 1, expires_at = ", now!(), " + ? + ttl WHERE id = ? AND dead = 0");
 /// The last thing in a heartbeat, as all heartbeats write this row.
 const COUNT_WRITE: &str = "UPDATE {p}hints SET writes = LAST_INSERT_ID(writes + 1)";
 const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
-const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {p}tasks AS t FORCE INDEX (tasks_holder)
+pub(super) const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {p}tasks AS t FORCE INDEX (tasks_holder)
     WHERE t.holder = ?";
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
 const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again FROM (

@@ -9,8 +9,8 @@ use super::tx::Tx;
 use crate::database::mysql::Work;
 use crate::state::{Command, Event, step};
 use crate::store::sql::codec::unreadable;
-use crate::store::sql::texts::label_name;
 use crate::store::sql::moves::Stored;
+use crate::store::sql::texts::label_name;
 use crate::store::{Sweep, SweepRequest, TOMBSTONE_TTL};
 use crate::task::Task;
 

@@ -7,8 +7,8 @@ use super::tx::{Tx, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::state::Command;
-use crate::store::sql::texts;
 use crate::store::sql::moves::{self, Applied, Commanded, Stored};
+use crate::store::sql::texts;
 use crate::store::{Answer, Change, Report};
 use crate::task::TaskId;
 

@@ -14,10 +14,10 @@ use crate::database::postgres::Work;
 use crate::error::Error;
 use crate::state::{Event, step};
 use crate::store::sql::codec::unreadable;
-use crate::store::sql::texts;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
+use crate::store::sql::texts;
 use crate::store::{Claim, ClaimRequest, QueueSettings};
 use crate::task::{Name, Record, Task, TaskId};
 
@@ -150,7 +150,8 @@ impl View {
                     lane
                 }
             };
-            let settings = row.try_get::<Option<&str>, _>(4)?.map(|json| texts::settings(json.as_bytes())).transpose()?;
+            let settings =
+                row.try_get::<Option<&str>, _>(4)?.map(|json| texts::settings(json.as_bytes())).transpose()?;
             if settings.is_some_and(|settings| settings.paused) {
                 continue;
             }

@@ -12,9 +12,9 @@ use crate::clock::{Timestamp, micros};
 use crate::database::postgres::{Trouble, Work};
 use crate::error::Result;
 use crate::store::sql::codec::{self, options_json, unreadable};
-use crate::store::sql::texts::{label, label_name};
 use crate::store::sql::incoming::{Incoming, Known, sort_out};
 use crate::store::sql::lanes::Lane;
+use crate::store::sql::texts::{label, label_name};
 use crate::store::{Inserted, TOMBSTONE_TTL};
 use crate::task::{Name, NewTask, Options, Payload, Start, TaskId};
 

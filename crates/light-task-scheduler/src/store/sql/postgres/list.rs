@@ -192,7 +192,10 @@ pub(super) async fn queues(tx: &mut Tx<'_>) -> Work<Vec<(Name, QueueSettings)>> 
     let mut queues = Vec::new();
     for row in tx.query(QUEUES).fetch_all(tx.connection()).await? {
         let json: Option<&str> = row.try_get(1)?;
-        queues.push((Name::new(row.try_get(0)?)?, json.map(|json| texts::settings(json.as_bytes())).transpose()?.unwrap_or_default()));
+        queues.push((
+            Name::new(row.try_get(0)?)?,
+            json.map(|json| texts::settings(json.as_bytes())).transpose()?.unwrap_or_default(),
+        ));
     }
     Ok(queues)
 }

@@ -12,8 +12,8 @@ use crate::clock::{Timestamp, micros};
 use crate::database::postgres::Work;
 use crate::error::{Error, ErrorKind};
 use crate::state::{Event, step};
-use crate::store::sql::texts;
 use crate::store::sql::moves::Stored;
+use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };

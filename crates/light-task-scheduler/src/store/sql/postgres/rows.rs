@@ -10,7 +10,9 @@ use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Result;
 use crate::state::Moved;
-use crate::store::sql::codec::{self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable};
+use crate::store::sql::codec::{
+    self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
+};
 use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
