@@ -50,6 +50,11 @@ impl Trouble {
         }
     }
 
+    /// Whether another transaction has held a lock for as long as this one may wait.
+    pub(crate) fn has_waited(&self) -> bool {
+        matches!(self, Trouble::Server(error) if number(error) == Some(LOCK_TIMEOUT))
+    }
+
     /// Whether the server has undone the whole transaction, also what came before the last savepoint.
     pub(crate) fn undid_everything(&self) -> bool {
         matches!(self, Trouble::Server(error) if number(error) == Some(DEADLOCK))

@@ -37,6 +37,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENTS_MAX: usize = 128;
 /// How often a transaction is tried again when others were in the way.
 const CONFLICTS_MAX: u32 = 20;
+/// As how many tries one counts that has waited for a lock in vain: four of them are enough.
+const WAITED: u32 = CONFLICTS_MAX / 4;
 /// The first pause before a transaction is tried again; it grows with each try.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
 /// What every connection of a pool is set to, once and for all: each statement sees what is committed when it
@@ -165,7 +167,7 @@ impl Database {
         if !trouble.is_conflict() || *tries >= CONFLICTS_MAX {
             return false;
         }
-        *tries += 1;
+        *tries += if trouble.has_waited() { WAITED } else { 1 };
         let pause = CONFLICT_PAUSE * *tries;
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
         true

@@ -212,7 +212,8 @@ impl MySqlStore {
                     .with_source(undone));
             }
             tx.session.undo().await.map_err(|trouble| database.explain(trouble))?;
-            if !database.may_try_again(&trouble, &mut tries).await {
+            // How long to wait for a lock is the caller's own setting.
+            if trouble.has_waited() || !database.may_try_again(&trouble, &mut tries).await {
                 return Err(database.explain(trouble));
             }
             look = Look::Locking;

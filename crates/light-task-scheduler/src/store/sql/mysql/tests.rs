@@ -28,6 +28,7 @@ async fn full_store(url: &str) -> MySqlStore {
     let store = MySqlStore::open(url).await.unwrap();
     let task = |n: i32| NewTask::new("k", &n).unwrap().queue(&format!("q{}", n % 3)).unwrap().priority(n % 5);
     store.insert((0..3_000).map(task).collect()).await.unwrap();
+    store.insert(vec![task(0).priority(-1).id("a").unwrap()]).await.unwrap();
     let replica = ReplicaId::generate(&SystemClock);
     store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(600) }).await.unwrap();
     let kinds = vec![Name::new("k").unwrap()];
