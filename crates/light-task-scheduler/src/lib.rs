@@ -71,9 +71,8 @@ macro_rules! bug {
 }
 
 pub mod clock;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod database;
-mod driver;
 pub mod error;
 pub mod executor;
 pub mod rate;

@@ -75,6 +75,10 @@ pub(crate) struct BatchArgs {
     /// The batch's name [default: a hash of the file]
     #[arg(long, value_parser = parse_name)]
     name: Option<Name>,
+    /// How long this program may be silent before others that run the same batch take over what it runs; at
+    /// least 1s. Only where several machines share a store does it matter: on one, a death is noticed at once
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    lease: Option<Duration>,
     /// Cancel the rest when a task has failed
     #[arg(long, conflicts_with = "keep_going")]
     fail_fast: bool,
@@ -215,6 +219,7 @@ async fn start(
         queues: queues.into_iter().collect(),
         ..Config::default()
     };
+    config.ttl = args.lease.unwrap_or(config.ttl);
     if args.queue.is_none() {
         // The batch's own queue: its limits are those of its latest run. The exact limit of the queue also
         // counts what an earlier run has left running.

@@ -6,6 +6,8 @@
 mod batch;
 mod input;
 mod kills;
+mod replicas;
 mod run;
 mod support;
 mod tasks;
+mod witness;

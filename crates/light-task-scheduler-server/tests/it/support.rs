@@ -44,7 +44,9 @@ impl Place {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lts"));
-        command.args(args).current_dir(self.0.path()).env_remove("LTS_STORE").stdin(Stdio::null());
+        command.args(args).current_dir(self.0.path()).env_remove("LTS_STORE");
+        // Where the commands of a server's tasks are kept.
+        command.env("LTS_STATE_DIR", self.0.path().join("state")).stdin(Stdio::null());
         command
     }
 

@@ -2,11 +2,14 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `engine` | the thread that drives the connections of a database |
-//! | `postgres`, `mysql` | connections, transactions, migrations and errors of a server |
+//! | `engine` | the thread that drives the connections of an SQL database |
+//! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod engine;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;

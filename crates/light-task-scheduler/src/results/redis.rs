@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use redis::{Cmd, Value, cmd};
 
 use super::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, ResultStore, short_hash, stored, unwritten, verify};
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::{array, bytes, number, texts};
-use crate::driver::redis::{Link, Place, Script, check_namespace, server};
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::{array, bytes, number, texts};
+use crate::database::redis::{Link, Place, Script, check_namespace, server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::{Payload, ResultRef, TaskId};
 

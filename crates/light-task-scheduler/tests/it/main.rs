@@ -15,7 +15,7 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod servers;
 mod simulation;
 #[cfg(feature = "sqlite")]

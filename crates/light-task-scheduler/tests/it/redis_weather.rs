@@ -1,5 +1,7 @@
 //! Bad weather for the Redis store: servers of their own that refuse, fill up, die, come back, and fail over.
 
+#![allow(clippy::disallowed_methods, reason = "a real server takes real time: it is asked until it is so")]
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The Redis store passes the conformance suite, against the real server that `scripts/servers/redis` starts.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,14 +11,12 @@ use light_task_scheduler::testing::conformance::store::StoreHarness;
 
 /// The server of the tests.
 pub(crate) fn url() -> String {
-    std::env::var("LTS_TEST_REDIS_URL")
-        .expect("LTS_TEST_REDIS_URL is not set: run `eval \"$(scripts/servers/redis start DIR)\"` first")
+    crate::servers::url("LTS_TEST_REDIS_URL", "redis")
 }
 
 /// A namespace that no other test uses.
 pub(crate) fn namespace() -> String {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    format!("test-{}-{}-{:x}", std::process::id(), NUMBER.fetch_add(1, SeqCst), fastrand::u32(..))
+    crate::servers::fresh_name("test")
 }
 
 /// Removes what a test has left under this pattern.
@@ -100,9 +98,13 @@ impl Redis {
     }
 }
 
-light_task_scheduler::store_conformance!(
-    real_time,
-    Redis::default(),
-    // The model's operations take no time: what comes of the milliseconds between them, it cannot know.
-    model: Redis::stopped()
-);
+mod on_a_server {
+    use super::*;
+
+    light_task_scheduler::store_conformance!(
+        real_time,
+        Redis::default(),
+        // The model's operations take no time: what comes of the milliseconds between them, it cannot know.
+        model: Redis::stopped()
+    );
+}

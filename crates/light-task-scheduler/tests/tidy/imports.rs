@@ -1,4 +1,4 @@
-//! The direction of imports: values ← store | executor | results ← scheduler; backends know only contracts, and drivers.
+//! The direction of imports: values ← store | executor | results ← scheduler; backends know only contracts.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +31,8 @@ enum Part {
     Contract(String),
     /// One implementation of a contract.
     Backend(String, String),
-    /// A way to a server that backends of several contracts share.
-    Driver,
+    /// Connections to a kind of server, shared by the backends that keep something there.
+    Link,
     Scheduler,
     /// Conformance suites, simulator: may use everything.
     Testing,
@@ -54,7 +54,7 @@ fn part(path: &[String]) -> Option<Part> {
         // `ext` is the convenience on top of the contract's trait.
         [name] | [name, "ext"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
-        ["database" | "driver", ..] => Part::Driver,
+        ["database", ..] => Part::Link,
         ["scheduler", ..] => Part::Scheduler,
         ["testing", ..] => Part::Testing,
         // Small programs over the public face.
@@ -70,8 +70,8 @@ fn allowed(from: &Part, to: &Part) -> bool {
     match (from, to) {
         (Part::Root | Part::Testing, _) | (_, Part::Value) => true,
         (Part::Value, _) => false,
-        (Part::Driver | Part::Backend(..), Part::Driver) => true,
-        (Part::Driver, _) => false,
+        (Part::Link | Part::Backend(..), Part::Link) => true,
+        (Part::Link, _) => false,
         (Part::Contract(from), to) => executor_may(from, to) || matches!(to, Part::Contract(to) if from == to),
         (Part::Backend(contract, _), Part::Contract(to)) if contract == to => true,
         (Part::Backend(..), Part::Backend(..)) => from == to,
@@ -190,7 +190,7 @@ mod tests {
             Module::new("store/sql/mod.rs", "mod dialect;"),
             Module::new("store/sql/dialect.rs", ""),
             Module::new("results/mod.rs", ""),
-            Module::new("driver/mod.rs", ""),
+            Module::new("database/mod.rs", ""),
             Module::new("executor/mod.rs", "use crate::store::Report; pub use function::FunctionExecutor;"),
             Module::new("executor/function.rs", ""),
             Module::new("scheduler/mod.rs", ""),
@@ -204,9 +204,8 @@ mod tests {
         for (file, code) in [
             ("store/cached.rs", "use crate::store::Store; use crate::Task; use super::{Store, Page};"),
             ("store/sql/sqlite.rs", "use super::dialect::Limit; use crate::task::Task;"),
+            ("store/sql/postgres.rs", "use crate::database::postgres::Session;"),
             ("executor/process.rs", "use crate::results::{LogStore, LogKey}; use crate::store::Said;"),
-            ("store/redis.rs", "use crate::driver::redis::Link;"),
-            ("driver/redis.rs", "use super::Link; use crate::task::Task;"),
             ("scheduler/run.rs", "use crate::{store::Store, executor::Executor}; use super::config::Config;"),
             ("testing/faulty.rs", "use crate::store::MemoryStore; use crate::scheduler::Scheduler;"),
             ("scheduler/mod.rs", "use crate::executor::FunctionExecutor;"),
@@ -232,8 +231,8 @@ mod tests {
             ("scheduler/run.rs", "use crate::executor::function::FunctionExecutor;"),
             ("scheduler/run.rs", "use crate::executor::FunctionExecutor;"),
             ("scheduler/run.rs", "use crate::testing::TestClock;"),
-            ("scheduler/run.rs", "use crate::driver::redis::Link;"),
-            ("driver/redis.rs", "use crate::store::Store;"),
+            ("database/postgres.rs", "use crate::store::Store;"),
+            ("scheduler/run.rs", "use crate::database::postgres::Session;"),
             ("helpers.rs", "use std::fmt;"),
         ] {
             assert_eq!(check(file, code), 1, "{file}: {code}");

@@ -194,6 +194,7 @@ impl Window {
             self.slack = (self.slack / 2).max(SLACK_MIN);
             return self.forget();
         }
+        self.remove(&claim.expired.iter().cloned().collect());
         let taken: HashSet<&TaskId> = claim.tasks.iter().map(|task| &task.id).collect();
         let lanes = claim.tasks.iter().map(|task| (task.spec.queue.clone(), task.spec.kind.clone()));
         let lanes: HashSet<(Name, Name)> = lanes.collect();
@@ -257,6 +258,9 @@ impl Window {
 
     /// Tasks of this window that are over, as this process knows.
     pub(super) fn remove(&mut self, ids: &HashSet<TaskId>) {
+        if ids.is_empty() {
+            return;
+        }
         for lane in self.lanes.values_mut() {
             let before = lane.waiting.len();
             lane.waiting.retain(|_, id| !ids.contains(id));

@@ -9,12 +9,12 @@ use redis::{Cmd, Value, cmd};
 use super::hints::Hints;
 use super::{Durability, RedisOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::driver::redis::Link;
-use crate::driver::redis::Place;
-use crate::driver::redis::Script;
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::server;
-use crate::driver::redis::values::{array, items, number, text, time};
+use crate::database::redis::Link;
+use crate::database::redis::Place;
+use crate::database::redis::Script;
+use crate::database::redis::error::unreadable;
+use crate::database::redis::server;
+use crate::database::redis::values::{array, items, number, text, time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Changes;
 

@@ -5,7 +5,7 @@ use super::events;
 use super::rows;
 use super::script::SCRIPTS;
 use crate::clock::Timestamp;
-use crate::driver::redis::values::{array, items, number, text, texts, time};
+use crate::database::redis::values::{array, items, number, text, texts, time};
 use crate::error::Result;
 use crate::store::{BATCH_MAX, Candidate, Candidates, CandidatesRequest, Claim, ClaimRequest};
 use crate::task::{Name, TaskId};

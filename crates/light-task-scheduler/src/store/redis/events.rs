@@ -6,8 +6,8 @@ use redis::{Cmd, Value};
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::text;
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::text;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Refusal, RunEvent, step};
 use crate::store::{Answer, Change, Report, Said};
@@ -54,6 +54,11 @@ fn json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::invalid(format!("not to be written as JSON: {e}")).with_source(e))
 }
 
+/// Adds what `apply.lua` expects before the changes.
+pub(super) fn add_apply_words(command: &mut Cmd) {
+    command.arg(&WORDS.cancelled).arg(&WORDS.cancelled_after_success);
+}
+
 /// Adds a change; answers how many bytes it has.
 pub(super) fn add_change(command: &mut Cmd, change: &Change) -> Result<usize> {
     let Change { id, token, event } = change;
@@ -68,21 +73,16 @@ pub(super) fn add_change(command: &mut Cmd, change: &Change) -> Result<usize> {
         RunEvent::StopUnconfirmed => four(command, "U", [none; 4]),
         RunEvent::Outcome(output) => {
             let bytes = output.as_ref().map_or(none, |output| output.as_bytes());
-            four(command, "O", [flag(output.is_some()), bytes, none, WORDS.cancelled_after_success.as_bytes()])
+            four(command, "O", [flag(output.is_some()), bytes, none, none])
         }
-        RunEvent::Complete(result) => {
-            let cancelled = WORDS.cancelled_after_success.as_bytes();
-            match result {
-                ResultRef::Inline(bytes) => four(command, "C", [b"i", bytes.as_bytes(), none, cancelled]),
-                ResultRef::Stored { key, .. } => {
-                    four(command, "C", [b"s", json(result)?.as_bytes(), key.as_bytes(), cancelled])
-                }
-            }
+        RunEvent::Complete(ResultRef::Inline(bytes)) => four(command, "C", [b"i", bytes.as_bytes(), none, none]),
+        RunEvent::Complete(result @ ResultRef::Stored { key, .. }) => {
+            four(command, "C", [b"s", json(result)?.as_bytes(), key.as_bytes(), none])
         }
         RunEvent::Retry(at, failure) => ended(command, "R", Some(*at), failure, event)?,
         RunEvent::Release(at, failure) => ended(command, "L", Some(*at), failure, event)?,
         RunEvent::Fail(failure) => ended(command, "F", None, failure, event)?,
-        RunEvent::Cancelled => four(command, "X", [none, none, none, WORDS.cancelled.as_bytes()]),
+        RunEvent::Cancelled => four(command, "X", [none; 4]),
     }
     Ok(size(event))
 }

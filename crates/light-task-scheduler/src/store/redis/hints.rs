@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::{Mutex, watch};
 
-use crate::driver::redis::link;
-use crate::driver::redis::place::Place;
+use crate::database::redis::link;
+use crate::database::redis::place::Place;
 use crate::store::Changes;
 
 /// What this handle knows of the counters of [`Changes`].

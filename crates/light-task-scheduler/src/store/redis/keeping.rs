@@ -3,8 +3,8 @@
 use super::calls::{Calls, PART_ITEMS_MAX};
 use super::script::SCRIPTS;
 use crate::clock::micros;
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::{array, items, number, text, texts};
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::{array, items, number, text, texts};
 use crate::error::{Error, Result};
 use crate::rate::RateLimit;
 use crate::store::{QueueCounts, QueueSettings, Sweep, SweepRequest};

@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::calls::Calls;
-use crate::driver::redis::check_namespace;
+use crate::database::redis::check_namespace;
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{
@@ -39,7 +39,7 @@ use crate::store::{
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
-pub use crate::driver::redis::server::Durability;
+pub use crate::database::redis::server::Durability;
 
 /// How to open a [`RedisStore`].
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ use super::events;
 use super::rows;
 use super::script::SCRIPTS;
 use crate::clock::micros;
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::{array, bytes, items, number, text, texts, time};
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::{array, bytes, items, number, text, texts, time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said,

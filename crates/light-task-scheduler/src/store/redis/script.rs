@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::driver::redis::Script;
+use crate::database::redis::Script;
 
 /// What a script may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::events;
 use super::rows::{self, Names};
 use super::script::SCRIPTS;
 use crate::clock::{SystemClock, micros};
-use crate::driver::redis::error::unreadable;
-use crate::driver::redis::values::{array, items, number, text};
+use crate::database::redis::error::unreadable;
+use crate::database::redis::values::{array, items, number, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::Command;
 use crate::store::{Answer, Change, Cursor, Inserted, PAGE_MAX, Page, Report, TaskQuery, check_batch};
@@ -64,23 +64,21 @@ pub(super) async fn insert(calls: &Calls, tasks: Vec<NewTask>) -> Result<Vec<Res
     Ok(answers)
 }
 
-/// Adds a task; answers how many bytes its payload has.
+/// Adds a task; answers how many bytes it has.
 fn add_task(command: &mut redis::Cmd, id: &TaskId, fresh: bool, task: &NewTask) -> Result<usize> {
-    let NewTask { queue, kind, payload, priority, start, options, .. } = task;
-    let (start, time) = match start {
+    let (start, time) = match task.start {
         Start::Now => ("now", 0),
         Start::At(time) => ("at", time.as_micros()),
-        Start::After(delay) => ("after", micros(*delay)),
+        Start::After(delay) => ("after", micros(delay)),
         Start::Held => ("held", 0),
     };
-    let deadline = options.as_ref().and_then(|options| options.deadline);
+    let deadline = task.options.as_ref().and_then(|options| options.deadline);
     let deadline = deadline.map(|deadline| deadline.as_micros().to_string()).unwrap_or_default();
-    let options = options.as_ref().map(serde_json::to_string).transpose();
-    let options = options.map_err(|e| Error::invalid(format!("options as JSON: {e}")))?.unwrap_or_default();
+    let spec = rows::spec(task)?;
     id.with_str(|id| command.arg(id).arg(u8::from(fresh)));
-    command.arg(queue.as_str()).arg(kind.as_str()).arg(payload.as_bytes()).arg(*priority);
-    command.arg(start).arg(time).arg(deadline).arg(&options).arg(&fingerprint(kind, payload)[..]);
-    Ok(payload.len() + options.len())
+    command.arg(rows::lane(task)).arg(rows::rank(task.priority)).arg(start).arg(time).arg(deadline);
+    command.arg(&fingerprint(&task.kind, &task.payload)[..]).arg(&spec);
+    Ok(spec.len())
 }
 
 fn inserted(id: TaskId, told: &str) -> Result<Result<Inserted>> {
@@ -106,6 +104,7 @@ pub(super) async fn apply(calls: &Calls, changes: &[Change]) -> Result<Vec<Answe
     while answers.len() < changes.len() {
         let mut command = calls.command(&SCRIPTS.apply);
         events::add_words(&mut command);
+        events::add_apply_words(&mut command);
         let mut part = Part::default();
         for change in &changes[answers.len()..] {
             part.add(events::add_change(&mut command, change)?);
@@ -172,8 +171,8 @@ pub(super) async fn get(calls: &Calls, ids: &[TaskId]) -> Result<Vec<Option<Task
     for ids in ids.chunks(PART_ITEMS_MAX) {
         let mut command = calls.command(&SCRIPTS.get);
         ids.iter().for_each(|id| id.with_str(|id| _ = command.arg(id)));
-        for flat in items(calls.read(&SCRIPTS.get, &command).await?)? {
-            found.push(rows::task(&mut names, flat)?);
+        for told in items(calls.read(&SCRIPTS.get, &command).await?)?.chunks_exact(rows::TOLD_ITEMS) {
+            found.push(rows::task(&mut names, told)?);
         }
     }
     Ok(found)

@@ -1,78 +1,67 @@
 -- Applies what owners report, each only with the current token.
 --
--- ARGV from 7: eight for each change: id, owner, run, event, and four of the event:
+-- ARGV from 7: failures (JSON) of a task that is cancelled, and of one that was before its run succeeded;
+--   then eight for each change: id, owner, run, event, and four of the event:
 --   S started: 1 or '', handle     P progress: JSON          U stop unconfirmed
---   O outcome: 1 or '', output     C complete: i, bytes, '' or s, JSON, key; then for the last see below
---   R retry, L release: time, kind and JSON of the failure   F fail: '', kind, JSON
---   X cancelled
---   The fourth of O, C, R, L, F and X: the failure (JSON) if the task was cancelled instead
+--   O outcome: 1 or '', output     C complete: i, bytes or s, JSON, key
+--   R retry, L release: time, kind and JSON of the failure, its JSON if the task was cancelled before
+--   F fail: '', and like these     X cancelled
 -- Answers for each change: 'aN' applied, now in state N; 'yN' applied before; 'eN' its run has ended;
 --   'iN' impossible; 's' stale; 'n' not requested; 'm' there is no such task
 
+local CANCELLED, CANCELLED_AFTER_SUCCESS = ARGV[first], ARGV[first + 1]
+first = first + 2
 local STRIDE = 8
-local TARGETS = { O = '3', C = '4', R = '1', L = '1', F = '5', X = '6' }
-
-local function number(t, field)
-  return tonumber(call('HGET', key_of(t.id), field) or 0)
-end
+local TARGETS = { O = 3, C = 4, R = 1, L = 1, F = 5, X = 6 }
 
 -- A change that does not lead to another state.
 local function noted(t, event, one, two)
-  local key = key_of(t.id)
   if event == 'P' then
-    call('HSET', key, 'pg', one)
+    set_details(t, 'pg', one)
   elseif event == 'U' then
-    call('HSET', key, 'u', '1')
+    t[U] = 1
+    touch(t)
   elseif one == '1' then
-    call('HSET', key, 'h', two)
+    set_details(t, 'h', two)
   else
-    call('HDEL', key, 'h')
+    forget_details(t, 'h')
   end
   return 'a2'
-end
-
-local function wait(t, at, kind, failure, set, gone)
-  unsuccessful(t, kind, failure, set, gone)
-  gone[#gone + 1] = 'u'
-  set.ra = at
-  save(t, '1', set, gone)
 end
 
 local function running(t, event, one, two, three, four)
   if not TARGETS[event] then
     return noted(t, event, one, two)
-  end
-  local set, gone = {}, {}
-  if t.c then
+  elseif t[C] == 1 then
     -- The flag was stored first: whatever the run reports of its end, the task is cancelled.
-    unsuccessful(t, 'cancelled', four, set, gone)
-    finished(t, '6', set, gone)
+    local succeeded = event == 'O' or event == 'C'
+    unsuccessful(t, 'cancelled', succeeded and CANCELLED_AFTER_SUCCESS or event == 'X' and CANCELLED or four)
+    go(t, 6)
   elseif event == 'X' then
     return 'n'
-  elseif event == 'O' then
-    if one == '1' then
-      set.out = two
-    else
-      gone[#gone + 1] = 'out'
-    end
-    gone[#gone + 1] = 'u'
-    save(t, '3', set, gone)
   elseif event == 'C' then
     complete(t, one, two, three)
-  elseif event == 'R' then
-    gone[#gone + 1] = 'l'
-    wait(t, one, two, three, set, gone)
-  elseif event == 'L' then
-    set.i = int(number(t, 'i') + 1)
-    if two == 'lost' then
-      set.l = int(number(t, 'l') + 1)
+  elseif event == 'O' then
+    if one == '1' then
+      set_details(t, 'out', two)
+    else
+      forget_details(t, 'out')
     end
-    wait(t, one, two, three, set, gone)
+    go(t, 3)
   elseif event == 'F' then
-    unsuccessful(t, two, three, set, gone)
-    finished(t, '5', set, gone)
+    unsuccessful(t, two, three)
+    go(t, 5)
+  else
+    if event == 'R' then
+      t[L] = 0
+    else
+      t[I] = t[I] + 1
+      t[L] = t[L] + (two == 'lost' and 1 or 0)
+    end
+    unsuccessful(t, two, three)
+    go(t, 1, tonumber(one))
   end
-  return 'a' .. t.s
+  return 'a' .. t[S]
 end
 
 local function exporting(t, event, one, two, three)
@@ -82,41 +71,44 @@ local function exporting(t, event, one, two, three)
     complete(t, one, two, three)
   elseif event == 'F' then
     -- Output and handle stay: `retry export` needs them.
-    local set, gone = {}, {}
-    set.h = call('HGET', key_of(t.id), 'h') or nil
-    unsuccessful(t, two, three, set, gone)
-    if set.h then
-      gone = { 'pg' }
+    local kept = t[DET] == 1 and call('HGET', detail_key(t.id), 'h')
+    unsuccessful(t, two, three)
+    if kept then
+      set_details(t, 'h', kept)
     end
-    finished(t, '5', set, gone)
+    go(t, 5)
   else
     return 'i3'
   end
-  return 'a' .. t.s
+  return 'a' .. t[S]
 end
 
 local function apply(at)
-  local event = ARGV[at + 3]
-  local t = load(ARGV[at], PLACE)
+  local t, event = record(ARGV[at]), ARGV[at + 3]
   if not t then
     return 'm'
-  elseif t.ow ~= ARGV[at + 1] or (t.r or '0') ~= ARGV[at + 2] then
+  elseif t[OW] ~= ARGV[at + 1] or t[R] ~= tonumber(ARGV[at + 2]) then
     return 's'
-  elseif t.s == '2' then
+  elseif t[S] == 2 then
     return running(t, event, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7])
-  elseif t.s == '3' then
+  elseif t[S] == 3 then
     return exporting(t, event, ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
   end
-  -- The owner stays in the row after the end, so that a repeated report is told from a stale one.
+  -- The owner stays in the record after the end, so that a repeated report is told from a stale one.
   local target = TARGETS[event]
-  if target and (target == t.s or t.s == '6' and t.c) then
-    return 'y' .. t.s
+  if target and (target == t[S] or t[S] == 6 and t[C] == 1) then
+    return 'y' .. t[S]
   end
-  return 'e' .. t.s
+  return 'e' .. t[S]
 end
 
-local answers = {}
+local ids = {}
 for at = first, #ARGV, STRIDE do
-  answers[#answers + 1] = apply(at)
+  ids[#ids + 1] = ARGV[at]
+end
+fetch(ids)
+local answers = {}
+for at = 1, #ids do
+  answers[at] = apply(first + (at - 1) * STRIDE)
 end
 return finish(answers)

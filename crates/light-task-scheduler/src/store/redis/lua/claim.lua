@@ -3,8 +3,8 @@
 -- ARGV from 7: replica, number, limit, 1 if this goes on with a claim of that number or 0,
 --   how many kinds, the kinds, how many queues, the queues (none: all), then '' for any task, or how many
 --   tasks to choose among, and their ids
--- Answers { why the replica may not claim or '', 1 if to be called again at once or 0, tasks, expired ids,
---   next_at or '' }; a task is { id, field, value, … }, of which a later field counts
+-- Answers { why the replica may not claim or '', 1 if to be called again at once or 0, tasks (see `tell`),
+--   expired ids, next_at or '' }
 --
 -- Overdue tasks fail and delayed ones become ready a bounded number at a time; until that is done nothing is
 -- claimed, so that a claim never sees half of the order: it says that it is to be called again.
@@ -33,9 +33,10 @@ local expired = {}
 local function expire_overdue()
   local key = prefix .. 'deadlines'
   local overdue = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, EXPIRE_MAX)
-  for _, id in ipairs(overdue) do
-    expire(load(id, PLACE))
-    expired[#expired + 1] = id
+  fetch(overdue)
+  for at = 1, #overdue do
+    expire(record(overdue[at]))
+    expired[#expired + 1] = overdue[at]
   end
   flush()
   return #overdue == EXPIRE_MAX
@@ -50,7 +51,7 @@ local function gate(queue)
   local row = call('HMGET', prefix .. 'queue:' .. queue, 'paused', 'limit', 'interval', 'window', 'tat')
   local it = { queue = queue, paused = row[1] == '1', slots = math.huge, permits = math.huge }
   if row[2] then
-    it.slots = tonumber(row[2]) - call('ZCARD', prefix .. 'running:' .. queue)
+    it.slots = tonumber(row[2]) - call('SCARD', prefix .. 'running:' .. queue)
   end
   if row[3] then
     it.interval, it.window = tonumber(row[3]), tonumber(row[4])
@@ -116,11 +117,10 @@ local function promote(lanes)
     local due = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, room, 'WITHSCORES')
     for at = 1, #due, 2 do
       local rank, n = struct.unpack('>I4I8', due[at])
-      local id = string.sub(due[at], SCHED_HEAD + 1)
       -- The score is exact: it is not above now.
-      local t = { id = id, pr = 2147483647 - rank, n = n, ra = due[at + 1] }
-      move('sched:' .. lane.name, due[at], false)
-      move('ready:' .. lane.name, ready_member(t), 0)
+      local t = { [RANK] = rank, [N] = n, [RA] = tonumber(due[at + 1]), id = string.sub(due[at], SCHED_HEAD + 1) }
+      plan('ZREM', 'sched:' .. lane.name, due[at])
+      plan('ZADD', 'ready:' .. lane.name, 0, ready_member(t))
     end
     room = room - #due / 2
     if room <= 0 then
@@ -173,7 +173,7 @@ end
 
 -- Merges the lanes, up to `most` and to what the gates let through.
 local function pick(lanes, most)
-  local picked, heads = {}, {}
+  local picked, size, heads = {}, 0, {}
   local chunk = math.min(most + 1, math.floor(most / math.max(#lanes, 1)) + READ_AHEAD)
   for _, lane in ipairs(lanes) do
     if advance(lane, chunk) then
@@ -184,11 +184,19 @@ local function pick(lanes, most)
   end
   while #heads > 0 do
     local lane = table.remove(heads)
-    if #picked < most and admit(lane.gate) then
-      picked[#picked + 1] = string.sub(lane.head, READY_HEAD + 1)
-      if advance(lane, chunk) then
-        sort_in(heads, lane)
-      end
+    if size < most and admit(lane.gate) then
+      local best = heads[#heads]
+      repeat
+        size = size + 1
+        lane.taken = (lane.taken or 0) + 1
+        picked[size] = string.sub(lane.head, READY_HEAD + 1)
+        local there = advance(lane, chunk)
+        -- It often has the next one too.
+        local goes_on = there and not (best and is_before(best, lane)) and size < most and admit(lane.gate)
+        if there and not goes_on then
+          sort_in(heads, lane)
+        end
+      until not goes_on
     else
       ask_again(opens_at(lane.gate, lane.due - 4503599627370496))
     end
@@ -198,20 +206,21 @@ end
 
 -- The same among the named tasks: nothing is searched, only these are looked at.
 local function pick_among(lanes, most)
-  local open, seen, found, picked = {}, {}, {}, {}
+  local open, seen, ids, found, picked = {}, {}, {}, {}, {}
   for _, lane in ipairs(lanes) do
     open[lane.name] = lane.gate
   end
   for at = among, #ARGV do
-    local id = ARGV[at]
-    if not seen[id] then
-      seen[id] = true
-      local row = call('HMGET', key_of(id), 's', 'q', 'k', 'pr', 'ra', 'n')
-      local it = row[1] == '1' and open[row[2] .. '\n' .. row[3]]
-      if it and tonumber(row[5]) <= now then
-        local n, due = tonumber(row[6]), tonumber(row[5])
-        found[#found + 1] = { id = id, gate = it, rank = -(row[4] or 0), due = due, n = n }
-      end
+    if not seen[ARGV[at]] then
+      seen[ARGV[at]] = true
+      ids[#ids + 1] = ARGV[at]
+    end
+  end
+  fetch(ids)
+  for at = 1, #ids do
+    local t = record(ids[at])
+    if t and t[S] == 1 and t[RA] <= now and open[t.lane] then
+      found[#found + 1] = { id = t.id, gate = open[t.lane], rank = t[RANK], due = t[RA], n = t[N] }
     end
   end
   table.sort(found, is_before)
@@ -223,44 +232,39 @@ local function pick_among(lanes, most)
   return picked
 end
 
--- Claims one task and answers it.
-local function take(id)
-  local flat = call('HGETALL', key_of(id))
-  local t = { id = id }
-  for at = 1, #flat, 2 do
-    t[flat[at]] = flat[at + 1]
+-- Claims these tasks. What was picked from a lane is the beginning of its order, and leaves it in one piece.
+local function take(ids, lanes)
+  local claim = tonumber(number)
+  for _, lane in ipairs(lanes) do
+    if lane.taken then
+      call('ZREMRANGEBYRANK', prefix .. 'ready:' .. lane.name, 0, lane.taken - 1)
+    end
   end
-  local run, attempt = int((t.r or 0) + 1), int((t.a or 0) + 1)
-  leave(t)
-  call('HSET', key_of(id), 's', '2', 'ow', replica, 'cl', number, 'r', run, 'x', run, 'a', attempt, 'sa', now_text)
-  t.s, t.ow, t.r = '2', replica, run
-  enter(t)
-  local size = #flat
-  for at, value in ipairs({ 's', '2', 'ow', replica, 'r', run, 'x', run, 'a', attempt, 'sa', now_text }) do
-    flat[size + at] = value
+  fetch(ids)
+  for at = 1, #ids do
+    local t = record(ids[at])
+    t.is_out = not among
+    leave(t)
+    t[S], t[OW], t[CL], t[R], t[X], t[A], t[SA] = 2, replica, claim, t[R] + 1, t[R] + 1, t[A] + 1, now
+    enter(t)
   end
-  table.insert(flat, 1, id)
-  return flat
 end
 
 -- The tasks of an earlier claim that its replica still runs, in order.
 local function claimed_before()
-  local found = {}
-  for _, id in ipairs(call('ZRANGE', prefix .. 'owner:' .. replica, 0, -1)) do
-    local row = call('HMGET', key_of(id), 'cl', 's', 'pr', 'ra', 'n')
-    if row[1] == number and row[2] == '2' then
-      local due = tonumber(row[4])
-      found[#found + 1] = { id = id, rank = -(row[3] or 0), due = due, n = tonumber(row[5]) }
+  local found, ids = {}, call('HKEYS', prefix .. 'owner:' .. replica)
+  fetch(ids)
+  for at = 1, #ids do
+    local t = record(ids[at])
+    if t[CL] == tonumber(number) and t[S] == 2 then
+      found[#found + 1] = { id = t.id, rank = t[RANK], due = t[RA], n = t[N] }
     end
   end
   table.sort(found, is_before)
-  local tasks = {}
-  for _, it in ipairs(found) do
-    local flat = call('HGETALL', key_of(it.id))
-    table.insert(flat, 1, it.id)
-    tasks[#tasks + 1] = flat
+  for at = 1, #found do
+    found[at] = found[at].id
   end
-  return tasks
+  return found
 end
 
 local function next_scheduled(lanes)
@@ -282,14 +286,11 @@ if promote(lanes) or more then
 end
 local last = tonumber(call('HGET', prefix .. 'rep:' .. replica, 'claim'))
 local repeated = tonumber(number) <= last and not goes_on
-local tasks = {}
 local picked = (among and pick_among or pick)(lanes, repeated and 0 or limit)
 if repeated then
-  tasks = claimed_before()
+  picked = claimed_before()
 else
-  for at, id in ipairs(picked) do
-    tasks[at] = take(id)
-  end
+  take(picked, lanes)
   call('HSET', prefix .. 'rep:' .. replica, 'claim', number)
 end
 if among then
@@ -304,4 +305,4 @@ for queue, it in pairs(gates) do
 end
 next_scheduled(lanes)
 -- A time below 1970 or far ahead is as good as any below now or above it.
-return finish({ '', 0, tasks, expired, next_at and int(next_at) or '' })
+return finish({ '', 0, tell(picked), expired, next_at and int(next_at) or '' })

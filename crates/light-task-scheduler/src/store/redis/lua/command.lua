@@ -4,71 +4,76 @@
 -- Answers for each command: 'aN' applied, now in state N; 'r' removed; 'yN' applied before;
 --   'iN' impossible in state N; 'tN' too late; 'm' there is no such task
 
--- What a requeue forgets; run, execution and the history stay.
-local FORGOTTEN = { 'c', 'u', 'ow', 'cl', 'a', 'i', 'l', 'sa', 'fa', 'h', 'pg', 'out', 'ri', 'rr', 'gk', 'f', 'fk' }
-local FIELDS = { unpack(PLACE) }
-for _, field in ipairs({ 'g', 'gk', 'fk' }) do
-  FIELDS[#FIELDS + 1] = field
-end
-
 local function start(t)
-  if t.s == '1' then
+  if t[S] == 1 then
     return 'y1'
-  elseif t.s ~= '0' then
-    return 'i' .. t.s
+  elseif t[S] ~= 0 then
+    return 'i' .. t[S]
   end
-  save(t, '1', { ra = tonumber(t.ra) > now and t.ra or now_text }, {})
+  go(t, 1, math.max(t[RA], now))
 end
 
 local function cancel(t)
-  if t.s == '0' or t.s == '1' then
-    finished(t, '6', { f = CANCELLED_EARLY, fk = 'cancelled' }, {})
-  elseif t.s == '6' or t.s == '2' and t.c then
-    return 'y' .. t.s
-  elseif t.s == '2' then
-    call('HSET', key_of(t.id), 'c', '1')
-    call('SADD', prefix .. 'wish:' .. t.ow, t.id)
+  if t[S] < 2 then
+    set_details(t, 'f', CANCELLED_EARLY, 'fk', 'cancelled')
+    go(t, 6)
+  elseif t[S] == 6 or t[S] == 2 and t[C] == 1 then
+    return 'y' .. t[S]
+  elseif t[S] == 2 then
+    t[C] = 1
+    touch(t)
+    call('SADD', prefix .. 'wish:' .. t[OW], t.id)
     hint.wishes = true
   else
-    return 't' .. t.s
+    return 't' .. t[S]
   end
 end
 
-local function is_over(t)
-  return t.s == '4' or t.s == '5' or t.s == '6'
-end
-
+-- Run, execution and the history stay.
 local function requeue(t)
-  if not is_over(t) then
-    return 'i' .. t.s
+  if t[S] < 4 then
+    return 'i' .. t[S]
   end
-  discard(t.gk)
-  save(t, '1', { ra = now_text, g = int(tonumber(t.g or 0) + 1) }, { unpack(FORGOTTEN) })
+  discard(t)
+  forget_details(t, 'h', 'pg', 'out', 'rr', 'gk', 'f', 'fk')
+  if t[RES] == 1 then
+    call('HDEL', prefix .. 'res', t.id)
+  end
+  leave(t)
+  t[S], t[C], t[U], t[RES], t[RA], t[OW], t[CL] = 1, 0, 0, 0, now, NOBODY, 0
+  t[G], t[A], t[I], t[L], t[SA], t[FA] = t[G] + 1, 0, 0, 0, NEVER, NEVER
+  enter(t)
 end
 
 local function export(t)
-  if t.s ~= '5' or t.fk ~= 'export' then
-    return 'i' .. t.s
+  if t[S] ~= 5 or t[DET] == 0 or call('HGET', detail_key(t.id), 'fk') ~= 'export' then
+    return 'i' .. t[S]
   end
-  save(t, '3', {}, { 'fa', 'ow', 'cl' })
+  leave(t)
+  t[S], t[FA], t[OW], t[CL] = 3, NEVER, NOBODY, 0
+  enter(t)
   -- Any replica may adopt the export.
   hint.work = true
 end
 
 local function delete(t)
-  if t.s ~= '0' and not is_over(t) then
-    return 'i' .. t.s
+  if t[S] ~= 0 and t[S] < 4 then
+    return 'i' .. t[S]
   end
-  discard(t.gk)
   remove(t)
   return 'r'
 end
 
 local COMMANDS = { start = start, cancel = cancel, requeue = requeue, export = export, delete = delete }
 
-local answers = {}
+local ids = {}
 for at = first, #ARGV, 2 do
-  local t = load(ARGV[at], FIELDS)
-  answers[#answers + 1] = not t and 'm' or COMMANDS[ARGV[at + 1]](t) or 'a' .. t.s
+  ids[#ids + 1] = ARGV[at]
+end
+fetch(ids)
+local answers = {}
+for at = 1, #ids do
+  local t = record(ids[at])
+  answers[at] = not t and 'm' or COMMANDS[ARGV[first + 2 * at - 1]](t) or 'a' .. t[S]
 end
 return finish(answers)

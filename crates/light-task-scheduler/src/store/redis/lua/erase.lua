@@ -12,7 +12,7 @@ end
 local ids = call('ZRANGE', prefix .. 'all', 0, PART - 1)
 if #ids > 0 then
   for _, id in ipairs(ids) do
-    drop('t:' .. id)
+    drop('d:' .. id)
   end
   send('ZREM', prefix .. 'all', ids)
   return 1
@@ -35,7 +35,7 @@ for state = 0, 6 do
   drop('state:' .. state)
   drop('done:' .. state)
 end
-for _, key in ipairs({ 'owner:', 'handles', 'deadlines', 'lanes', 'owners', 'queues', 'live', 'reps', 'tombs', 'tomb',
+for _, key in ipairs({ 'owner:', 'wish:', 'rec', 'spec', 'res', 'handles', 'deadlines', 'lanes', 'owners', 'queues', 'live', 'reps', 'tombs', 'tomb',
   'garbage', 'meta' }) do
   drop(key)
 end

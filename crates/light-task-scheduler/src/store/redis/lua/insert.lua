@@ -1,20 +1,22 @@
 -- Takes tasks in.
 --
--- ARGV from 5: eleven for each task: id, 1 if the id was made just now, queue, kind, payload, priority,
---   start (now, at, after, held), its time or delay, deadline or '', options (JSON) or '', fingerprint
+-- ARGV from 5: nine for each task: id, 1 if the id was made just now, lane, rank (2147483647 - priority),
+--   start (now, at, after, held), its time or delay, deadline or '', fingerprint, spec (see the prelude)
 -- Answers for each task: 'n' taken in, 'eN' the same is there in state N, 'r' the same was removed,
 --   'c' the id belongs to another
 
-local STRIDE = 11
+local STRIDE = 9
 local TOMBSTONE_TTL = 86400000000
 local FINGERPRINT_BYTES = 16
+-- The last time that can be printed: the end of the year 9999.
+local LAST_TIME = 253402207200000000
 local known_queues = {}
 
 -- The answer for an id that is or was in use; nil if it is free.
 local function taken(id, fingerprint)
-  local there = call('HMGET', key_of(id), 's', 'fp')
-  if there[1] then
-    return there[2] == fingerprint and 'e' .. there[1] or 'c'
+  local t = record(id)
+  if t then
+    return t[FP] == fingerprint and 'e' .. t[S] or 'c'
   end
   local tomb = call('HGET', prefix .. 'tomb', id)
   if not tomb then
@@ -24,42 +26,28 @@ local function taken(id, fingerprint)
     return string.sub(tomb, 1, FINGERPRINT_BYTES) == fingerprint and 'r' or 'c'
   end
   call('HDEL', prefix .. 'tomb', id)
-  move('tombs', id, false)
+  plan('ZREM', 'tombs', id)
 end
 
 local function insert(at)
-  local id, queue, kind = ARGV[at], ARGV[at + 2], ARGV[at + 3]
-  local start, time, deadline, options = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
+  local id, lane, start, deadline = ARGV[at], ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
   seq = seq + 1
-  local t = { id = id, n = int(seq), q = queue, k = kind, s = '1', ra = now_text }
+  local state, run_at = 1, now
   if start == 'held' then
-    t.s = '0'
+    state = 0
   elseif start == 'at' then
-    t.ra = time
+    run_at = tonumber(ARGV[at + 5])
   elseif start == 'after' then
-    -- The last time that can be printed (the end of the year 9999) is no exact number here.
-    local due = now + tonumber(time)
-    t.ra = due < 253402207200000000 and int(due) or '253402207200000000'
+    run_at = math.min(now + tonumber(ARGV[at + 5]), LAST_TIME)
   end
-  local fields = { 'n', t.n, 'q', queue, 'k', kind, 's', t.s, 'ra', t.ra, 'ca', now_text,
-    'fp', ARGV[at + 10], 'p', ARGV[at + 4] }
-  if ARGV[at + 5] ~= '0' then
-    t.pr = ARGV[at + 5]
-    fields[#fields + 1] = 'pr'
-    fields[#fields + 1] = t.pr
-  end
-  if deadline ~= '' then
-    t.dl = deadline
-    fields[#fields + 1] = 'dl'
-    fields[#fields + 1] = deadline
-  end
-  if options ~= '' then
-    fields[#fields + 1] = 'o'
-    fields[#fields + 1] = options
-  end
-  call('HSET', key_of(id), unpack(fields))
-  move('all', id, t.n)
+  local t = { state, 0, 0, 0, 0, seq, tonumber(ARGV[at + 3]), run_at, deadline == '' and NEVER or tonumber(deadline),
+    now, NOBODY, 0, 0, 0, 0, 0, 0, 0, NEVER, NEVER, ARGV[at + 7] }
+  t.id, t.lane = id, lane
+  cache[id] = t
+  plan('HSET', 'spec', id, ARGV[at + 8])
+  plan('ZADD', 'all', seq, id)
   enter(t)
+  local queue = queue_of(lane)
   if not known_queues[queue] then
     known_queues[queue] = true
     call('SADD', prefix .. 'queues', queue)
@@ -70,6 +58,6 @@ end
 local answers = {}
 for at = first, #ARGV, STRIDE do
   local made_now = ARGV[at + 1] == '1'
-  answers[#answers + 1] = not made_now and taken(ARGV[at], ARGV[at + 10]) or insert(at)
+  answers[#answers + 1] = not made_now and taken(ARGV[at], ARGV[at + 7]) or insert(at)
 end
 return finish(answers)

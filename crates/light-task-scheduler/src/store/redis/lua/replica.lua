@@ -28,16 +28,17 @@ end
 local function reports(bytes_max)
   local new, again, bytes = {}, {}, 0
   local key = prefix .. 'post:' .. replica
-  for _, id in ipairs(call('SMEMBERS', key)) do
-    local row = call('HMGET', key_of(id), 'rx', 're', 'rh', 'r')
-    local it = { id = id, execution = row[1], ended = row[2] == '1', run = row[4] }
-    local list = row[3] == row[4] and again or new
-    list[#list + 1] = it
+  local ids = call('SMEMBERS', key)
+  fetch(ids)
+  for _, id in ipairs(ids) do
+    local row, run = call('HMGET', detail_key(id), 'rx', 're', 'rh'), int(record(id)[R])
+    local list = row[3] == run and again or new
+    list[#list + 1] = { id = id, execution = row[1], ended = row[2] == '1', run = run }
   end
   local told = {}
   local function tell(it)
     if bytes < bytes_max then
-      local said = call('HMGET', key_of(it.id), 'rs', 'ro')
+      local said = call('HMGET', detail_key(it.id), 'rs', 'ro')
       bytes = bytes + #said[1] + #(said[2] or '')
       told[#told + 1] = { it.id, it.execution, said[1], said[2] or nil }
       return true
@@ -45,7 +46,7 @@ local function reports(bytes_max)
   end
   for _, it in ipairs(new) do
     if tell(it) then
-      call('HSET', key_of(it.id), 'rh', it.run)
+      call('HSET', detail_key(it.id), 'rh', it.run)
       if not it.ended then
         -- A progress is told once per owner.
         call('SREM', key, it.id)
@@ -69,7 +70,7 @@ local function beat()
   call('HSET', row_key, 'exp', int(now + tonumber(row[2])))
   local owned = {}
   if ARGV[first + 2] == '1' then
-    owned = call('ZRANGE', prefix .. 'owner:' .. replica, 0, -1, 'WITHSCORES')
+    owned = call('HGETALL', prefix .. 'owner:' .. replica)
   end
   return { '', owned, call('SMEMBERS', prefix .. 'wish:' .. replica), reports(tonumber(ARGV[first + 3])) }
 end

@@ -6,24 +6,23 @@
 local STRIDE = 6
 
 local function keep(at)
-  local id, execution = ARGV[at], ARGV[at + 1]
-  local key = key_of(id)
-  local row = call('HMGET', key, 's', 'x', 'rx', 're', 'ow')
-  if row[1] ~= '2' or (row[2] or '0') ~= execution then
+  local t, execution = record(ARGV[at]), ARGV[at + 1]
+  if not t or t[S] ~= 2 or t[X] ~= tonumber(execution) then
     return 0
   end
   -- The first outcome of an execution is kept; anything replaces a progress, or what an earlier execution said.
-  if row[3] == execution and row[4] == '1' then
+  local row = call('HMGET', detail_key(t.id), 'rx', 're')
+  if row[1] == execution and row[2] == '1' then
     return 1
   end
-  call('HSET', key, 'rx', execution, 're', ARGV[at + 2], 'rs', ARGV[at + 3])
+  set_details(t, 'rx', execution, 're', ARGV[at + 2], 'rs', ARGV[at + 3])
   if ARGV[at + 4] == '1' then
-    call('HSET', key, 'ro', ARGV[at + 5])
-    call('HDEL', key, 'rh')
+    set_details(t, 'ro', ARGV[at + 5])
+    forget_details(t, 'rh')
   else
-    call('HDEL', key, 'ro', 'rh')
+    forget_details(t, 'ro', 'rh')
   end
-  call('SADD', prefix .. 'post:' .. row[5], id)
+  call('SADD', prefix .. 'post:' .. t[OW], t.id)
   hint.wishes = true
   return 1
 end

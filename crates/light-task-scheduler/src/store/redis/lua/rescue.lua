@@ -2,7 +2,7 @@
 --
 -- ARGV from 7: replica, limit, how many suspects, for each its id and the beat that was seen,
 --   how many kinds, the kinds
--- Answers { why the replica may not rescue or '', the dead, tasks }; a task is { id, field, value, … }
+-- Answers { why the replica may not rescue or '', the dead, tasks (see `tell`) }
 
 local replica, limit, suspects = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])
 local after = first + 3 + 2 * suspects
@@ -28,14 +28,15 @@ end
 
 -- Adds the tasks of one owner that may be adopted.
 local function orphans_of(owner, orphans)
-  local ids = call('ZRANGE', prefix .. 'owner:' .. owner, 0, -1)
+  local ids = call('HKEYS', prefix .. 'owner:' .. owner)
   if #ids == 0 then
     call('SREM', prefix .. 'owners', owner)
   end
-  for _, id in ipairs(ids) do
-    local row = call('HMGET', key_of(id), 'k', 'sa', 'n')
-    if kinds[row[1]] then
-      orphans[#orphans + 1] = { id = id, since = tonumber(row[2] or 0), n = tonumber(row[3]) }
+  fetch(ids)
+  for at = 1, #ids do
+    local t = record(ids[at])
+    if kinds[kind_of(t.lane)] then
+      orphans[#orphans + 1] = t
     end
   end
 end
@@ -59,16 +60,14 @@ if limit > 0 and next(kinds) then
   end
 end
 table.sort(orphans, function(a, b)
-  if a.since ~= b.since then
-    return a.since < b.since
+  if a[SA] ~= b[SA] then
+    return a[SA] < b[SA]
   end
-  return a.n < b.n
+  return a[N] < b[N]
 end)
-local tasks = {}
+local adopted = {}
 for at = 1, math.min(limit, #orphans) do
-  local id = orphans[at].id
-  adopt(load(id, PLACE), replica)
-  tasks[at] = call('HGETALL', key_of(id))
-  table.insert(tasks[at], 1, id)
+  adopt(orphans[at], replica)
+  adopted[at] = orphans[at].id
 end
-return finish({ '', dead, tasks })
+return finish({ '', dead, tell(adopted) })

@@ -20,51 +20,68 @@ local function remembered(history, line)
   return history
 end
 
--- Appends the attempt to the history and forgets its run: into `set` and `gone`.
-local function unsuccessful(t, kind, failure, set, gone)
+-- Appends the attempt to the history and forgets its run.
+local function unsuccessful(t, kind, failure)
+  forget_details(t, 'h', 'pg')
   -- A busy executor says so again and again; that is no history worth keeping.
-  if kind ~= 'busy' and t.ow then
-    local row = call('HMGET', key_of(t.id), 'a', 'x', 'sa', 'at')
-    local line = { row[1] or '0', row[2] or '0', t.ow, row[3] or now_text, now_text, failure }
-    set.at = remembered(row[4] or nil, table.concat(line, ' '))
+  if kind ~= 'busy' and t[OW] ~= NOBODY then
+    local started = t[SA] == NEVER and now or t[SA]
+    local line = { int(t[A]), int(t[X]), t[OW], int(started), now_text, failure }
+    local history = t[DET] == 1 and call('HGET', detail_key(t.id), 'at')
+    set_details(t, 'f', failure, 'fk', kind, 'at', remembered(history, table.concat(line, ' ')))
+  else
+    set_details(t, 'f', failure, 'fk', kind)
   end
-  gone[#gone + 1] = 'h'
-  gone[#gone + 1] = 'pg'
-  set.f, set.fk = failure, kind
 end
 
--- To a terminal state.
-local function finished(t, state, set, gone)
-  gone[#gone + 1] = 'u'
-  set.fa = now_text
-  save(t, state, set, gone)
+-- To another state, with its places; what else changes must have changed before, but for what places depend on.
+local function go(t, state, run_at)
+  leave(t)
+  if t[S] == 2 and state ~= 2 then
+    drop_report(t)
+  end
+  t[S] = state
+  if state ~= 2 then
+    t[U] = 0
+  end
+  if run_at then
+    t[RA] = run_at
+  end
+  if state >= 4 then
+    t[FA] = now
+  end
+  enter(t)
 end
 
 local function complete(t, how, value, key)
-  local set = {}
+  forget_details(t, 'out', 'h', 'f', 'fk')
   if how == 'i' then
-    set.ri = value
+    results[t.id] = value
+    t[RES] = 1
   else
-    set.rr, set.gk = value, key
+    set_details(t, 'rr', value, 'gk', key)
   end
-  finished(t, '4', set, { 'out', 'h', 'f', 'fk', 'l' })
+  t[L] = 0
+  go(t, 4)
 end
 
 -- A task whose deadline has passed before it could run.
 local function expire(t)
-  finished(t, '5', { f = EXPIRED, fk = 'deadline' }, {})
+  set_details(t, 'f', EXPIRED, 'fk', 'deadline')
+  go(t, 5)
 end
 
 -- A live replica takes a task over.
 local function adopt(t, owner)
-  local asked, reported = t.c, t.rx
-  save(t, t.s, { ow = owner, r = int(tonumber(t.r or 0) + 1) }, { 'cl' })
-  if t.s == '2' then
-    if asked then
-      call('SADD', prefix .. 'wish:' .. owner, t.id)
-    end
-    if reported then
-      call('SADD', prefix .. 'post:' .. owner, t.id)
-    end
+  leave(t)
+  local reported = t[S] == 2 and t[DET] == 1 and call('HEXISTS', detail_key(t.id), 'rx') == 1
+  if reported then
+    call('SREM', prefix .. 'post:' .. t[OW], t.id)
+    call('SADD', prefix .. 'post:' .. owner, t.id)
+  end
+  t[OW], t[CL], t[R] = owner, 0, t[R] + 1
+  enter(t)
+  if t[S] == 2 and t[C] == 1 then
+    call('SADD', prefix .. 'wish:' .. owner, t.id)
   end
 end

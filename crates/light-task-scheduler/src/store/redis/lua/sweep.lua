@@ -10,11 +10,7 @@ local LOOK_MAX = 1000
 local TOMBSTONE_TTL = 86400000000
 
 local function is_exempt(id, label)
-  if label == '' then
-    return false
-  end
-  local options = call('HGET', key_of(id), 'o')
-  return options and cjson.decode(options).labels[label] ~= nil
+  return label ~= '' and labels_of(id)[label] ~= nil
 end
 
 local function tasks()
@@ -24,6 +20,7 @@ local function tasks()
   local before = '(' .. int(now - tonumber(ARGV[first + 2]))
   local old = call('ZRANGE', key, '-inf', before, 'BYSCORE', 'LIMIT', skip, LOOK_MAX)
   local removed, stopped = 0, false
+  fetch(old)
   for _, id in ipairs(old) do
     if removed == most then
       stopped = true
@@ -31,11 +28,7 @@ local function tasks()
     elseif is_exempt(id, label) then
       skip = skip + 1
     else
-      local fields = { unpack(PLACE) }
-      fields[#fields + 1] = 'gk'
-      local t = load(id, fields)
-      discard(t.gk)
-      remove(t)
+      remove(record(id))
       removed = removed + 1
     end
   end

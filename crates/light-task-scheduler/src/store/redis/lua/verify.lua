@@ -31,41 +31,58 @@ local function expect(id, key, member, score)
   end
 end
 
+-- What is beside the record is there if the record says so.
+local function check_parts(t)
+  if call('HEXISTS', prefix .. 'spec', t.id) == 0 then
+    problem('task ', t.id, ' has no spec')
+  end
+  if call('HEXISTS', prefix .. 'res', t.id) ~= t[RES] then
+    problem('the inline result of task ', t.id, ' is kept wrongly')
+  end
+  if call('EXISTS', detail_key(t.id)) ~= t[DET] then
+    problem('the details of task ', t.id, ' are kept wrongly')
+  end
+end
+
 local function check(id)
-  local t = load(id, PLACE)
+  local t = record(id)
   if not t then
     return problem('task ', id, ' is in all and has no record')
   end
-  local s, lane = t.s, t.q .. '\n' .. t.k
-  for _, state in ipairs({ '0', '3', '5', '6' }) do
-    expect(id, 'state:' .. state, id, s == state and t.n or nil)
+  local s, owner = t[S], t[OW] == NOBODY and '' or t[OW]
+  for _, state in ipairs({ 0, 3, 5, 6 }) do
+    expect(id, 'state:' .. state, id, s == state and t[N] or nil)
   end
-  for _, state in ipairs({ '4', '5', '6' }) do
-    expect(id, 'done:' .. state, id, s == state and t.fa or nil)
+  for _, state in ipairs({ 4, 5, 6 }) do
+    expect(id, 'done:' .. state, id, s == state and t[FA] or nil)
   end
-  expect(id, 'running:' .. t.q, id, s == '2' and t.n or nil)
-  expect(id, 'deadlines', id, (s == '0' or s == '1') and t.dl or nil)
-  local owned = s == '2' or s == '3'
-  if owned or t.ow then
-    expect(id, 'owner:' .. (t.ow or ''), id, owned and (t.r or 0) or nil)
+  local owned = s == 2 or s == 3
+  if call('SISMEMBER', prefix .. 'running:' .. queue_of(t.lane), id) ~= (s == 2 and 1 or 0) then
+    problem('task ', id, ' in state ', s, ' is kept wrongly in running')
   end
-  if owned and call('SISMEMBER', prefix .. 'owners', t.ow or '') == 0 then
+  expect(id, 'deadlines', id, s < 2 and t[DL] ~= NEVER and t[DL] or nil)
+  if tonumber(call('HGET', prefix .. 'owner:' .. owner, id) or -1) ~= (owned and t[R] or -1) then
+    problem('task ', id, ' in state ', s, ' is kept wrongly by its owner')
+  end
+  expect(id, 'all', id, t[N])
+  if owned and call('SISMEMBER', prefix .. 'owners', owner) == 0 then
     problem('the owner of task ', id, ' is missing in owners')
   end
-  local wished = t.ow and call('SISMEMBER', prefix .. 'wish:' .. t.ow, id) == 1 or false
-  if wished ~= (s == '2' and t.c ~= nil) then
+  if call('SISMEMBER', prefix .. 'wish:' .. owner, id) ~= (s == 2 and t[C] or 0) then
     problem('the wish to stop task ', id, ' is kept wrongly')
   end
-  local ready = call('ZSCORE', prefix .. 'ready:' .. lane, ready_member(t))
-  local sched = call('ZSCORE', prefix .. 'sched:' .. lane, sched_member(t))
-  if (ready and 1 or 0) + (sched and 1 or 0) ~= (s == '1' and 1 or 0) then
-    problem('task ', id, ' in state ', s, ' is in ', ready and '' or 'not ', 'ready and ', sched and '' or 'not ', 'sched')
-  elseif sched and tonumber(sched) ~= tonumber(t.ra) then
-    problem('task ', id, ' is scheduled at ', sched, ' instead of ', t.ra)
+  local ready = call('ZSCORE', prefix .. 'ready:' .. t.lane, ready_member(t))
+  local sched = call('ZSCORE', prefix .. 'sched:' .. t.lane, sched_member(t))
+  if (ready and 1 or 0) + (sched and 1 or 0) ~= (s == 1 and 1 or 0) then
+    local is = (ready and '' or 'not ') .. 'ready and ' .. (sched and '' or 'not ') .. 'sched'
+    problem('task ', id, ' in state ', s, ' is in ', is)
+  elseif sched and tonumber(sched) ~= t[RA] then
+    problem('task ', id, ' is scheduled at ', sched, ' instead of ', int(t[RA]))
   end
-  if s == '1' and call('SISMEMBER', prefix .. 'lanes', lane) == 0 then
+  if s == 1 and call('SISMEMBER', prefix .. 'lanes', t.lane) == 0 then
     problem('the lane of task ', id, ' is missing in lanes')
   end
+  check_parts(t)
 end
 
 local function tasks()
@@ -98,7 +115,8 @@ local function sizes()
       counted[state] = counted[state] + tonumber(row[state + 1] or 0)
     end
     compare('the count of waiting tasks of ' .. queue, tonumber(row[2] or 0), waiting[queue] or 0)
-    compare('the count of running tasks of ' .. queue, tonumber(row[3] or 0), size('running:' .. queue))
+    compare('the count of running tasks of ' .. queue, tonumber(row[3] or 0),
+      call('SCARD', prefix .. 'running:' .. queue))
   end
   local total, owned = 0, 0
   for state = 0, 6 do
@@ -111,9 +129,11 @@ local function sizes()
     end
   end
   for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
-    owned = owned + size('owner:' .. owner)
+    owned = owned + call('HLEN', prefix .. 'owner:' .. owner)
   end
   compare('the size of all', size('all'), total)
+  compare('the size of rec', call('HLEN', prefix .. 'rec'), total)
+  compare('the size of spec', call('HLEN', prefix .. 'spec'), total)
   compare('how many tasks have an owner', owned, counted[2] + counted[3])
   compare('the size of tombs', size('tombs'), call('HLEN', prefix .. 'tomb'))
   return ''

@@ -1,6 +1,7 @@
 //! The one list of the cases, and the macros that make of it a table and tests.
 
 use super::commands::{command_cancel, command_delete, command_requeue, command_retry_export, command_start, effects};
+use super::handles::{at_once as handles_at_once, in_turn as handles_in_turn};
 use super::order::{by_priority, fifo};
 use super::restart::{durable, shared};
 use super::transitions::{
@@ -8,8 +9,8 @@ use super::transitions::{
     run_stop_unconfirmed,
 };
 use super::{
-    Case, Need, claims, deadlines, insert, limits, listing, order, parallel, queues, replicas, reports, rescue,
-    retention, windows,
+    Case, Need, claims, deadlines, insert, limits, listing, lookalikes, order, parallel, queues, repeats, replicas,
+    reports, rescue, retention, windows,
 };
 
 /// Hands the list of the cases to a macro: topic, need, flavour and names.
@@ -202,6 +203,29 @@ macro_rules! __store_cases {
         shared Shared single {
             both_see_one_store claims_are_exclusive limits_are_exact_across_handles
             rescue_works_across_handles reports_cross_handles a_hint_or_a_poll_finds_the_others_work
+        }
+        lookalikes Any single {
+            hostile_failures_survive hostile_handles_and_messages_survive hostile_reports_survive
+            hostile_replica_names_survive queues_that_look_alike_are_apart kinds_that_look_alike_are_apart
+            ids_that_look_alike_are_apart labels_that_look_alike_are_apart hostile_label_values_are_found
+            result_keys_that_look_alike_are_apart extreme_numbers_survive extreme_deadlines_hold
+            extreme_limits_are_no_error extreme_settings_survive every_batch_is_bounded
+            the_same_text_in_every_place_is_no_confusion
+        }
+        repeats Any single {
+            a_batch_of_ends_sent_again a_release_sent_again_after_the_next_claim insertions_sent_again
+            a_claim_sent_again_spends_nothing a_claim_sent_again_by_the_dead a_rescue_sent_again leaving_again
+            registering_again commands_sent_again reports_sent_again a_confirmation_sent_again
+        }
+        handles_in_turn Shared single {
+            a_rate_is_shared a_claim_is_repeated_through_another an_outcome_is_repeated_through_another
+            the_order_is_one a_cursor_is_good_everywhere candidates_go_stale holdings_are_counted_everywhere
+            leases_are_shared tombstones_and_garbage_are_shared time_and_write_counter_are_one counts_are_shared
+        }
+        handles_at_once Shared threads {
+            every_task_is_claimed_once a_burst_is_exact a_limit_is_exact one_id_is_one_task
+            completion_and_adoption_have_one_winner completion_and_cancellation_have_one_winner
+            what_comes_in_meanwhile_is_claimed rescuers_share_nothing a_removal_is_one counts_stay_right
         }
         parallel Any threads {
             every_task_is_claimed_once a_limit_is_exact_under_contention a_burst_is_exact_under_contention

@@ -38,14 +38,17 @@
 pub mod claims;
 pub mod commands;
 pub mod deadlines;
+pub mod handles;
 pub mod insert;
 pub mod limits;
 mod list;
 pub mod listing;
+pub mod lookalikes;
 pub mod model;
 pub mod order;
 pub mod parallel;
 pub mod queues;
+pub mod repeats;
 pub mod replicas;
 pub mod reports;
 pub mod rescue;
