@@ -34,7 +34,7 @@ const QUEUES: &str = "SELECT name, settings FROM {p}queues
     UNION ALL SELECT DISTINCT queue, NULL FROM {p}lanes WHERE queue NOT IN (SELECT name FROM {p}queues) ORDER BY 1";
 
 /// Reads tasks by id.
-pub(super) async fn get(tx: &mut Tx<'_>, ids: &Vec<TaskId>) -> Work<Vec<Option<Task>>> {
+pub(super) async fn get(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<Option<Task>>> {
     let found = tx.find_all(BY_ID, &texts(ids.iter())).await?;
     let mut by_id: HashMap<TaskId, Task> = HashMap::with_capacity(found.len());
     for (_, task) in rows::tasks(tx, &found).await? {

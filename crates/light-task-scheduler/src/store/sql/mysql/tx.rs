@@ -136,10 +136,7 @@ pub(super) fn filled<T: Clone>(values: &[T], len: usize) -> impl Iterator<Item =
 }
 
 /// Binds values, one after the other.
-pub(super) fn bind_all<'q, T: Value>(query: Statement<'q>, values: impl Iterator<Item = T>) -> Statement<'q>
-where
-    T: 'q,
-{
+pub(super) fn bind_all<'q, T: Value + 'q>(query: Statement<'q>, values: impl Iterator<Item = T>) -> Statement<'q> {
     values.fold(query, |query, value| query.bind(value))
 }
 

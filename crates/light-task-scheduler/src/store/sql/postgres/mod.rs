@@ -26,8 +26,8 @@ mod window;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,7 @@ use crate::state::Command;
 use crate::store::sql::hints::Hints;
 use crate::store::sql::incoming::incoming;
 use crate::store::sql::lanes::Lanes;
+use crate::store::sql::plan::EmptyClaims;
 use crate::store::{
     Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
     HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
@@ -162,7 +163,7 @@ impl PostgresStore {
             hints: Hints::default(),
             origin: new_uuid(&*clock),
             time_offset,
-            empty_claims: Mutex::default(),
+            empty_claims: EmptyClaims::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })

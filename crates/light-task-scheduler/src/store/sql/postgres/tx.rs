@@ -1,8 +1,7 @@
 //! One transaction of the store, and what all of a handle's transactions share.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -13,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::database::postgres::{Database, Session, Work};
 use crate::store::sql::hints::{Hint, Hints};
 use crate::store::sql::lanes::{Lane, Lanes};
-use crate::task::ReplicaId;
+use crate::store::sql::plan::EmptyClaims;
 
 /// The server's time in a statement, in microseconds since 1970.
 macro_rules! now {
@@ -33,22 +32,10 @@ pub(super) struct Shared {
     pub(super) origin: Uuid,
     /// Added to the server's time: zero outside tests.
     pub(super) time_offset: Arc<AtomicI64>,
-    /// The last claim of each replica that took nothing. Kept in memory only, to save a commit: a replica claims
-    /// through one handle, and one that has lost its memory is another replica.
-    pub(super) empty_claims: Mutex<HashMap<ReplicaId, u64>>,
+    pub(super) empty_claims: EmptyClaims,
 }
 
 impl Shared {
-    /// Notes that a claim of a replica took nothing.
-    pub(super) fn note_empty_claim(&self, replica: ReplicaId, number: u64) {
-        self.empty_claims.lock().unwrap_or_else(PoisonError::into_inner).insert(replica, number);
-    }
-
-    /// The number of the last claim of a replica that took nothing.
-    pub(super) fn last_empty_claim(&self, replica: ReplicaId) -> u64 {
-        self.empty_claims.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).copied().unwrap_or(0)
-    }
-
     /// What is added to the server's time, in microseconds.
     pub(super) fn offset(&self) -> i64 {
         self.time_offset.load(SeqCst)
