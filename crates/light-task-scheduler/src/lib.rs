@@ -72,7 +72,7 @@ macro_rules! bug {
 }
 
 pub mod clock;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod database;
 pub mod error;
 pub mod executor;
@@ -98,6 +98,8 @@ pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
+#[cfg(feature = "mysql")]
+pub use store::sql::MySqlStore;
 #[cfg(feature = "postgres")]
 pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]

@@ -1,5 +1,14 @@
 //! Connections to database servers, for every backend that needs some: no table of any of them.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `engine` | the thread that drives the connections of an SQL database |
+//! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) mod engine;
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]

@@ -5,6 +5,8 @@
 
 mod directory;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -23,6 +25,8 @@ use crate::task::{Payload, ResultRef, TaskId};
 
 pub use directory::{DirectoryLogs, DirectoryResults};
 pub use memory::{MemoryLogs, MemoryResults};
+#[cfg(feature = "mysql")]
+pub use mysql::{MySqlLogs, MySqlResults};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresLogs, PostgresResults};
 #[cfg(feature = "redis")]

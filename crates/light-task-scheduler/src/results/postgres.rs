@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, ResultStore, short_hash, stored, unwritten, verify};
-use crate::database::postgres::{Access, Database, Engine, Migrations, Purpose, Session, Target, Trouble, Work};
+use crate::database::engine::Engine;
+use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, Target, Trouble, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::{Payload, ResultRef, TaskId};
 

@@ -5,6 +5,8 @@
 mod blocked;
 mod examples;
 mod executors;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "process")]
@@ -13,12 +15,14 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod servers;
 mod simulation;
 #[cfg(feature = "sqlite")]
 mod store_cached;
 mod store_memory;
+#[cfg(feature = "mysql")]
+mod store_mysql;
 #[cfg(feature = "postgres")]
 mod store_postgres;
 #[cfg(feature = "redis")]

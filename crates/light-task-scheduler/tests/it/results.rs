@@ -126,6 +126,46 @@ mod redis {
     log_store_conformance!(logs, Redis::new());
 }
 
+#[cfg(feature = "mysql")]
+mod mysql {
+    use super::*;
+    use crate::store_mysql::Database;
+    use light_task_scheduler::results::{MySqlLogs, MySqlResults};
+
+    struct MariaDb(Database);
+
+    impl MariaDb {
+        fn new() -> Self {
+            MariaDb(Database::fresh())
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn ResultStore> for MariaDb {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn ResultStore> {
+            Arc::new(MySqlResults::open(&self.0.url()).await.expect("it opens"))
+        }
+    }
+
+    #[async_trait]
+    impl Subject<dyn LogStore> for MariaDb {
+        fn durable(&self) -> bool {
+            true
+        }
+
+        async fn open(&self) -> Arc<dyn LogStore> {
+            Arc::new(MySqlLogs::open(&self.0.url()).await.expect("it opens"))
+        }
+    }
+
+    result_store_conformance!(results, MariaDb::new());
+    log_store_conformance!(logs, MariaDb::new());
+}
+
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::*;

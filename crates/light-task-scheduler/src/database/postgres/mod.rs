@@ -3,11 +3,9 @@
 //! | file | idea |
 //! |---|---|
 //! | `url` | where the server is |
-//! | `engine` | the thread that drives the connections |
 //! | `error` | what errors mean |
 //! | `migrate` | tables, version by version |
 
-mod engine;
 mod error;
 mod migrate;
 mod url;
@@ -22,10 +20,10 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
-pub(crate) use self::engine::Engine;
 pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
+use crate::database::engine::Engine;
 use crate::error::{Error, Result};
 
 /// Most bytes of a schema's name (PostgreSQL cuts longer ones).

@@ -1,13 +1,42 @@
 //! Stores in SQL databases.
+//!
+//! What they share is written once, here: it knows neither statements nor connections.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `codec` | records as columns |
+//! | `gate` | what a queue lets through |
+//! | `hints` | what changed here, and whom to tell |
+//! | `incoming` | which tasks are new |
+//! | `lanes` | small numbers for queues and kinds |
+//! | `moves` | what becomes of locked rows |
+//! | `plan` | what a claim sees and may take |
+//! | `texts` | labels, settings and reports as text |
 
 mod codec;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod hints;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod incoming;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod lanes;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod moves;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod texts;
 
+#[cfg(feature = "mysql")]
+pub use mysql::{MySqlOptions, MySqlStore};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]

@@ -40,7 +40,8 @@ use self::insert::Incoming;
 use self::lanes::Lanes;
 use self::tx::{Shared, Tx};
 use crate::clock::{Clock, SystemClock, new_uuid};
-use crate::database::postgres::{Access, Database, Engine, Migrations, Purpose, Session, Target, Work};
+use crate::database::engine::Engine;
+use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, Target, Work};
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{

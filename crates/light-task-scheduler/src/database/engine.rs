@@ -40,7 +40,7 @@ impl Engine {
                 let _ = tokio::time::timeout(CLOSING_TIME, last()).await;
             });
         };
-        std::thread::Builder::new().name("lts-postgres".to_owned()).spawn(work).map_err(failed)?;
+        std::thread::Builder::new().name("lts-database".to_owned()).spawn(work).map_err(failed)?;
         Ok(Engine { runtime: handle, closing })
     }
 

@@ -1,0 +1,93 @@
+//! Statements from templates: a prefix for the tables, and parts that are repeated.
+//!
+//! In a template `{p}` stands for the prefix of all tables. Of `{*part*}` there are as many as asked for, with
+//! commas between: `IN ({*?*})` is a list, `VALUES {*(?, ?)*}` are rows. Of `{+(SELECT ...)+}` too, with
+//! `UNION ALL` between.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Most values in one list, and most rows in one statement.
+pub(crate) const LIST_MAX: usize = 512;
+/// Most bytes of values in one statement (4 MiB), unless one row has more.
+pub(crate) const STATEMENT_BYTES_MAX: usize = 4 << 20;
+
+const PREFIX: &str = "{p}";
+/// What begins and ends a repeated part, and what is written between two.
+const REPEATED: [(&str, &str, &str); 2] = [("{*", "*}", ", "), ("{+", "+}", " UNION ALL ")];
+
+/// Statements that were made from templates.
+#[derive(Debug, Default)]
+pub(crate) struct Statements {
+    known: RwLock<HashMap<(&'static str, usize), Arc<str>>>,
+}
+
+impl Statements {
+    /// The statement of a template with so many of the repeated parts.
+    pub(crate) fn get(&self, template: &'static str, prefix: &str, repeated: usize) -> Arc<str> {
+        let key = (template, repeated);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let sql: Arc<str> = with_prefix(&with_repeated(template, repeated), prefix).into();
+            if is_kept(repeated) {
+                self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&sql));
+            }
+            sql
+        })
+    }
+}
+
+/// Whether a statement with so many repeated parts is kept prepared: a few sizes only, as a server bounds the
+/// number of all its prepared statements.
+pub(crate) fn is_kept(repeated: usize) -> bool {
+    repeated <= 1 || repeated.is_power_of_two()
+}
+
+/// Writes the prefix into a statement.
+pub(crate) fn with_prefix(sql: &str, prefix: &str) -> String {
+    sql.replace(PREFIX, prefix)
+}
+
+/// Repeats the parts that are to be repeated.
+pub(crate) fn with_repeated(template: &str, times: usize) -> String {
+    let mut sql = template.to_owned();
+    for (begin, end, between) in REPEATED {
+        while let Some((before, (part, after))) =
+            sql.split_once(begin).and_then(|(before, after)| Some((before, after.split_once(end)?)))
+        {
+            sql = format!("{before}{}{after}", vec![part; times].join(between));
+        }
+    }
+    sql
+}
+
+/// How many of `items` the next statement takes, at least one: as many as it may have, with no more bytes than
+/// it may have.
+pub(crate) fn next_part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> usize {
+    let mut sum = 0_usize;
+    let fits = |item: &&T| {
+        sum = sum.saturating_add(bytes(item));
+        sum <= STATEMENT_BYTES_MAX
+    };
+    items.iter().take(LIST_MAX).take_while(fits).count().max(1).min(items.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_repeated() {
+        assert_eq!(with_repeated("a IN ({*?*}) b VALUES {*(?, ?)*}", 2), "a IN (?, ?) b VALUES (?, ?), (?, ?)");
+        assert_eq!(with_repeated("none", 3), "none");
+        assert_eq!(with_repeated("{+(SELECT ?)+}", 2), "(SELECT ?) UNION ALL (SELECT ?)");
+    }
+
+    #[test]
+    fn a_statement_takes_one_row_at_least_and_never_more_than_it_may_hold() {
+        assert_eq!(next_part(&[1; 1_000], |_| 1), LIST_MAX);
+        assert_eq!(next_part(&[STATEMENT_BYTES_MAX + 1; 2], |bytes| *bytes), 1);
+        assert_eq!(next_part(&[STATEMENT_BYTES_MAX / 2; 5], |bytes| *bytes), 2);
+        assert_eq!(next_part(&[0; 0], |_| 0), 0);
+    }
+}

@@ -1,0 +1,251 @@
+//! Results and logs in a MariaDB or MySQL database: the one that the tasks are in, or another.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, ResultStore, short_hash, stored, unwritten, verify};
+use crate::database::engine::Engine;
+use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Target, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::task::{Payload, ResultRef, TaskId};
+
+const MIGRATIONS: Migrations =
+    Migrations { component: "results", steps: &[include_str!("migrations/0001_results_mysql.sql")] };
+/// Begins the names of the tables, as those of the tasks do by default.
+const PREFIX: &str = "lts_";
+/// Most connections of one handle.
+const CONNECTIONS: u32 = 4;
+
+const SAVE: &str = "INSERT INTO {p}results (name, bytes) VALUES (?, ?) ON DUPLICATE KEY UPDATE bytes = VALUES(bytes)";
+const LOAD: &str = "SELECT bytes FROM {p}results WHERE name = ?";
+const DELETE: &str = "DELETE FROM {p}results WHERE name = ?";
+const LOG_LEN: &str = "SELECT start + LENGTH(bytes) FROM {p}logs WHERE id = ? AND execution = ? AND stream = ?
+    ORDER BY start DESC LIMIT 1";
+// If another writer has written at this place meanwhile, this fails, and all is tried again.
+const APPEND: &str = "INSERT INTO {p}logs (id, execution, stream, start, bytes) VALUES (?, ?, ?, ?, ?)";
+// Rows follow each other without a gap: the first one to read is the last that starts at or before the offset.
+const READ_LOG: &str = "SELECT l.start, l.bytes FROM (SELECT MAX(start) AS start FROM {p}logs
+        WHERE id = ? AND execution = ? AND stream = ? AND start <= ?) AS f
+    JOIN {p}logs AS l ON l.id = ? AND l.execution = ? AND l.stream = ? AND l.start >= f.start AND l.start < ?
+    ORDER BY l.start";
+const DELETE_LOGS: &str = "DELETE FROM {p}logs WHERE id = ?";
+
+/// A database and the thread that drives its connections.
+#[derive(Debug, Clone)]
+struct Link(Arc<(Engine, Arc<Database>)>);
+
+impl Link {
+    async fn open(url: &str) -> Result<Self> {
+        let target = Target::parse(url)?;
+        let access = Access { target, prefix: PREFIX.to_owned(), connections: CONNECTIONS };
+        let (database, engine) = Database::open(access, MIGRATIONS).await?;
+        Ok(Link(Arc::new((engine, database))))
+    }
+
+    /// Does work in a transaction of its own, again if it meets others.
+    async fn run<T, F>(&self, work: impl Fn(Session<'static>) -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Work<T>> + Send,
+    {
+        let (engine, database) = &*self.0;
+        let database = Arc::clone(database);
+        let repeated = async move {
+            let mut tries = 0;
+            loop {
+                let done = match database.begin(Purpose::Work).await {
+                    Ok(session) => work(session).await,
+                    Err(trouble) => Err(trouble),
+                };
+                match done {
+                    Ok(done) => return Ok(done),
+                    Err(trouble) if database.may_try_again(&trouble, &mut tries).await => {}
+                    Err(trouble) => return Err(database.explain(trouble)),
+                }
+            }
+        };
+        engine.run(repeated).await
+    }
+
+    fn place(&self) -> &str {
+        self.0.1.place()
+    }
+}
+
+/// Results as rows of the table `results`.
+///
+/// A save is committed when it returns. Any number of processes may use the database. It is opened by a URL
+/// as [`MySqlStore`](crate::MySqlStore) takes it; the names of the tables begin with `lts_`.
+#[derive(Debug, Clone)]
+pub struct MySqlResults {
+    link: Link,
+}
+
+impl MySqlResults {
+    /// Opens the database, and creates the tables if there are none. Fails as opening a
+    /// [`MySqlStore`](crate::MySqlStore) does.
+    pub async fn open(url: &str) -> Result<Self> {
+        Ok(MySqlResults { link: Link::open(url).await? })
+    }
+}
+
+#[async_trait]
+impl ResultStore for MySqlResults {
+    async fn save(&self, id: &TaskId, execution: u64, result: &Payload) -> Result<ResultRef> {
+        // The key names the content: no save can replace a result by another one, and saving again mends a row.
+        let key = format!("{id}/{execution}/{}", short_hash(result.as_bytes()));
+        let (reference, payload) = (stored(key.clone(), result), result.clone());
+        self.link
+            .run(move |mut session| {
+                let query = session.query(SAVE, 1).bind(key.clone().into_bytes()).bind(payload.as_bytes().to_vec());
+                async move {
+                    query.execute(session.connection()).await?;
+                    session.commit().await
+                }
+            })
+            .await?;
+        Ok(reference)
+    }
+
+    async fn load(&self, result: &ResultRef) -> Result<Payload> {
+        let key = match result {
+            ResultRef::Inline(payload) => return Ok(payload.clone()),
+            ResultRef::Stored { key, .. } => key.clone(),
+        };
+        let missing = Error::new(ErrorKind::NotFound, format!("no result `{key}` at {}", self.link.place()));
+        let load = self.link.run(move |mut session| {
+            let query = session.query(LOAD, 1).bind(key.clone().into_bytes());
+            async move {
+                let row = query.fetch_optional(session.connection()).await?;
+                session.commit().await?;
+                Ok(row.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose()?)
+            }
+        });
+        let bytes = load.await?.ok_or(missing)?;
+        verify(result, &bytes)?;
+        Ok(Payload::from_bytes(bytes))
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let key = key.to_owned();
+        self.link
+            .run(move |mut session| {
+                let query = session.query(DELETE, 1).bind(key.clone().into_bytes());
+                async move {
+                    query.execute(session.connection()).await?;
+                    session.commit().await
+                }
+            })
+            .await
+    }
+}
+
+/// Logs as rows of the table `logs`, one for each append.
+///
+/// An append is committed when it returns. It is opened as [`MySqlResults`] are.
+#[derive(Debug, Clone)]
+pub struct MySqlLogs {
+    link: Link,
+}
+
+impl MySqlLogs {
+    /// Opens the database, and creates the tables if there are none. Fails as opening a
+    /// [`MySqlStore`](crate::MySqlStore) does.
+    pub async fn open(url: &str) -> Result<Self> {
+        Ok(MySqlLogs { link: Link::open(url).await? })
+    }
+}
+
+#[async_trait]
+impl LogStore for MySqlLogs {
+    async fn append(&self, log: &LogKey, offset: u64, bytes: &[u8]) -> Result<u64> {
+        let (log, bytes) = (log.clone(), Arc::<[u8]>::from(bytes));
+        self.link
+            .run(move |session| {
+                let (log, bytes) = (log.clone(), Arc::clone(&bytes));
+                async move { append(session, &log, offset, &bytes).await }
+            })
+            .await
+    }
+
+    async fn read(&self, log: &LogKey, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let (log, len) = (log.clone(), len.min(LOG_CHUNK_BYTES_MAX));
+        self.link
+            .run(move |session| {
+                let log = log.clone();
+                async move { read_log(session, &log, offset, len).await }
+            })
+            .await
+    }
+
+    async fn len(&self, log: &LogKey) -> Result<u64> {
+        let log = log.clone();
+        self.link
+            .run(move |mut session| {
+                let log = log.clone();
+                async move {
+                    let len = log_len(&mut session, &log).await?;
+                    session.commit().await?;
+                    Ok(len)
+                }
+            })
+            .await
+    }
+
+    async fn delete(&self, id: &TaskId) -> Result<()> {
+        let id = id.to_string();
+        self.link
+            .run(move |mut session| {
+                let query = session.query(DELETE_LOGS, 1).bind(id.clone().into_bytes());
+                async move {
+                    query.execute(session.connection()).await?;
+                    session.commit().await
+                }
+            })
+            .await
+    }
+}
+
+/// A log's name as the columns `id`, `execution` and `stream`.
+fn columns(log: &LogKey) -> (Vec<u8>, i64, &'static [u8]) {
+    (log.id.to_string().into_bytes(), log.execution.cast_signed(), log.stream.as_str().as_bytes())
+}
+
+async fn log_len(session: &mut Session<'_>, log: &LogKey) -> Work<u64> {
+    let (id, execution, stream) = columns(log);
+    let query = session.query(LOG_LEN, 1).bind(id).bind(execution).bind(stream);
+    let row = query.fetch_optional(session.connection()).await?;
+    Ok(row.map(|row| row.try_get::<i64, _>(0)).transpose()?.unwrap_or(0).cast_unsigned())
+}
+
+async fn append(mut session: Session<'_>, log: &LogKey, offset: u64, bytes: &[u8]) -> Work<u64> {
+    let len = log_len(&mut session, log).await?;
+    let new = unwritten(log, len, offset, bytes)?;
+    if !new.is_empty() {
+        let (id, execution, stream) = columns(log);
+        let query = session.query(APPEND, 1).bind(id).bind(execution).bind(stream).bind(len.cast_signed()).bind(new);
+        query.execute(session.connection()).await?;
+    }
+    session.commit().await?;
+    Ok(len + new.len() as u64)
+}
+
+async fn read_log(mut session: Session<'_>, log: &LogKey, offset: u64, len: usize) -> Work<Vec<u8>> {
+    let (id, execution, stream) = columns(log);
+    let from = i64::try_from(offset).unwrap_or(i64::MAX);
+    let end = from.saturating_add(i64::try_from(len).unwrap_or(i64::MAX));
+    let query = session.query(READ_LOG, 1).bind(id.clone()).bind(execution).bind(stream).bind(from);
+    let query = query.bind(id).bind(execution).bind(stream).bind(end);
+    let found = query.fetch_all(session.connection()).await?;
+    session.commit().await?;
+    let mut read = Vec::new();
+    for row in &found {
+        let (start, bytes): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+        let skip = usize::try_from(from.saturating_sub(start)).unwrap_or(0).min(bytes.len());
+        let take = (len - read.len()).min(bytes.len() - skip);
+        read.extend_from_slice(&bytes[skip..skip + take]);
+    }
+    Ok(read)
+}

@@ -1,0 +1,143 @@
+//! Moving tasks whose rows are read and locked: what becomes of them, decided by [`step`]. Pure.
+
+use std::collections::HashMap;
+
+use crate::clock::Timestamp;
+use crate::state::{Command, Event, Moved, step};
+use crate::store::sql::hints::Hint;
+use crate::store::{self, Answer, Report};
+use crate::task::{Record, State, Task, TaskId};
+
+/// A record and where it is.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) lane: i32,
+    pub(super) stage: i64,
+    /// The number of the claim that took it, while that owner has it.
+    pub(super) claim: Option<i64>,
+    pub(super) has_report: bool,
+    pub(super) id: TaskId,
+    pub(super) record: Record,
+}
+
+/// A row as it was read, but with the claim number that it shall have, and what
+/// [`step`](crate::state::step) made of its record.
+pub(super) type Change<'a> = (&'a Stored, &'a Record);
+
+/// Whether the report that is kept for it stays.
+pub(super) fn keeps_report(was: &Stored, after: &Record) -> bool {
+    was.has_report && after.state == State::Running
+}
+
+/// What [`apply`] made of the rows.
+pub(super) struct Applied {
+    pub(super) answers: Vec<Answer>,
+    /// The places of the changed rows.
+    pub(super) changed: Vec<usize>,
+    pub(super) left: Vec<Moved>,
+}
+
+/// Applies what owners report.
+pub(super) fn apply(rows: &mut [Stored], changes: &[store::Change], now: Timestamp) -> Applied {
+    let by_id: HashMap<TaskId, usize> =
+        rows.iter().enumerate().map(|(index, stored)| (stored.id.clone(), index)).collect();
+    let mut dirty = vec![false; rows.len()];
+    let mut applied = Applied { answers: Vec::with_capacity(changes.len()), changed: Vec::new(), left: Vec::new() };
+    for change in changes {
+        let found = by_id.get(&change.id).and_then(|index| Some((*index, rows.get_mut(*index)?)));
+        let Some((index, stored)) = found else {
+            applied.answers.push(Answer::Missing);
+            continue;
+        };
+        let event = Event::Run(change.token, change.event.clone());
+        applied.answers.push(match step(&mut stored.record, event, now) {
+            Ok(moved) if moved.already => Answer::Already(stored.record.state),
+            Ok(moved) => {
+                dirty[index] = true;
+                applied.left.push(moved);
+                Answer::Applied(Some(stored.record.state))
+            }
+            Err(refusal) => Answer::Refused(refusal),
+        });
+    }
+    applied.changed = (0..rows.len()).filter(|index| dirty[*index]).collect();
+    applied
+}
+
+/// What [`command`] made of the tasks.
+pub(super) struct Commanded {
+    pub(super) answers: Vec<Answer>,
+    pub(super) changed: Vec<(Stored, Task)>,
+    pub(super) removed: Vec<(Stored, Task)>,
+    pub(super) left: Vec<Moved>,
+}
+
+/// What has become of a task in one call of [`command`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Unchanged,
+    Changed,
+    Removed,
+}
+
+/// Applies what operators wish.
+pub(super) fn command(
+    mut tasks: Vec<(Stored, Task)>,
+    commands: &[(TaskId, Command)],
+    now: Timestamp,
+    hint: &mut Hint,
+) -> Commanded {
+    let by_id: HashMap<TaskId, usize> =
+        tasks.iter().enumerate().map(|(index, (_, task))| (task.id.clone(), index)).collect();
+    let mut fates = vec![Fate::Unchanged; tasks.len()];
+    let (mut left, mut answers) = (Vec::new(), Vec::with_capacity(commands.len()));
+    for (id, command) in commands {
+        let index = by_id.get(id).copied().filter(|index| fates[*index] != Fate::Removed);
+        let Some((index, (_, task))) = index.and_then(|index| Some((index, tasks.get_mut(index)?))) else {
+            answers.push(Answer::Missing);
+            continue;
+        };
+        answers.push(match step(&mut task.record, Event::Command(*command), now) {
+            Ok(moved) if moved.already => Answer::Already(task.record.state),
+            Ok(moved) => {
+                fates[index] = if moved.removed { Fate::Removed } else { Fate::Changed };
+                let answer = Answer::Applied((!moved.removed).then_some(task.record.state));
+                note(hint, *command, &moved, task.record.state);
+                left.push(moved);
+                answer
+            }
+            Err(refusal) => Answer::Refused(refusal),
+        });
+    }
+    let mut commanded = Commanded { answers, changed: Vec::new(), removed: Vec::new(), left };
+    for (task, fate) in tasks.into_iter().zip(fates) {
+        match fate {
+            Fate::Unchanged => {}
+            Fate::Changed => commanded.changed.push(task),
+            Fate::Removed => commanded.removed.push(task),
+        }
+    }
+    commanded
+}
+
+/// What a command gives a hint of, beyond the change of state.
+fn note(hint: &mut Hint, command: Command, moved: &Moved, state: State) {
+    match command {
+        _ if moved.removed => {}
+        Command::Cancel if state == State::Running => hint.wishes = true,
+        // Any replica may adopt the export.
+        Command::RetryExport => hint.work = true,
+        _ => {}
+    }
+}
+
+/// For each report the row of the running task whose execution it is of.
+pub(super) fn current(rows: &[Stored], reports: &[Report]) -> Vec<Option<i64>> {
+    let by_id: HashMap<&TaskId, &Stored> = rows.iter().map(|stored| (&stored.id, stored)).collect();
+    let current = |report: &Report| {
+        let Stored { seq, record, .. } = by_id.get(&report.id)?;
+        (record.state == State::Running && record.execution == report.execution).then_some(*seq)
+    };
+    reports.iter().map(current).collect()
+}

@@ -1,0 +1,384 @@
+//! The store in a MariaDB or MySQL server: any number of processes on any number of hosts.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `tx` | one transaction, and what a handle's transactions share |
+//! | `rows` | tasks as rows |
+//! | `lanes` | small numbers for queues and kinds |
+//! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
+//! | `window` | `candidates` |
+//! | `hints` | `changed` |
+//!
+//! Connections, migrations and errors are those of [`database::mysql`](crate::database::mysql).
+
+mod apply;
+mod claim;
+mod hints;
+mod insert;
+mod lanes;
+mod list;
+mod replicas;
+mod rows;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod window;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{Acquire, MySql, Transaction};
+
+use self::insert::Look;
+use self::tx::{Shared, Tx};
+use crate::clock::{Clock, SystemClock};
+use crate::database::engine::Engine;
+use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Target, Work};
+use crate::error::{Error, Result};
+use crate::state::Command;
+use crate::store::sql::hints::Hints;
+use crate::store::sql::incoming::incoming;
+use crate::store::sql::lanes::Lanes;
+use crate::store::sql::plan::EmptyClaims;
+use crate::store::{
+    Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
+    HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
+    Rescued, Store, Sweep, SweepRequest, TaskQuery, check_batch,
+};
+use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
+
+const MIGRATIONS: Migrations =
+    Migrations { component: "tasks", steps: &[include_str!("../migrations/mysql/0001_tasks.sql")] };
+
+/// How to use a server as a [`MySqlStore`].
+#[derive(Clone)]
+pub struct MySqlOptions {
+    /// Begins the names of all tables, so that they can share a database with others: at most 40 of `a` to `z`, `0`
+    /// to `9` and `_`. Default `lts_`.
+    pub prefix: String,
+    /// Most connections for everything but heartbeats, which have one. Default 8.
+    pub connections: u32,
+    /// How often to look for changes by other processes, while somebody waits for any. Longer than 0, default
+    /// 500 ms. Changes by this handle are seen at once.
+    pub poll_interval: Duration,
+    /// Where fresh ids come from. Times are the server's. Default [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// Microseconds added to the server's time: for tests that let time pass.
+    #[doc(hidden)]
+    pub time_offset: Arc<AtomicI64>,
+}
+
+impl Default for MySqlOptions {
+    fn default() -> Self {
+        MySqlOptions {
+            prefix: "lts_".to_owned(),
+            connections: 8,
+            poll_interval: Duration::from_millis(500),
+            clock: Arc::new(SystemClock),
+            time_offset: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for MySqlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MySqlOptions { prefix, connections, poll_interval, .. } = self;
+        f.debug_struct("MySqlOptions")
+            .field("prefix", prefix)
+            .field("connections", connections)
+            .field("poll_interval", poll_interval)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps tasks in a database of a MariaDB (10.6 or later) or MySQL (8.0 or later) server, shared by any number of
+/// processes on any number of hosts. It is tested on MariaDB 10.11, and written for MySQL 8 but not tested there.
+///
+/// Accepted means committed; how durable that is, is the server's `innodb_flush_log_at_trx_commit` (default 1: on
+/// the disk). The names of all tables begin with a prefix, so that several stores, and other programs, can share a
+/// database. A thread of its own drives the connections: a busy or stopped runtime neither delays a heartbeat nor
+/// breaks a transaction. The server has no notifications: other processes see a change within the
+/// [poll interval](MySqlOptions::poll_interval).
+///
+/// Cloning is cheap; the connections are closed when the last clone is dropped.
+///
+/// ```no_run
+/// use light_task_scheduler::{MySqlStore, NewTask, Store};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MySqlStore::open("mysql://me:secret@localhost/work").await?;
+/// store.insert(vec![NewTask::new("greet", "world")?]).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct MySqlStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    poll_interval: Duration,
+}
+
+/// Work on a transaction: plain functions, so that the work can be done again from its input.
+type Job<I, T> = for<'t> fn(&'t mut Tx<'static>, &'t I) -> Pin<Box<dyn Future<Output = Work<T>> + Send + 't>>;
+
+impl MySqlStore {
+    /// Opens a database with the default options, and creates the tables if there are none.
+    ///
+    /// The URL is `mysql://user:password@host:port/database?parameters`; the parameters are those of `sqlx`, such as
+    /// `ssl-mode`.
+    ///
+    /// Fails as [`Invalid`](crate::ErrorKind::Invalid) if the URL, the user, the password or the database is
+    /// wrong, as [`Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached within 10 s or
+    /// takes no writes, and as [`Incompatible`](crate::ErrorKind::Incompatible) if the server is too old, its
+    /// `max_allowed_packet` is below 16 MiB, or the tables are of a newer release. No error shows the password.
+    pub async fn open(url: &str) -> Result<Self> {
+        MySqlStore::open_with(url, MySqlOptions::default()).await
+    }
+
+    /// Opens a database.
+    pub async fn open_with(url: &str, options: MySqlOptions) -> Result<Self> {
+        let MySqlOptions { prefix, connections, poll_interval, clock, time_offset } = options;
+        if poll_interval.is_zero() {
+            return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
+        }
+        let target = Target::parse(url)?;
+        let (database, engine) = Database::open(Access { target, prefix, connections }, MIGRATIONS).await?;
+        let shared = Arc::new(Shared {
+            database,
+            lanes: Lanes::default(),
+            hints: Hints::default(),
+            time_offset,
+            empty_claims: EmptyClaims::default(),
+        });
+        engine.spawn(hints::tell(Arc::clone(&shared)));
+        Ok(MySqlStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
+    }
+
+    /// Takes tasks in within the caller's own transaction: they are there if and when it commits, together with
+    /// what else it writes. The database must be this store's; the connection may be anybody's.
+    ///
+    /// Answers as [`Store::insert`] does. A failure leaves the transaction as it was before this call, but for one:
+    /// in a deadlock the server undoes the whole transaction, and it must be begun anew
+    /// ([`Unavailable`](crate::ErrorKind::Unavailable)).
+    ///
+    /// ```no_run
+    /// # async fn order(store: light_task_scheduler::MySqlStore, pool: sqlx::MySqlPool)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// use light_task_scheduler::NewTask;
+    ///
+    /// let mut transaction = pool.begin().await?;
+    /// sqlx::query("INSERT INTO orders (id) VALUES (7)").execute(&mut *transaction).await?;
+    /// store.insert_in(&mut transaction, vec![NewTask::new("confirm", &7)?]).await?;
+    /// transaction.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn insert_in(
+        &self,
+        transaction: &mut Transaction<'_, MySql>,
+        tasks: Vec<NewTask>,
+    ) -> Result<Vec<Result<Inserted>>> {
+        check_batch(tasks.len())?;
+        let incoming = incoming(tasks, &*self.inner.clock);
+        let Inner { shared, .. } = &*self.inner;
+        let database = &shared.database;
+        let (mut tries, mut look) = (0, Look::Plain);
+        loop {
+            // A savepoint: what meets another transaction is done again.
+            let begun = transaction.begin().await.map_err(|e| database.explain(e.into()))?;
+            let mut tx = Tx::new(Session::within(begun, Arc::clone(database)), Arc::clone(shared));
+            let trouble = match insert::insert(&mut tx, &incoming, look).await {
+                // What the caller may still undo is neither kept nor told here.
+                Ok(answers) => {
+                    return tx.session.commit().await.map(|()| answers).map_err(|trouble| database.explain(trouble));
+                }
+                Err(trouble) => trouble,
+            };
+            if trouble.undid_everything() {
+                let undone = database.explain(trouble);
+                return Err(Error::unavailable("a deadlock has undone the whole transaction; begin it anew")
+                    .with_source(undone));
+            }
+            tx.session.undo().await.map_err(|trouble| database.explain(trouble))?;
+            // How long to wait for a lock is the caller's own setting.
+            if trouble.has_waited() || !database.may_try_again(&trouble, &mut tries).await {
+                return Err(database.explain(trouble));
+            }
+            look = Look::Locking;
+        }
+    }
+
+    /// Does work in a transaction of its own, again if it meets others.
+    async fn write<I, T>(&self, purpose: Purpose, input: I, job: Job<I, T>) -> Result<T>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let shared = Arc::clone(&self.inner.shared);
+        let work = async move {
+            let mut tries = 0;
+            loop {
+                match write_once(&shared, purpose, &input, job).await {
+                    Ok(done) => return Ok(done),
+                    Err(trouble) if shared.database.may_try_again(&trouble, &mut tries).await => {}
+                    Err(trouble) => return Err(shared.database.explain(trouble)),
+                }
+            }
+        };
+        self.inner.engine.run(work).await
+    }
+
+    /// Does work that only reads.
+    async fn read<I, T>(&self, input: I, job: Job<I, T>) -> Result<T>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let shared = Arc::clone(&self.inner.shared);
+        let work = async move {
+            // A connection that died while nobody used it is replaced: reading once more does no harm.
+            let mut dead = 0;
+            loop {
+                match read_once(&shared, &input, job).await {
+                    Err(trouble) if trouble.is_disconnected() && dead < shared.database.connections() => dead += 1,
+                    done => return done.map_err(|trouble| shared.database.explain(trouble)),
+                }
+            }
+        };
+        self.inner.engine.run(work).await
+    }
+}
+
+async fn write_once<I, T>(shared: &Arc<Shared>, purpose: Purpose, input: &I, job: Job<I, T>) -> Work<T> {
+    let mut tx = Tx::new(shared.database.begin(purpose).await?, Arc::clone(shared));
+    let done = job(&mut tx, input).await?;
+    tx.commit().await?;
+    Ok(done)
+}
+
+async fn read_once<I, T>(shared: &Arc<Shared>, input: &I, job: Job<I, T>) -> Work<T> {
+    let mut tx = Tx::new(shared.database.reading().await?, Arc::clone(shared));
+    let done = job(&mut tx, input).await?;
+    tx.commit().await?;
+    Ok(done)
+}
+
+impl From<MySqlStore> for Arc<dyn Store> {
+    fn from(store: MySqlStore) -> Self {
+        Arc::new(store)
+    }
+}
+
+#[async_trait]
+impl Store for MySqlStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { priority: true, durable: true, shared: true, multi_host: true }
+    }
+
+    async fn insert(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
+        check_batch(tasks.len())?;
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tasks = incoming(tasks, &*self.inner.clock);
+        self.write(Purpose::Work, tasks, |tx, tasks| Box::pin(insert::insert(tx, tasks, Look::Plain))).await
+    }
+
+    async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
+        self.read(request, |tx, request| Box::pin(window::candidates(tx, request))).await
+    }
+
+    async fn claim(&self, mut request: ClaimRequest) -> Result<Claim> {
+        request.check()?;
+        // More come with the next claim: its time has passed already.
+        request.limit = request.limit.min(BATCH_MAX);
+        self.write(Purpose::Work, request, |tx, request| Box::pin(claim::claim(tx, request))).await
+    }
+
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {
+        check_batch(changes.len())?;
+        self.write(Purpose::Work, changes, |tx, changes| Box::pin(apply::apply(tx, changes))).await
+    }
+
+    async fn command(&self, commands: Vec<(TaskId, Command)>) -> Result<Vec<Answer>> {
+        check_batch(commands.len())?;
+        self.write(Purpose::Work, commands, |tx, commands| Box::pin(apply::command(tx, commands))).await
+    }
+
+    async fn post_reports(&self, reports: Vec<Report>) -> Result<Vec<bool>> {
+        check_batch(reports.len())?;
+        self.write(Purpose::Work, reports, |tx, reports| Box::pin(apply::post_reports(tx, reports))).await
+    }
+
+    async fn register(&self, replica: NewReplica) -> Result<()> {
+        self.write(Purpose::Work, replica, |tx, replica| Box::pin(replicas::register(tx, replica))).await
+    }
+
+    async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<HeartbeatReply> {
+        self.write(Purpose::Pulse, heartbeat, |tx, heartbeat| Box::pin(replicas::heartbeat(tx, heartbeat))).await
+    }
+
+    async fn leave(&self, replica: ReplicaId) -> Result<()> {
+        self.write(Purpose::Work, replica, |tx, replica| Box::pin(replicas::leave(tx, replica))).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
+        self.read((), |tx, ()| Box::pin(replicas::replicas(tx))).await
+    }
+
+    async fn rescue(&self, mut request: RescueRequest) -> Result<Rescued> {
+        request.limit = request.limit.min(BATCH_MAX);
+        self.write(Purpose::Work, request, |tx, request| Box::pin(replicas::rescue(tx, request))).await
+    }
+
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
+        check_batch(ids.len())?;
+        self.read(ids.to_vec(), |tx, ids| Box::pin(list::get(tx, ids))).await
+    }
+
+    async fn list(&self, query: &TaskQuery) -> Result<Page> {
+        self.read(query.clone(), |tx, query| Box::pin(list::list(tx, query))).await
+    }
+
+    async fn counts(&self) -> Result<Vec<QueueCounts>> {
+        self.read((), |tx, ()| Box::pin(list::counts(tx))).await
+    }
+
+    async fn set_queue(&self, queue: Name, settings: QueueSettings) -> Result<()> {
+        settings.check()?;
+        self.write(Purpose::Work, (queue, settings), |tx, queue| Box::pin(list::set_queue(tx, queue))).await
+    }
+
+    async fn queues(&self) -> Result<Vec<(Name, QueueSettings)>> {
+        self.read((), |tx, ()| Box::pin(list::queues(tx))).await
+    }
+
+    async fn sweep(&self, request: SweepRequest) -> Result<Sweep> {
+        self.write(Purpose::Work, request, |tx, request| Box::pin(sweep::sweep(tx, request))).await
+    }
+
+    async fn changed(&self, seen: Changes) -> Changes {
+        let Inner { engine, shared, poll_interval, .. } = &*self.inner;
+        if shared.hints.begins_to_listen() {
+            engine.spawn(hints::listen(Arc::clone(shared), *poll_interval));
+        }
+        let mut known = shared.hints.subscribe();
+        match known.wait_for(|now| *now != seen).await {
+            Ok(now) => *now,
+            // The sender lives as long as this store.
+            Err(_) => seen,
+        }
+    }
+}

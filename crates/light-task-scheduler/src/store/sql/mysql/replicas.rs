@@ -1,0 +1,309 @@
+//! Replicas: registration, heartbeats, death and rescue.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use super::rows::{self, replica_id, task_columns, uuid};
+use super::tx::{Tx, bind_all, filled, now, text};
+use crate::clock::{Timestamp, micros};
+use crate::database::mysql::Work;
+use crate::database::mysql::sql::LIST_MAX;
+use crate::error::{Error, ErrorKind};
+use crate::state::{Event, step};
+use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT};
+use crate::store::sql::moves::Stored;
+use crate::store::sql::texts;
+use crate::store::{
+    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
+};
+use crate::task::{Record, ReplicaId, State, Task, TaskId};
+
+/// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
+const REPORT_BYTES_MAX: i64 = 16 << 20;
+
+macro_rules! replica_columns {
+    () => {
+        concat!("SELECT id, name, ttl, beat, expires_at, dead, claim, ", now!(), " FROM {p}replicas ")
+    };
+}
+const LIVING: &str = concat!(replica_columns!(), "WHERE id = ? FOR UPDATE");
+// In the order of their ids, so that two rescuers do not wait for each other in a circle.
+const LOCK: &str = concat!(replica_columns!(), "WHERE id IN ({*?*}) ORDER BY id FOR UPDATE");
+const ALL: &str = concat!(replica_columns!(), "ORDER BY id");
+/// Keeps all from registering that register in another transaction while the settings of a queue change.
+const ENTRANCE: &str = concat!("SELECT ", now!(), " FROM {p}versions WHERE component = 'tasks' LOCK IN SHARE MODE");
+const REGISTER: &str = "INSERT INTO {p}replicas (id, name, ttl, beat, expires_at, dead, claim)
+    VALUES (?, ?, ?, 0, ?, 0, 0)";
+const RENEW: &str =
+    concat!("UPDATE {p}replicas SET beat = beat + 1, expires_at = ", now!(), " + ? + ttl WHERE id = ? AND dead = 0");
+/// The last thing in a heartbeat, as all heartbeats write this row.
+const COUNT_WRITE: &str = "UPDATE {p}hints SET writes = LAST_INSERT_ID(writes + 1)";
+const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
+pub(super) const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {p}tasks AS t FORCE INDEX (tasks_holder)
+    WHERE t.holder = ?";
+// First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
+const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again FROM (
+        SELECT s.task, s.again, SUM(s.bytes) OVER (ORDER BY s.again, s.task) - s.bytes AS ahead FROM (
+            SELECT r.task, CASE WHEN r.handed <=> t.run THEN 1 ELSE 0 END AS again,
+                LENGTH(r.said) + COALESCE(LENGTH(r.output), 0) AS bytes
+            FROM {p}tasks AS t FORCE INDEX (tasks_holder) JOIN {p}reports AS r ON r.task = t.seq
+            WHERE t.holder = ? AND t.stage = 2 AND t.execution = r.execution
+                AND (r.ended = 1 OR NOT r.handed <=> t.run)) AS s) AS f
+    JOIN {p}reports AS r ON r.task = f.task JOIN {p}tasks AS t ON t.seq = f.task
+    WHERE f.ahead < ? ORDER BY f.again, f.task";
+const HANDED: &str = "UPDATE {p}reports SET handed = ? WHERE task IN ({*?*})";
+const LEAVE: &str = "UPDATE {p}replicas SET dead = 1 WHERE id = ? AND dead = 0";
+const BURY: &str = "UPDATE {p}replicas SET dead = 1 WHERE id IN ({*?*})";
+const COUNTS: &str = "SELECT holder, COUNT(*) FROM {p}tasks WHERE holder IS NOT NULL GROUP BY holder";
+const DEAD_HOLDERS: &str = "SELECT DISTINCT t.holder FROM {p}tasks AS t WHERE t.holder IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM {p}replicas AS r WHERE r.id = t.holder AND r.dead = 0)";
+// Read first and locked after: a locking read that sorts would lock all that it sorts.
+const ORPHANS: &str = "SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_holder) JOIN {p}lanes AS l ON l.id = t.lane
+    WHERE t.holder IN ({*?*}) AND l.kind IN ({*?*}) ORDER BY t.started_at, t.seq LIMIT ?";
+const LOCK_ORPHANS: &str = concat!(
+    "SELECT ",
+    task_columns!(),
+    " FROM {p}tasks AS t WHERE t.seq IN ({*?*}) AND t.holder IS NOT NULL FOR UPDATE SKIP LOCKED"
+);
+
+/// A replica's row.
+pub(super) struct Replica {
+    id: ReplicaId,
+    name: String,
+    ttl: i64,
+    beat: i64,
+    expires_at: i64,
+    dead: bool,
+    /// The number of its last claim that took something.
+    pub(super) claim: i64,
+    /// The store's time when it was read.
+    pub(super) now: Timestamp,
+}
+
+impl Replica {
+    fn read(tx: &Tx<'_>, row: &MySqlRow) -> Work<Self> {
+        Ok(Replica {
+            id: replica_id(row.try_get(0)?)?,
+            name: text(row.try_get(1)?)?.to_owned(),
+            ttl: row.try_get(2)?,
+            beat: row.try_get(3)?,
+            expires_at: row.try_get(4)?,
+            dead: row.try_get::<i64, _>(5)? != 0,
+            claim: row.try_get(6)?,
+            now: tx.time(row.try_get(7)?),
+        })
+    }
+
+    /// Past its lease, or its lease ends later than any heartbeat could have made it.
+    fn is_expired(&self) -> bool {
+        let now = self.now.as_micros();
+        now >= self.expires_at || self.expires_at > now.saturating_add(self.ttl)
+    }
+
+    fn check_living(self) -> Work<Self> {
+        match self {
+            replica if replica.dead => Err(not_registered(replica.id, "was declared dead or has left").into()),
+            replica if replica.is_expired() => {
+                Err(not_registered(replica.id, "has not renewed its lease in time").into())
+            }
+            replica => Ok(replica),
+        }
+    }
+}
+
+fn not_registered(id: ReplicaId, why: &str) -> Error {
+    Error::new(ErrorKind::NotRegistered, format!("the replica {id} {why}; register anew"))
+}
+
+/// The replica, if it is registered and alive. Until the commit nobody can declare it dead, and the settings
+/// of no queue change: whoever changes them locks every replica that is not dead.
+pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
+    let query = tx.query(LIVING).bind(uuid(id));
+    match query.fetch_optional(tx.connection()).await? {
+        Some(row) => Replica::read(tx, &row)?.check_living(),
+        None => Err(not_registered(id, "is unknown to the store").into()),
+    }
+}
+
+/// Registers a replica under a fresh id.
+pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> {
+    let NewReplica { id, name, ttl } = replica;
+    let row = tx.query(ENTRANCE).fetch_one(tx.connection()).await?;
+    let now = tx.time(row.try_get(0)?);
+    if tx.query(KNOWN).bind(uuid(*id)).fetch_optional(tx.connection()).await?.is_some() {
+        let message = format!("the replica id {id} was used before; make a fresh one");
+        return Err(Error::new(ErrorKind::Conflict, message).into());
+    }
+    let ttl = micros(*ttl);
+    let query = tx.query(REGISTER).bind(uuid(*id)).bind(name.clone().into_bytes()).bind(ttl);
+    query.bind(now.as_micros().saturating_add(ttl)).execute(tx.connection()).await?;
+    Ok(())
+}
+
+/// Renews a replica and tells it what it must know.
+pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<HeartbeatReply> {
+    let id = uuid(heartbeat.replica);
+    let query = tx.query(RENEW).bind(tx.shared.offset()).bind(id.clone());
+    if query.execute(tx.connection()).await?.rows_affected() == 0 {
+        let known = tx.query(KNOWN).bind(id).fetch_optional(tx.connection()).await?;
+        let why = if known.is_some() { "was declared dead or has left" } else { "is unknown to the store" };
+        return Err(not_registered(heartbeat.replica, why).into());
+    }
+    let mut reply = HeartbeatReply { now: tx.now().await?, ..HeartbeatReply::default() };
+    let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
+    for row in tx.query(OWNED).bind(id.clone()).fetch_all(tx.connection()).await? {
+        let (id, run) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        let (stage, flags): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        holdings.add(&id, run);
+        if flags & CANCEL_REQUESTED != 0 && stage == State::Running as i64 {
+            reply.cancel.push(id.clone());
+        }
+        has_report |= flags & HAS_REPORT != 0;
+        owned.push((id, run));
+    }
+    if heartbeat.holdings.is_some_and(|told| told != holdings) {
+        reply.owned = Some(owned);
+    }
+    if has_report {
+        reply.reports = hand_out_reports(tx, id).await?;
+    }
+    // Of all writes it counts the heartbeats and the hints: fewer than before means that the server has lost some.
+    let counted = tx.query(COUNT_WRITE).execute(tx.connection()).await?;
+    reply.op_seq = counted.last_insert_id();
+    Ok(reply)
+}
+
+async fn hand_out_reports(tx: &mut Tx<'_>, owner: Vec<u8>) -> Work<Vec<Report>> {
+    let (mut reports, mut handed) = (Vec::new(), Vec::new());
+    let found = tx.query(REPORTS).bind(owner).bind(REPORT_BYTES_MAX).fetch_all(tx.connection()).await?;
+    for row in &found {
+        let (id, execution) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        reports.push(texts::report(id, execution, row.try_get(2)?, row.try_get(3)?)?);
+        if row.try_get::<i64, _>(6)? == 0 {
+            handed.push((row.try_get::<i64, _>(5)?, row.try_get::<i64, _>(4)?));
+        }
+    }
+    // Each with the run that it was given to: mostly one and the same.
+    handed.sort_unstable_by_key(|(task, run)| (*run, *task));
+    for group in handed.chunk_by(|(_, a), (_, b)| a == b) {
+        for part in group.chunks(LIST_MAX) {
+            let Some((_, run)) = part.first() else { continue };
+            let tasks: Vec<i64> = part.iter().map(|(task, _)| *task).collect();
+            let query = tx.listed(HANDED, tasks.len()).bind(*run);
+            bind_all(query, filled(&tasks, tasks.len())).execute(tx.connection()).await?;
+        }
+    }
+    Ok(reports)
+}
+
+/// Ends a replica's registration.
+pub(super) async fn leave(tx: &mut Tx<'_>, id: &ReplicaId) -> Work<()> {
+    let left = tx.query(LEAVE).bind(uuid(*id)).execute(tx.connection()).await?;
+    tx.hint.work |= left.rows_affected() > 0;
+    Ok(())
+}
+
+/// The replicas that are alive, and the dead ones that still own tasks.
+pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
+    let mut owned: HashMap<ReplicaId, i64> = HashMap::new();
+    for row in tx.query(COUNTS).fetch_all(tx.connection()).await? {
+        owned.insert(replica_id(row.try_get(0)?)?, row.try_get(1)?);
+    }
+    let mut statuses = Vec::new();
+    for row in tx.query(ALL).fetch_all(tx.connection()).await? {
+        let replica = Replica::read(tx, &row)?;
+        let owned = owned.get(&replica.id).copied().unwrap_or(0).cast_unsigned();
+        if replica.dead && owned == 0 {
+            continue;
+        }
+        statuses.push(ReplicaStatus {
+            id: replica.id,
+            beat: replica.beat.cast_unsigned(),
+            expired: replica.is_expired(),
+            // Only the lease tells: the server cannot see whether a process on another host lives.
+            proven_dead: false,
+            dead: replica.dead,
+            expires_at: Timestamp::from_micros(replica.expires_at),
+            owned,
+            name: replica.name,
+        });
+    }
+    Ok(statuses)
+}
+
+/// Declares suspects dead and adopts tasks without a living owner.
+pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Rescued> {
+    let mut ids: Vec<Vec<u8>> = request.suspects.iter().map(|suspect| uuid(suspect.id)).collect();
+    ids.push(uuid(request.replica));
+    ids.sort_unstable();
+    let mut known = HashMap::new();
+    for row in tx.find_all(LOCK, &ids).await? {
+        let replica = Replica::read(tx, &row)?;
+        known.insert(replica.id, replica);
+    }
+    let now = match known.remove(&request.replica) {
+        Some(replica) => replica.check_living()?.now,
+        None => return Err(not_registered(request.replica, "is unknown to the store").into()),
+    };
+    let mut rescued = Rescued { dead: Vec::new(), tasks: Vec::new(), now };
+    let mut buried = Vec::new();
+    for suspect in &request.suspects {
+        let replica = known.get(&suspect.id);
+        if suspect.id != request.replica && is_dead(replica, suspect) {
+            rescued.dead.push(suspect.id);
+            buried.extend(replica.filter(|replica| !replica.dead).map(|replica| uuid(replica.id)));
+        }
+    }
+    if !buried.is_empty() {
+        tx.for_all(BURY, &buried).await?;
+        tx.hint.work = true;
+    }
+    rescued.tasks = adopt(tx, request, now).await?;
+    Ok(rescued)
+}
+
+/// Whether the suspect is dead, now that nobody else can change its row.
+fn is_dead(replica: Option<&Replica>, suspect: &Suspect) -> bool {
+    let still = |replica: &Replica| replica.beat.cast_unsigned() == suspect.beat && replica.is_expired();
+    replica.is_none_or(|replica| replica.dead || still(replica))
+}
+
+async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work<Vec<Task>> {
+    if request.limit == 0 || request.kinds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut dead = Vec::new();
+    for row in tx.query(DEAD_HOLDERS).fetch_all(tx.connection()).await? {
+        dead.push(replica_id(row.try_get(0)?)?);
+    }
+    let orphans = orphans(tx, request, &dead).await?;
+    let mut found = tx.find_all(LOCK_ORPHANS, &orphans).await?;
+    found.sort_by_cached_key(|row| (row.try_get::<Option<i64>, _>(13).ok().flatten(), row.try_get::<i64, _>(0).ok()));
+    let mut adopted = rows::tasks(tx, &found).await?;
+    let (owner, dead) = (request.replica, dead.into_iter().collect::<HashSet<_>>());
+    // Another rescuer may have adopted some since they were read: its replica lives.
+    adopted.retain_mut(|(_, task)| {
+        let orphaned = task.record.owner.is_none_or(|owner| dead.contains(&owner));
+        orphaned && step(&mut task.record, Event::Adopt { owner }, now).is_ok()
+    });
+    let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();
+    // The numbers of the former owner's claims mean nothing to the new one.
+    rows::save_owned(tx, &changes, owner, None).await?;
+    Ok(adopted.into_iter().map(|(_, task)| task).collect())
+}
+
+/// The oldest tasks of the asked kinds that dead replicas hold.
+async fn orphans(tx: &mut Tx<'_>, request: &RescueRequest, dead: &[ReplicaId]) -> Work<Vec<i64>> {
+    if dead.is_empty() {
+        return Ok(Vec::new());
+    }
+    let holders: Vec<Vec<u8>> = dead.iter().map(|id| uuid(*id)).collect();
+    let kinds: Vec<Vec<u8>> = request.kinds.iter().map(|kind| kind.as_str().as_bytes().to_vec()).collect();
+    let len = holders.len().max(kinds.len());
+    let query = bind_all(tx.listed(ORPHANS, len), filled(&holders, len));
+    let query = bind_all(query, filled(&kinds, len)).bind(i64::try_from(request.limit).unwrap_or(i64::MAX));
+    let found = query.fetch_all(tx.connection()).await?;
+    Ok(found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}

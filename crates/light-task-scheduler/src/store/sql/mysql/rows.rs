@@ -1,0 +1,285 @@
+//! Tasks as rows: reading, writing and removing them. The only place that writes the table `tasks`.
+
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use super::lanes;
+use super::tx::{Tx, bind_all, filled, text};
+use crate::clock::Timestamp;
+use crate::database::mysql::Work;
+use crate::database::mysql::sql::{LIST_MAX, next_part};
+use crate::error::Result;
+use crate::state::Moved;
+use crate::store::sql::codec::{
+    self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
+};
+use crate::store::sql::moves::{Change, Stored, keeps_report};
+use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
+
+/// The columns of a [`Stored`], in the order in which it reads them, of a table called `t`.
+macro_rules! record_columns {
+    () => {
+        "t.seq, t.lane, t.stage, t.run_at, t.owner, t.claim, t.run, t.execution, t.generation, t.attempt, \
+         t.interruptions, t.lost_in_a_row, t.flags, t.started_at, t.finished_at, t.details, t.output, t.result, t.id"
+    };
+}
+/// Those of a whole task, in the order in which [`task`] reads them.
+macro_rules! task_columns {
+    () => {
+        concat!(super::rows::record_columns!(), ", t.nice, t.created_at, t.options, t.payload")
+    };
+}
+pub(super) use {record_columns, task_columns};
+
+/// How many columns a whole task has; what a statement selects beside it comes behind.
+pub(super) const TASK_COLUMNS: usize = 23;
+/// How many columns a record has.
+pub(super) const RECORD_COLUMNS: usize = 19;
+/// Where [`nice`] is among the columns of a whole task.
+pub(super) const NICE: usize = 19;
+
+// The rows are there and locked: an insertion that always meets them, as nothing else updates many rows with
+// different values in one statement that both MariaDB and MySQL understand.
+const SAVE: &str = "INSERT INTO {p}tasks (seq, stage, run_at, owner, claim, run, execution, generation, attempt,
+        interruptions, lost_in_a_row, flags, started_at, finished_at, details, output, result,
+        lane, nice, created_at, id, payload)
+    VALUES {*(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '')*}
+    ON DUPLICATE KEY UPDATE stage = VALUES(stage), run_at = VALUES(run_at), owner = VALUES(owner),
+        claim = VALUES(claim), run = VALUES(run), execution = VALUES(execution), generation = VALUES(generation),
+        attempt = VALUES(attempt), interruptions = VALUES(interruptions), lost_in_a_row = VALUES(lost_in_a_row),
+        flags = VALUES(flags), started_at = VALUES(started_at), finished_at = VALUES(finished_at),
+        details = VALUES(details), output = VALUES(output), result = VALUES(result)";
+const SAVE_OWNED: &str = "UPDATE {p}tasks SET stage = ?, owner = ?, claim = ?, run = ?, execution = ?, attempt = ?,
+    started_at = ? WHERE seq IN ({*?*})";
+const FORGET_REPORTS: &str = "DELETE FROM {p}reports WHERE task IN ({*?*})";
+const REMOVE: &str = "DELETE FROM {p}tasks WHERE seq IN ({*?*})";
+const BURY: &str = "INSERT INTO {p}tombstones (id, fingerprint, removed_at) VALUES {*(?, ?, ?)*}
+    ON DUPLICATE KEY UPDATE fingerprint = VALUES(fingerprint), removed_at = VALUES(removed_at)";
+const KEEP_GARBAGE: &str = "INSERT INTO {p}garbage (hash, name) VALUES {*(UNHEX(SHA2(?, 256)), ?)*}
+    ON DUPLICATE KEY UPDATE hash = VALUES(hash)";
+const ANY_LIMIT: &str = "SELECT COUNT(*) FROM {p}queues WHERE limited = 1";
+
+/// The column `nice`: high priorities come first. Not the negative, which the lowest number does not have.
+pub(super) fn nice(priority: i32) -> i32 {
+    !priority
+}
+
+/// Reads the record from the first columns of a row.
+pub(super) fn stored(row: &MySqlRow) -> Work<Stored> {
+    let (stage, flags): (i64, i64) = (row.try_get(2)?, row.try_get(12)?);
+    let owner = row.try_get::<Option<&[u8]>, _>(4)?.map(replica_id).transpose()?;
+    let payload = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&[u8]>, _>(column)?.map(Payload::from_bytes));
+    let record = Record {
+        state: codec::state(stage)?,
+        cancel_requested: flags & CANCEL_REQUESTED != 0,
+        stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
+        run_at: Timestamp::from_micros(row.try_get(3)?),
+        owner,
+        run: row.try_get::<i64, _>(6)?.cast_unsigned(),
+        execution: row.try_get::<i64, _>(7)?.cast_unsigned(),
+        generation: row.try_get::<i32, _>(8)?.cast_unsigned(),
+        attempt: row.try_get::<i32, _>(9)?.cast_unsigned(),
+        interruptions: row.try_get::<i32, _>(10)?.cast_unsigned(),
+        lost_in_a_row: row.try_get::<i32, _>(11)?.cast_unsigned(),
+        started_at: row.try_get::<Option<i64>, _>(13)?.map(Timestamp::from_micros),
+        finished_at: row.try_get::<Option<i64>, _>(14)?.map(Timestamp::from_micros),
+        details: codec::details(row.try_get(15)?, payload(16)?, payload(17)?)?,
+    };
+    let (seq, lane, claim) = (row.try_get(0)?, row.try_get(1)?, row.try_get(5)?);
+    let id = TaskId::new(text(row.try_get(18)?)?)?;
+    Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, id, record })
+}
+
+/// Reads a whole task. The record moves from the first to the second.
+pub(super) async fn task(tx: &mut Tx<'_>, row: &MySqlRow) -> Work<(Stored, Task)> {
+    let mut stored = stored(row)?;
+    let options = match row.try_get::<Option<&[u8]>, _>(21)? {
+        Some(json) => Some(
+            serde_json::from_slice::<Box<Options>>(json)
+                .map_err(|e| unreadable("options of a task", format!("{}: {e}", stored.id)))?,
+        ),
+        None => None,
+    };
+    let lane = lanes::lane(tx, stored.lane).await?;
+    let spec = Spec {
+        queue: lane.queue,
+        kind: lane.kind,
+        payload: Payload::from_bytes(row.try_get::<&[u8], _>(22)?),
+        priority: !row.try_get::<i32, _>(NICE)?,
+        created_at: Timestamp::from_micros(row.try_get(20)?),
+        options,
+    };
+    let task = Task { id: stored.id.clone(), spec, record: std::mem::take(&mut stored.record) };
+    Ok((stored, task))
+}
+
+/// Reads whole tasks.
+pub(super) async fn tasks(tx: &mut Tx<'_>, rows: &[MySqlRow]) -> Work<Vec<(Stored, Task)>> {
+    let mut tasks = Vec::with_capacity(rows.len());
+    for row in rows {
+        tasks.push(task(tx, row).await?);
+    }
+    Ok(tasks)
+}
+
+/// The columns of a record that are not plain numbers.
+struct Wide {
+    details: Option<String>,
+    output: Option<Payload>,
+    result: Option<Payload>,
+}
+
+impl Wide {
+    fn of(after: &Record) -> Result<Self> {
+        let details = after.details.as_deref();
+        Ok(Wide {
+            details: details.and_then(details_json).transpose()?,
+            output: after.output().cloned(),
+            result: details.and_then(inline_result).cloned(),
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let payload = |payload: &Option<Payload>| payload.as_ref().map_or(0, Payload::len);
+        self.details.as_ref().map_or(0, String::len) + payload(&self.output) + payload(&self.result)
+    }
+}
+
+/// Writes records.
+pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let wide = changes.iter().map(|(_, after)| Wide::of(after)).collect::<Result<Vec<_>>>()?;
+    let all: Vec<(&Change<'_>, &Wide)> = changes.iter().zip(&wide).collect();
+    let mut rest = &all[..];
+    while !rest.is_empty() {
+        let (part, others) = rest.split_at(next_part(rest, |(_, wide)| wide.bytes()));
+        rest = others;
+        let mut query = tx.rows(SAVE, part.len());
+        for ((was, after), wide) in part {
+            let bytes = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.as_bytes().to_vec());
+            query = query
+                .bind(was.seq)
+                .bind(codec::stage(after, now))
+                .bind(after.run_at.as_micros())
+                .bind(after.owner.map(uuid))
+                .bind(was.claim)
+                .bind(after.run.cast_signed())
+                .bind(after.execution.cast_signed())
+                .bind(after.generation.cast_signed())
+                .bind(after.attempt.cast_signed())
+                .bind(after.interruptions.cast_signed())
+                .bind(after.lost_in_a_row.cast_signed())
+                .bind(codec::flags(after, keeps_report(was, after)))
+                .bind(after.started_at.map(Timestamp::as_micros))
+                .bind(after.finished_at.map(Timestamp::as_micros))
+                .bind(wide.details.as_ref().map(|json| json.as_bytes().to_vec()))
+                .bind(bytes(&wide.output))
+                .bind(bytes(&wide.result));
+        }
+        query.execute(tx.connection()).await?;
+    }
+    let unsaid = changes.iter().filter(|(was, after)| was.has_report && !keeps_report(was, after));
+    let unsaid: Vec<i64> = unsaid.map(|(was, _)| was.seq).collect();
+    tx.for_all(FORGET_REPORTS, &unsaid).await?;
+    moved(tx, changes, now).await
+}
+
+/// Writes records that a replica has claimed or adopted: less than [`save`] does, as these moves touch less, and
+/// those that get the same values together.
+pub(super) async fn save_owned(
+    tx: &mut Tx<'_>,
+    changes: &[Change<'_>],
+    owner: ReplicaId,
+    claim: Option<u64>,
+) -> Work<()> {
+    let values = |after: &Record| (after.state as i64, after.run, after.execution, after.attempt, after.started_at);
+    let mut sorted: Vec<&Change<'_>> = changes.iter().collect();
+    sorted.sort_by_key(|(was, after)| (values(after), was.seq));
+    for group in sorted.chunk_by(|(_, a), (_, b)| values(a) == values(b)) {
+        for part in group.chunks(LIST_MAX) {
+            let Some((_, after)) = part.first() else { continue };
+            let seqs: Vec<i64> = part.iter().map(|(was, _)| was.seq).collect();
+            let query = tx
+                .listed(SAVE_OWNED, seqs.len())
+                .bind(after.state as i64)
+                .bind(uuid(owner))
+                .bind(claim.map(u64::cast_signed))
+                .bind(after.run.cast_signed())
+                .bind(after.execution.cast_signed())
+                .bind(after.attempt.cast_signed())
+                .bind(after.started_at.map(Timestamp::as_micros));
+            bind_all(query, filled(&seqs, seqs.len())).execute(tx.connection()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A replica's id as a column takes it.
+pub(super) fn uuid(id: ReplicaId) -> Vec<u8> {
+    id.as_bytes().to_vec()
+}
+
+/// A replica's id from a column.
+pub(super) fn replica_id(bytes: &[u8]) -> Work<ReplicaId> {
+    let bytes = bytes.try_into().map_err(|_| unreadable("id of a replica", format!("{} bytes", bytes.len())))?;
+    Ok(ReplicaId::from_bytes(bytes))
+}
+
+/// Notes what these changes give a hint of.
+async fn moved(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<()> {
+    let mut slot_freed = false;
+    for (was, after) in changes {
+        let stage = codec::stage(after, now);
+        if stage == was.stage {
+            continue;
+        }
+        slot_freed |= was.stage == State::Running as i64;
+        tx.hint.work |= matches!(stage, READY | SCHEDULED);
+        tx.hint.ends |= after.state.is_terminal();
+    }
+    if slot_freed && !tx.hint.work {
+        // Somebody may wait for its slot.
+        let row = tx.query(ANY_LIMIT).fetch_one(tx.connection()).await?;
+        tx.hint.work = row.try_get::<i64, _>(0)? > 0;
+    }
+    Ok(())
+}
+
+/// Removes tasks and leaves tombstones.
+pub(super) async fn remove(tx: &mut Tx<'_>, removed: &[(Stored, Task)], now: Timestamp) -> Work<()> {
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let seqs: Vec<i64> = removed.iter().map(|(stored, _)| stored.seq).collect();
+    tx.for_all(REMOVE, &seqs).await?;
+    tx.for_all(FORGET_REPORTS, &seqs).await?;
+    let mut buried: Vec<&Task> = removed.iter().map(|(_, task)| task).collect();
+    buried.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    for part in buried.chunks(LIST_MAX) {
+        let mut query = tx.rows(BURY, part.len());
+        for task in part {
+            let hash = fingerprint(&task.spec.kind, &task.spec.payload);
+            query = query.bind(task.id.to_string().into_bytes()).bind(hash.to_vec()).bind(now.as_micros());
+        }
+        query.execute(tx.connection()).await?;
+    }
+    tx.hint.ends = true;
+    Ok(())
+}
+
+/// Keeps the keys of results that moves have left behind.
+pub(super) async fn keep_garbage(tx: &mut Tx<'_>, moved: &[Moved]) -> Work<()> {
+    let mut keys: Vec<&[u8]> = moved.iter().filter_map(|moved| moved.garbage.as_deref().map(str::as_bytes)).collect();
+    keys.sort_unstable();
+    let mut rest = &keys[..];
+    while !rest.is_empty() {
+        let (part, others) = rest.split_at(next_part(rest, |key| 2 * key.len()));
+        rest = others;
+        let query = tx.rows(KEEP_GARBAGE, part.len());
+        let twice = part.iter().flat_map(|key| [key.to_vec(), key.to_vec()]);
+        bind_all(query, twice).execute(tx.connection()).await?;
+    }
+    Ok(())
+}

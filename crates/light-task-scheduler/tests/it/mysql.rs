@@ -1,0 +1,404 @@
+//! What only the MySQL store has: other people's transactions, the limits of its statements, and bad weather.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use light_task_scheduler::store::sql::{MySqlOptions, MySqlStore};
+use light_task_scheduler::store::{Changes, ClaimRequest, Inserted, NewReplica, TaskQuery};
+use light_task_scheduler::{
+    Error, ErrorKind, Name, NewTask, Payload, ReplicaId, Result, Start, State, Store, SystemClock, TaskId, Timestamp,
+};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, Row};
+
+use crate::store_mysql::{Database, execute, server_url};
+
+async fn open(database: &Database) -> MySqlStore {
+    try_open(&database.url()).await.unwrap()
+}
+
+async fn try_open(url: &str) -> Result<MySqlStore> {
+    MySqlStore::open_with(url, MySqlOptions { connections: 4, ..MySqlOptions::default() }).await
+}
+
+fn task(id: &str) -> NewTask {
+    NewTask::new("k", id).unwrap().id(id).unwrap()
+}
+
+async fn ids(store: &MySqlStore) -> Vec<String> {
+    let page = store.list(&TaskQuery::default()).await.unwrap();
+    page.tasks.iter().rev().map(|task| task.id.to_string()).collect()
+}
+
+/// The password in a URL.
+fn password(url: &str) -> &str {
+    url.split_once("//").unwrap().1.split_once('@').unwrap().0.split_once(':').unwrap().1
+}
+
+/// Checks an error's kind, and that it can be shown to anybody.
+fn check(error: &Error, kind: ErrorKind, password: &str) {
+    assert_eq!(error.kind(), kind, "{error}");
+    for shown in [error.to_string(), format!("{error:?}")] {
+        assert!(!shown.contains(password), "{shown}");
+        assert!(!shown.ends_with('.'), "{shown}");
+    }
+}
+
+/// Registers a replica and claims for it.
+async fn claim(store: &MySqlStore, limit: usize) -> Vec<String> {
+    let replica = ReplicaId::generate(&SystemClock);
+    store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60) }).await.unwrap();
+    let kinds = vec![Name::new("k").unwrap()];
+    let request = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit, among: None };
+    store.claim(request).await.unwrap().tasks.iter().map(|task| task.id.to_string()).collect()
+}
+
+mod transactions {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_brings_the_tasks_and_a_rollback_takes_them() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let pool = MySqlPool::connect(&database.url()).await.unwrap();
+        let mut kept = pool.begin().await.unwrap();
+        let answers = store.insert_in(&mut kept, vec![task("kept"), task("kept"), task("two")]).await.unwrap();
+        assert!(matches!(answers[0], Ok(Inserted::New(_))) && matches!(answers[1], Ok(Inserted::Existing(..))));
+        assert_eq!(ids(&store).await, Vec::<String>::new(), "not before the commit");
+        kept.commit().await.unwrap();
+        assert_eq!(ids(&store).await, ["kept", "two"]);
+        let mut undone = pool.begin().await.unwrap();
+        store.insert_in(&mut undone, vec![task("undone").queue("q").unwrap()]).await.unwrap();
+        undone.rollback().await.unwrap();
+        assert_eq!(ids(&store).await, ["kept", "two"]);
+        // The lane of what was undone is not known from then on, nor is its queue.
+        assert_eq!(store.queues().await.unwrap().len(), 1);
+        store.insert(vec![task("undone").queue("q").unwrap()]).await.unwrap();
+        assert_eq!(ids(&store).await, ["kept", "two", "undone"]);
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_commit_wakes_who_waits() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let seen = Changes::default();
+        let waiting = store.clone();
+        let waiting = tokio::spawn(async move { waiting.changed(seen).await });
+        // The first look finds what there is; one that differs from it wakes.
+        let pool = MySqlPool::connect(&database.url()).await.unwrap();
+        let mut n = 0;
+        while !waiting.is_finished() {
+            let mut transaction = pool.begin().await.unwrap();
+            store.insert_in(&mut transaction, vec![task(&n.to_string())]).await.unwrap();
+            transaction.commit().await.unwrap();
+            n += 1;
+        }
+        assert_ne!(waiting.await.unwrap(), seen);
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn one_that_began_before_others_sees_what_they_have_taken_in() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let pool = MySqlPool::connect(&database.url()).await.unwrap();
+        // REPEATABLE READ, the server's default: from its first read on it sees one state.
+        let mut old = pool.begin().await.unwrap();
+        sqlx::query("SELECT COUNT(*) FROM lts_tasks").fetch_one(&mut *old).await.unwrap();
+        store.insert(vec![task("there").queue("q").unwrap()]).await.unwrap();
+        let answers = store.insert_in(&mut old, vec![task("there"), task("new").queue("q").unwrap()]).await.unwrap();
+        assert!(matches!(answers[0], Ok(Inserted::Existing(_, State::Waiting))), "{answers:?}");
+        assert!(matches!(answers[1], Ok(Inserted::New(_))), "{answers:?}");
+        old.commit().await.unwrap();
+        assert_eq!(ids(&store).await, ["there", "new"]);
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_leaves_the_transaction_usable() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        store.insert(vec![task("there")]).await.unwrap();
+        let pool = MySqlPool::connect(&database.url()).await.unwrap();
+        let mut transaction = pool.begin().await.unwrap();
+        store.insert_in(&mut transaction, vec![task("before")]).await.unwrap();
+        let other = NewTask::new("other", &1).unwrap().id("there").unwrap();
+        let answers = store.insert_in(&mut transaction, vec![other, task("new")]).await.unwrap();
+        assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+        // Now one that fails: another transaction holds the id for longer than this one waits.
+        sqlx::query("SET SESSION innodb_lock_wait_timeout = 1").execute(&mut *transaction).await.unwrap();
+        let mut holder = pool.begin().await.unwrap();
+        store.insert_in(&mut holder, vec![task("held")]).await.unwrap();
+        let error = store.insert_in(&mut transaction, vec![task("broken"), task("held")]).await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, password(&server_url()));
+        holder.rollback().await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(ids(&store).await, ["there", "before", "new"]);
+        pool.close().await;
+    }
+}
+
+mod statements {
+    use super::*;
+
+    /// Bytes that no text type of a server keeps apart, and values at the edges of the columns.
+    #[tokio::test]
+    async fn what_is_stored_comes_back_as_it_was() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let ids = ["a", "A", "a ", "\u{e4}", "a\u{308}", "😀", "a%", "a_", "a\\", "'; DROP TABLE lts_tasks; --"];
+        let everything: Vec<u8> = (0..=255).collect();
+        let tasks = ids.map(|id| {
+            let payload = Payload::from_bytes(everything.clone());
+            let mut task = NewTask::with_payload(Name::new("k").unwrap(), payload).id(id).unwrap();
+            task = task.label("l", "\0 \n ' \" \\ 😀").unwrap().priority(i32::MIN);
+            task.start(Start::At(Timestamp::MAX))
+        });
+        let answers = store.insert(tasks.to_vec()).await.unwrap();
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(Inserted::New(_)))), "{answers:?}");
+        let asked = ids.map(|id| TaskId::new(id).unwrap());
+        for (found, new) in store.get(&asked).await.unwrap().into_iter().zip(&tasks) {
+            let found = found.unwrap();
+            assert_eq!(Some(&found.id), new.id.as_ref());
+            assert_eq!((&found.spec.payload, found.spec.priority), (&new.payload, i32::MIN));
+            assert_eq!(found.spec.options, new.options);
+            assert_eq!(found.record.run_at, Timestamp::MAX);
+        }
+        let with_label = TaskQuery {
+            labels: vec![(Name::new("l").unwrap(), "\0 \n ' \" \\ 😀".to_owned())],
+            ..TaskQuery::default()
+        };
+        assert_eq!(store.list(&with_label).await.unwrap().tasks.len(), ids.len());
+        let prefix = TaskQuery { id_prefix: Some("a".to_owned()), ..TaskQuery::default() };
+        assert_eq!(store.list(&prefix).await.unwrap().tasks.len(), 6);
+    }
+
+    #[tokio::test]
+    async fn more_than_one_statement_holds_is_taken_in_whole() {
+        const TASKS: usize = 20;
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let large = Payload::from_bytes(vec![7; 1 << 20]);
+        let tasks = vec![NewTask::with_payload(Name::new("k").unwrap(), large); TASKS];
+        let answers = store.insert(tasks).await.unwrap();
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(Inserted::New(_)))));
+        assert_eq!(claim(&store, TASKS).await.len(), TASKS);
+    }
+}
+
+mod bad_weather {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_password_is_told_and_not_shown() {
+        let url = server_url().replace(password(&server_url()), "open-sesame");
+        let error = MySqlStore::open(&url).await.unwrap_err();
+        check(&error, ErrorKind::Invalid, "open-sesame");
+        assert!(error.to_string().contains("password"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let error = MySqlStore::open("mysql://me:open-sesame@127.0.0.1:1/work").await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, "open-sesame");
+        assert!(error.to_string().contains("127.0.0.1:1/work"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_database_is_named() {
+        let url = server_url();
+        let base = url.rsplit_once('/').unwrap().0;
+        let error = MySqlStore::open(&format!("{base}/nowhere")).await.unwrap_err();
+        check(&error, ErrorKind::Invalid, password(&url));
+        assert!(error.to_string().contains("nowhere"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_and_dropped_tables_are_named() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let name = database.url().rsplit_once('/').unwrap().1.to_owned();
+        execute(format!("UPDATE {name}.lts_versions SET version = 99"));
+        let error = try_open(&database.url()).await.unwrap_err();
+        check(&error, ErrorKind::Incompatible, password(&server_url()));
+        assert!(error.to_string().contains("99"), "{error}");
+        execute(format!("DROP TABLE {name}.lts_tasks"));
+        check(&store.insert(vec![task("a")]).await.unwrap_err(), ErrorKind::Incompatible, password(&server_url()));
+    }
+
+    /// A statement that makes a table commits by itself: what was made before an interruption is no hindrance.
+    #[tokio::test]
+    async fn tables_that_were_made_half_are_made_whole() {
+        let database = Database::fresh();
+        drop(open(&database).await);
+        let name = database.url().rsplit_once('/').unwrap().1.to_owned();
+        execute(format!("UPDATE {name}.lts_versions SET version = 3; DROP TABLE {name}.lts_reports"));
+        let store = open(&database).await;
+        store.insert(vec![task("a")]).await.unwrap().remove(0).unwrap();
+        assert_eq!(claim(&store, 1).await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn two_that_make_the_tables_at_once_do_not_harm_each_other() {
+        let database = Database::fresh();
+        let url = database.url();
+        let opened = (0..4).map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { try_open(&url).await })
+        });
+        for store in opened.collect::<Vec<_>>() {
+            store.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_options_are_refused() {
+        let bad = [
+            MySqlOptions { prefix: "a`; DROP".to_owned(), ..MySqlOptions::default() },
+            MySqlOptions { prefix: "x".repeat(41), ..MySqlOptions::default() },
+            MySqlOptions { connections: 0, ..MySqlOptions::default() },
+            MySqlOptions { poll_interval: Duration::ZERO, ..MySqlOptions::default() },
+        ];
+        for options in bad {
+            let error = MySqlStore::open_with(&server_url(), options).await.unwrap_err();
+            check(&error, ErrorKind::Invalid, password(&server_url()));
+        }
+    }
+
+    #[tokio::test]
+    async fn lost_connections_are_replaced_without_an_error() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        let name = database.url().rsplit_once('/').unwrap().1.to_owned();
+        for round in 0..5 {
+            let calls = (0..4).map(|n| {
+                let store = store.clone();
+                tokio::spawn(async move { store.insert(vec![task(&format!("{round}.{n}"))]).await })
+            });
+            for call in calls.collect::<Vec<_>>() {
+                assert!(matches!(call.await.unwrap().unwrap()[..], [Ok(Inserted::New(_))]));
+            }
+            assert!(cut_connections(&name).await > 0);
+        }
+        assert_eq!(ids(&store).await.len(), 20);
+    }
+
+    /// Ends every session that works in this database, as a restart of the server would.
+    async fn cut_connections(database: &str) -> usize {
+        let mut connection = MySqlConnection::connect(&server_url()).await.unwrap();
+        let sessions = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?";
+        let found = sqlx::query(sessions).bind(database).fetch_all(&mut connection).await.unwrap();
+        for row in &found {
+            let kill = format!("KILL {}", row.try_get::<i64, _>(0).unwrap());
+            // One may have ended by itself.
+            let _ = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut connection).await;
+        }
+        connection.close().await.unwrap();
+        found.len()
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_is_done_whole_or_not_at_all_and_breaks_nothing() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        for n in 0..30 {
+            let batch: Vec<NewTask> = (0..50).map(|m| task(&format!("{n}.{m}"))).collect();
+            let mut call = Box::pin(store.insert(batch));
+            // As far as it gets in some tens of microseconds, each time a little further.
+            let _ = tokio::time::timeout(Duration::from_micros(n * 100), &mut call).await;
+            drop(call);
+        }
+        let marker = [TaskId::new("29.0").unwrap()];
+        while store.get(&marker).await.unwrap()[0].is_none() {
+            tokio::task::yield_now().await;
+        }
+        let counts = store.counts().await.unwrap();
+        assert_eq!(counts[0].by_state.iter().sum::<u64>() % 50, 0, "{counts:?}");
+    }
+}
+
+/// A server of its own, which a test may kill.
+struct Server {
+    directory: tempfile::TempDir,
+    url: String,
+}
+
+impl Server {
+    fn script() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/servers/mariadb")
+    }
+
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = Server { directory, url: String::new() };
+        server.url = server.again();
+        server
+    }
+
+    /// Starts it, anew after it was killed; the URL stays the same.
+    fn again(&self) -> String {
+        let started = Command::new(Server::script()).arg("start").arg(self.directory.path()).output().unwrap();
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        let said = String::from_utf8(started.stdout).unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("export LTS_TEST_MYSQL_URL="));
+        line.expect("the script tells the URL").to_owned()
+    }
+
+    fn kill(&self) {
+        let pid = std::fs::read_to_string(self.directory.path().join("pid")).unwrap().trim().to_owned();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        while Path::new("/proc").join(&pid).join("exe").exists() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new(Server::script()).arg("stop").arg(self.directory.path()).status();
+        assert!(stopped.is_ok_and(|status| status.success()) || std::thread::panicking(), "the server stops");
+    }
+}
+
+/// What was answered is there after a kill; while the server is away, calls fail as unavailable. A server that
+/// takes no writes is told from one that is broken.
+#[tokio::test]
+async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let store = MySqlStore::open(&server.url).await.unwrap();
+    let mut accepted = Vec::new();
+    for round in 0..3 {
+        for n in 0..20 {
+            let id = format!("{round}.{n}");
+            store.insert(vec![task(&id)]).await.unwrap().remove(0).unwrap();
+            accepted.push(id);
+        }
+        server.kill();
+        let error = store.insert(vec![task("never")]).await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, password(&server.url));
+        assert_eq!(server.again(), server.url);
+        // The first calls may still meet what is left of the old server.
+        while let Err(error) = store.counts().await {
+            assert!(error.is_retryable(), "{error}");
+        }
+    }
+    let mut there = ids(&store).await;
+    there.retain(|id| id != "never");
+    assert_eq!(there, accepted);
+
+    let mut connection = MySqlConnection::connect(&server.url).await.unwrap();
+    // A user without the right to write in spite of it, as all but administrators are.
+    for statement in
+        ["CREATE USER reader IDENTIFIED BY 'open-sesame'", "GRANT ALL ON lts.* TO reader", "SET GLOBAL read_only = ON"]
+    {
+        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    }
+    let url = server.url.replace("lts:", "reader:").replace(password(&server.url), "open-sesame");
+    let store = MySqlStore::open(&url).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().len(), 1);
+    check(&store.insert(vec![task("a")]).await.unwrap_err(), ErrorKind::Unavailable, "open-sesame");
+    drop(store);
+    sqlx::raw_sql("SET GLOBAL read_only = OFF").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
