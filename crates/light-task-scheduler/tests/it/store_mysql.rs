@@ -62,12 +62,24 @@ struct MariaDb {
     /// One for each store that was opened.
     databases: Mutex<Vec<Database>>,
     offset: Arc<AtomicI64>,
+    stopped: bool,
 }
 
 impl MariaDb {
+    /// With a clock that stands still between its steps.
+    fn stopped() -> Self {
+        const SOME_DAY: i64 = 1_790_000_000_000_000;
+        MariaDb { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, ..MariaDb::default() }
+    }
+
     async fn handle(&self) -> Arc<dyn Store> {
         let url = self.databases.lock().unwrap().last().expect("a store was opened").url();
-        let options = MySqlOptions { connections: 4, time_offset: Arc::clone(&self.offset), ..MySqlOptions::default() };
+        let options = MySqlOptions {
+            connections: 4,
+            time_offset: Arc::clone(&self.offset),
+            time_stopped: self.stopped,
+            ..MySqlOptions::default()
+        };
         MySqlStore::open_with(&url, options).await.expect("a store").into()
     }
 }
@@ -92,4 +104,4 @@ impl StoreHarness for MariaDb {
     }
 }
 
-light_task_scheduler::store_conformance!(real_time, MariaDb::default());
+light_task_scheduler::store_conformance!(real_time, MariaDb::default(), model: MariaDb::stopped());

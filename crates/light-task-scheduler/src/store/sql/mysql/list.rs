@@ -7,7 +7,7 @@ use sqlx::Row;
 use super::insert::element;
 use super::lanes;
 use super::rows::{self, TASK_COLUMNS, task_columns};
-use super::tx::{Tx, now, text, texts};
+use super::tx::{Tx, text, texts};
 use crate::database::mysql::Work;
 use crate::error::Error;
 use crate::store::sql::codec::{self, SCHEDULED, unreadable};
@@ -20,11 +20,9 @@ const PAGE_BYTES_MAX: i64 = 64 << 20;
 
 const BY_ID: &str =
     concat!("SELECT ", task_columns!(), " FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*})");
-const COUNTS: &str = concat!(
-    "SELECT lane, stage, COUNT(*), CAST(SUM(CASE WHEN stage = -1 AND run_at > ",
-    now!(),
-    " + ? THEN 1 ELSE 0 END) AS SIGNED) FROM {p}tasks FORCE INDEX (tasks_ready) GROUP BY lane, stage"
-);
+const COUNTS: &str =
+    "SELECT lane, stage, COUNT(*), CAST(SUM(CASE WHEN stage = -1 AND run_at > ? THEN 1 ELSE 0 END) AS SIGNED)
+    FROM {p}tasks FORCE INDEX (tasks_ready) GROUP BY lane, stage";
 // Nobody registers while this is locked, and no claim is in progress while every replica is.
 const ENTRANCE: &str = "SELECT 1 FROM {p}versions WHERE component = 'tasks' FOR UPDATE";
 const REPLICAS: &str = "SELECT 1 FROM {p}replicas WHERE dead = 0 ORDER BY id FOR UPDATE";
@@ -158,7 +156,8 @@ pub(super) fn numbers(numbers: &[i64]) -> String {
 
 /// How many tasks each queue has in each state.
 pub(super) async fn counts(tx: &mut Tx<'_>) -> Work<Vec<QueueCounts>> {
-    let found = tx.query(COUNTS).bind(tx.shared.offset()).fetch_all(tx.connection()).await?;
+    let now = tx.now().await?;
+    let found = tx.query(COUNTS).bind(now.as_micros()).fetch_all(tx.connection()).await?;
     let mut counts: BTreeMap<Name, QueueCounts> = BTreeMap::new();
     for row in &found {
         let (number, stage): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);

@@ -72,6 +72,9 @@ pub struct MySqlOptions {
     /// Microseconds added to the server's time: for tests that let time pass.
     #[doc(hidden)]
     pub time_offset: Arc<AtomicI64>,
+    /// The offset is the time, which stands still otherwise: only for tests that compare every moment.
+    #[doc(hidden)]
+    pub time_stopped: bool,
 }
 
 impl Default for MySqlOptions {
@@ -82,6 +85,7 @@ impl Default for MySqlOptions {
             poll_interval: Duration::from_millis(500),
             clock: Arc::new(SystemClock),
             time_offset: Arc::default(),
+            time_stopped: false,
         }
     }
 }
@@ -149,7 +153,7 @@ impl MySqlStore {
 
     /// Opens a database.
     pub async fn open_with(url: &str, options: MySqlOptions) -> Result<Self> {
-        let MySqlOptions { prefix, connections, poll_interval, clock, time_offset } = options;
+        let MySqlOptions { prefix, connections, poll_interval, clock, time_offset, time_stopped } = options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
         }
@@ -160,6 +164,7 @@ impl MySqlStore {
             lanes: Lanes::default(),
             hints: Hints::default(),
             time_offset,
+            time_stopped,
             empty_claims: EmptyClaims::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));

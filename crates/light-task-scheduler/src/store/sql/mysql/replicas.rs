@@ -36,8 +36,7 @@ const ALL: &str = concat!(replica_columns!(), "ORDER BY id");
 const ENTRANCE: &str = concat!("SELECT ", now!(), " FROM {p}versions WHERE component = 'tasks' LOCK IN SHARE MODE");
 const REGISTER: &str = "INSERT INTO {p}replicas (id, name, ttl, beat, expires_at, dead, claim)
     VALUES (?, ?, ?, 0, ?, 0, 0)";
-const RENEW: &str =
-    concat!("UPDATE {p}replicas SET beat = beat + 1, expires_at = ", now!(), " + ? + ttl WHERE id = ? AND dead = 0");
+const RENEW: &str = "UPDATE {p}replicas SET beat = beat + 1, expires_at = ? + ttl WHERE id = ? AND dead = 0";
 /// The last thing in a heartbeat, as all heartbeats write this row.
 const COUNT_WRITE: &str = "UPDATE {p}hints SET writes = LAST_INSERT_ID(writes + 1)";
 const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
@@ -145,13 +144,14 @@ pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> 
 /// Renews a replica and tells it what it must know.
 pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<HeartbeatReply> {
     let id = uuid(heartbeat.replica);
-    let query = tx.query(RENEW).bind(tx.shared.offset()).bind(id.clone());
+    let now = tx.now().await?;
+    let query = tx.query(RENEW).bind(now.as_micros()).bind(id.clone());
     if query.execute(tx.connection()).await?.rows_affected() == 0 {
         let known = tx.query(KNOWN).bind(id).fetch_optional(tx.connection()).await?;
         let why = if known.is_some() { "was declared dead or has left" } else { "is unknown to the store" };
         return Err(not_registered(heartbeat.replica, why).into());
     }
-    let mut reply = HeartbeatReply { now: tx.now().await?, ..HeartbeatReply::default() };
+    let mut reply = HeartbeatReply { now, ..HeartbeatReply::default() };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
     for row in tx.query(OWNED).bind(id.clone()).fetch_all(tx.connection()).await? {
         let (id, run) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());

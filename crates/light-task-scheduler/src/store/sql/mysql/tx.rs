@@ -35,14 +35,9 @@ pub(super) struct Shared {
     pub(super) hints: Hints,
     /// Added to the server's time: zero outside tests.
     pub(super) time_offset: Arc<AtomicI64>,
+    /// The offset is the time: for tests that compare every moment.
+    pub(super) time_stopped: bool,
     pub(super) empty_claims: EmptyClaims,
-}
-
-impl Shared {
-    /// What is added to the server's time, in microseconds.
-    pub(super) fn offset(&self) -> i64 {
-        self.time_offset.load(SeqCst)
-    }
 }
 
 /// A transaction, or a connection for one read.
@@ -109,7 +104,9 @@ impl<'c> Tx<'c> {
 
     /// The store's time, from the server's.
     pub(super) fn time(&self, server: i64) -> Timestamp {
-        Timestamp::from_micros(server.saturating_add(self.shared.offset()))
+        let Shared { time_offset, time_stopped, .. } = &*self.shared;
+        let server = if *time_stopped { 0 } else { server };
+        Timestamp::from_micros(server.saturating_add(time_offset.load(SeqCst)))
     }
 
     /// Asks for the time, where no statement brings it along.
