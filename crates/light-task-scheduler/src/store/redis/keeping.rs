@@ -7,7 +7,7 @@ use crate::database::redis::error::unreadable;
 use crate::database::redis::values::{array, items, number, text, texts};
 use crate::error::{Error, Result};
 use crate::rate::RateLimit;
-use crate::store::{QueueCounts, QueueSettings, Sweep, SweepRequest};
+use crate::store::{BATCH_MAX, QueueCounts, QueueSettings, Sweep, SweepRequest};
 use crate::task::{Name, State};
 
 /// The largest limit that is handed to a script: beyond some 15 digits its numbers are no integers.
@@ -75,7 +75,7 @@ pub(super) async fn sweep(calls: &Calls, request: &SweepRequest) -> Result<Sweep
     loop {
         let keys = confirmed.next().unwrap_or_default();
         let mut command = calls.command(&SCRIPTS.sweep);
-        command.arg("garbage").arg(limit);
+        command.arg("garbage").arg(request.limit.min(BATCH_MAX));
         keys.iter().for_each(|key| _ = command.arg(key));
         let told = texts(calls.write(&SCRIPTS.sweep, &command).await?.body)?;
         if confirmed.peek().is_none() {
