@@ -42,7 +42,7 @@ impl Link {
         let target = Target::parse(url)?;
         let schema = target.schema.clone().unwrap_or_else(|| SCHEMA.to_owned());
         let pgbouncer = target.pgbouncer;
-        let access = Access { target, schema, pgbouncer, connections: CONNECTIONS };
+        let access = Access { target, schema, pgbouncer, time_stopped: false, connections: CONNECTIONS };
         let (database, engine) = Database::open(access, MIGRATIONS).await?;
         Ok(Link(Arc::new((engine, database))))
     }

@@ -13,3 +13,7 @@ pub(crate) fn url(variable: &str, script: &str) -> String {
 pub(crate) fn fresh_name(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
 }
+
+/// How many sequences are compared with the model on a server: each takes up to a second there, for most of which
+/// a fresh set of tables is made.
+pub(crate) const SERVER_SEQUENCES: u32 = 100;

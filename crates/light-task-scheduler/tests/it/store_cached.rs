@@ -48,6 +48,10 @@ impl<H: StoreHarness> StoreHarness for Cached<H> {
         self.inner.advance(by).await;
         self.clock.step(by);
     }
+
+    fn sequences(&self) -> u32 {
+        self.inner.sequences()
+    }
 }
 
 mod over_sqlite {

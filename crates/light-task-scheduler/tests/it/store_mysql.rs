@@ -10,7 +10,7 @@ use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
-use crate::servers::{fresh_name, url};
+use crate::servers::{SERVER_SEQUENCES, fresh_name, url};
 
 /// The server, with a database that is always there.
 pub(crate) fn server_url() -> String {
@@ -101,6 +101,10 @@ impl StoreHarness for MariaDb {
 
     async fn advance(&self, by: Duration) {
         self.offset.fetch_add(i64::try_from(by.as_micros()).expect("a short time"), SeqCst);
+    }
+
+    fn sequences(&self) -> u32 {
+        SERVER_SEQUENCES
     }
 }
 

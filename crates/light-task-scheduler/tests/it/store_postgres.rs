@@ -10,7 +10,7 @@ use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::servers::{fresh_name, url};
+use crate::servers::{SERVER_SEQUENCES, fresh_name, url};
 
 /// The server itself.
 pub(crate) fn direct_url() -> String {
@@ -65,11 +65,18 @@ struct Postgres {
     /// One for each store that was opened.
     schemas: Mutex<Vec<Schema>>,
     offset: Arc<AtomicI64>,
+    stopped: bool,
 }
 
 impl Postgres {
     fn new(url: String) -> Self {
-        Postgres { url, schemas: Mutex::default(), offset: Arc::default() }
+        Postgres { url, schemas: Mutex::default(), offset: Arc::default(), stopped: false }
+    }
+
+    /// With a clock that stands still between its steps.
+    fn stopped(url: String) -> Self {
+        const SOME_DAY: i64 = 1_790_000_000_000_000;
+        Postgres { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, ..Postgres::new(url) }
     }
 
     async fn handle(&self) -> Arc<dyn Store> {
@@ -77,6 +84,7 @@ impl Postgres {
             schema: self.schemas.lock().unwrap().last().expect("a store was opened").0.clone(),
             connections: 4,
             time_offset: Arc::clone(&self.offset),
+            time_stopped: self.stopped,
             ..PostgresOptions::default()
         };
         PostgresStore::open_with(&self.url, options).await.expect("a store").into()
@@ -101,12 +109,20 @@ impl StoreHarness for Postgres {
     async fn advance(&self, by: Duration) {
         self.offset.fetch_add(i64::try_from(by.as_micros()).expect("a short time"), SeqCst);
     }
+
+    fn sequences(&self) -> u32 {
+        SERVER_SEQUENCES
+    }
 }
 
 mod direct {
     use super::*;
 
-    light_task_scheduler::store_conformance!(real_time, Postgres::new(direct_url()));
+    light_task_scheduler::store_conformance!(
+        real_time,
+        Postgres::new(direct_url()),
+        model: Postgres::stopped(direct_url())
+    );
 }
 
 /// Behind a pooler that gives each transaction another connection.

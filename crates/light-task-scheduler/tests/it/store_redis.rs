@@ -9,6 +9,8 @@ use light_task_scheduler::store::redis::{RedisOptions, RedisStore};
 use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 
+use crate::servers::SERVER_SEQUENCES;
+
 /// The server of the tests.
 pub(crate) fn url() -> String {
     crate::servers::url("LTS_TEST_REDIS_URL", "redis")
@@ -70,6 +72,10 @@ impl StoreHarness for Redis {
 
     async fn advance(&self, by: Duration) {
         self.offset.fetch_add(i64::try_from(by.as_micros()).unwrap(), SeqCst);
+    }
+
+    fn sequences(&self) -> u32 {
+        SERVER_SEQUENCES
     }
 }
 

@@ -42,6 +42,9 @@ const CONFLICTS_MAX: u32 = 20;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
 /// Stands for the quoted schema in a statement.
 const SCHEMA: &str = "{s}";
+/// Stands for the server's time in a statement, in microseconds since 1970.
+const NOW: &str = "{now}";
+const SERVERS_TIME: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// How to use a server.
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ pub(crate) struct Access {
     pub(crate) schema: String,
     /// Behind a pooler that gives each transaction another connection.
     pub(crate) pgbouncer: bool,
+    /// The server's time counts as 0: only for tests that compare every moment.
+    pub(crate) time_stopped: bool,
     /// Most connections for everything but heartbeats and notifications.
     pub(crate) connections: u32,
 }
@@ -64,6 +69,7 @@ pub(crate) struct Database {
     schema: String,
     quoted: String,
     pgbouncer: bool,
+    time_stopped: bool,
     /// Statements with the schema in them, by the constants they were made from.
     statements: RwLock<HashMap<&'static str, Arc<str>>>,
 }
@@ -126,6 +132,7 @@ impl Database {
                     quoted: quoted(&schema),
                     schema,
                     pgbouncer: access.pgbouncer,
+                    time_stopped: access.time_stopped,
                     statements: RwLock::default(),
                 }))
             })
@@ -154,7 +161,7 @@ impl Database {
         self.pool.options().get_max_connections()
     }
 
-    /// A statement from a constant in which `{s}` stands for the schema.
+    /// A statement from a constant in which `{s}` stands for the schema, and `{now}` for the server's time.
     pub(crate) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
         let known = self.statements.read().unwrap_or_else(PoisonError::into_inner).get(template).cloned();
         let sql = known.unwrap_or_else(|| {
@@ -170,9 +177,10 @@ impl Database {
         sqlx::query(AssertSqlSafe(self.with_schema(sql))).persistent(false)
     }
 
-    /// Writes the schema into a statement.
+    /// Writes the schema and the server's time into a statement.
     pub(crate) fn with_schema(&self, sql: &str) -> String {
-        sql.replace(SCHEMA, &self.quoted)
+        let now = if self.time_stopped { "0::bigint" } else { SERVERS_TIME };
+        sql.replace(SCHEMA, &self.quoted).replace(NOW, now)
     }
 
     /// A connection for one statement, in a transaction only where the connection may change after each.

@@ -74,6 +74,9 @@ pub struct PostgresOptions {
     /// Microseconds added to the server's time: for tests that let time pass.
     #[doc(hidden)]
     pub time_offset: Arc<AtomicI64>,
+    /// The offset is the time, which stands still otherwise: only for tests that compare every moment.
+    #[doc(hidden)]
+    pub time_stopped: bool,
 }
 
 impl Default for PostgresOptions {
@@ -85,6 +88,7 @@ impl Default for PostgresOptions {
             poll_interval: Duration::from_millis(500),
             clock: Arc::new(SystemClock),
             time_offset: Arc::default(),
+            time_stopped: false,
         }
     }
 }
@@ -150,14 +154,16 @@ impl PostgresStore {
 
     /// Opens a database.
     pub async fn open_with(url: &str, options: PostgresOptions) -> Result<Self> {
-        let PostgresOptions { schema, connections, pgbouncer, poll_interval, clock, time_offset } = options;
+        let PostgresOptions { schema, connections, pgbouncer, poll_interval, clock, time_offset, time_stopped } =
+            options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
         }
         let target = Target::parse(url)?;
         let schema = target.schema.clone().unwrap_or(schema);
         let pgbouncer = pgbouncer || target.pgbouncer;
-        let (database, engine) = Database::open(Access { target, schema, pgbouncer, connections }, MIGRATIONS).await?;
+        let access = Access { target, schema, pgbouncer, time_stopped, connections };
+        let (database, engine) = Database::open(access, MIGRATIONS).await?;
         let shared = Arc::new(Shared {
             database,
             lanes: Lanes::default(),

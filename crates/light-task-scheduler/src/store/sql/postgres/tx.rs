@@ -17,7 +17,7 @@ use crate::task::ReplicaId;
 /// The server's time in a statement, in microseconds since 1970.
 macro_rules! now {
     () => {
-        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        "{now}"
     };
 }
 pub(super) use now;

@@ -86,6 +86,12 @@ pub trait StoreHarness: Send + Sync {
     /// The store's time passes by at least this, and by no more than some seconds above it. A store that takes
     /// its time from a database adds an offset; cases step whole minutes and never look at smaller differences.
     async fn advance(&self, by: Duration);
+
+    /// How many random sequences of operations the comparison with the model tries. Fewer where each takes long:
+    /// a run by hand can ask for more.
+    fn sequences(&self) -> u32 {
+        model::CASES
+    }
 }
 
 /// The part of the contract that a case is about, where not every store has it.

@@ -24,7 +24,8 @@ use crate::task::{
     FailureKind, Handle, NewTask, Outcome, Progress, ReplicaId, ResultRef, Start, State, Task, TaskId, Token,
 };
 
-/// How many random sequences [`check`] runs, unless the environment variable [`CASES_VARIABLE`] says otherwise.
+/// How many random sequences [`check`] runs, unless the harness or the environment variable [`CASES_VARIABLE`] says
+/// otherwise.
 pub const CASES: u32 = 2_000;
 /// Overrides [`CASES`].
 pub const CASES_VARIABLE: &str = "LTS_MODEL_CASES";
@@ -38,7 +39,8 @@ const HALF: Duration = Duration::from_secs(30);
 ///
 /// `paused`: tokio's time stands still, as in the cases.
 pub fn check<H: StoreHarness>(paused: bool, harness: impl Fn() -> H) {
-    let cases = std::env::var(CASES_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let told = std::env::var(CASES_VARIABLE).ok().and_then(|text| text.parse().ok());
+    let cases = told.unwrap_or_else(|| harness().sequences());
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&ops::sequence(), |ops| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build();
