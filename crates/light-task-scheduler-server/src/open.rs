@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
-use light_task_scheduler::results::{DirectoryLogs, PostgresLogs, RedisLogs, short_hash};
+use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, short_hash};
 use light_task_scheduler::store::redis::RedisOptions;
 use light_task_scheduler::{
-    CachedStore, Config, LogStore, MemoryStore, PostgresStore, RedisStore, Scheduler, SqliteStore, Store,
+    CachedStore, Config, LogStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, Scheduler, SqliteStore, Store,
 };
 use tempfile::TempDir;
 
@@ -102,6 +102,13 @@ async fn open_server(server: &ServerUrl) -> Result<Opened> {
         Engine::Postgres => {
             let url = server.with_parameter("schema", &namespace);
             (Arc::new(PostgresStore::open(&url).await?), Arc::new(PostgresLogs::open(&url).await?))
+        }
+        Engine::MySql if server.namespace.is_some() => {
+            return Err(Problem::usage("a store in MySQL or MariaDB has no namespace; use a database of its own"));
+        }
+        Engine::MySql => {
+            let logs = MySqlLogs::open(&server.url).await?;
+            (Arc::new(MySqlStore::open(&server.url).await?), Arc::new(logs))
         }
         Engine::Redis => {
             let logs = RedisLogs::open(&server.url, &namespace).await?;

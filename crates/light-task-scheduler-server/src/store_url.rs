@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// Where tasks are kept if nobody says otherwise.
 pub(crate) const STORE_DEFAULT: &str = "./lts.db";
 /// What a `--store` may be, for people.
-const FORMS: &str = "a path, sqlite:PATH, memory:, postgres://…, redis://…, or cached+ before one of them";
+const FORMS: &str = "a path, sqlite:PATH, memory:, postgres://…, mysql://…, redis://…, or cached+ before one of them";
 
 /// What a `--store` says.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(crate) struct ServerUrl {
 /// A kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
+    MySql,
     Postgres,
     Redis,
 }
@@ -78,6 +79,7 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
             path => Ok(StoreUrl::Sqlite(path.into())),
         },
         ("postgres" | "postgresql", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::Postgres, text))),
+        ("mysql" | "mariadb", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::MySql, text))),
         ("redis" | "rediss" | "valkey" | "redis+cluster" | "redis+sentinel", _) => {
             Ok(StoreUrl::Server(ServerUrl::new(Engine::Redis, text)))
         }

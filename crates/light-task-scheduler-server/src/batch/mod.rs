@@ -100,8 +100,8 @@ pub(crate) struct BatchArgs {
     /// Print a JSON object per ended task, and a summary object last
     #[arg(long)]
     json: bool,
-    /// The store: a path, sqlite:PATH, postgres://…, redis://…, cached+ before one of them, or memory: (nothing
-    /// survives)
+    /// The store: a path, sqlite:PATH, postgres://…, mysql://…, redis://…, cached+ before one of them, or
+    /// memory: (nothing survives)
     #[arg(long, env = "LTS_STORE", hide_env_values = true, value_name = "URL", default_value = STORE_DEFAULT)]
     store: StoreUrl,
 }

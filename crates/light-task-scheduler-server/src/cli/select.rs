@@ -14,7 +14,7 @@ const SHOWN_MAX: usize = 5;
 /// The store to look at.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// The store: a path, sqlite:PATH, postgres://…, redis://…, or cached+ before one of them
+    /// The store: a path, sqlite:PATH, postgres://…, mysql://…, redis://…, or cached+ before one of them
     #[arg(long, env = "LTS_STORE", hide_env_values = true, value_name = "URL", default_value = STORE_DEFAULT)]
     store: StoreUrl,
 }

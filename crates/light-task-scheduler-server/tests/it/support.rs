@@ -4,9 +4,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::witness::Stopwatch;
+
+/// How long the last process of a place may take to end after the program has.
+const PROCESSES_END_WITHIN: Duration = Duration::from_secs(5);
 
 /// A temporary directory in which `lts` is run.
 pub(crate) struct Place(TempDir);
@@ -66,6 +72,15 @@ impl Place {
         let said = self.lts(&[&["ls", "--json", "--limit", "0"], args].concat());
         assert_eq!(said.code, 0, "{said:?}");
         said.json()
+    }
+
+    /// Waits until no process is left in this place, not for long: what ends, ends at once.
+    pub(crate) fn is_left(&self) {
+        let since = Stopwatch::start();
+        while !self.processes().is_empty() {
+            assert!(since.elapsed() < PROCESSES_END_WITHIN, "processes are left: {:?}", self.processes());
+            std::thread::yield_now();
+        }
     }
 
     /// Whether any process of ours still runs a command of this place.
