@@ -19,10 +19,8 @@ const REPLICAS: usize = 3;
 const LIMIT: usize = 7;
 /// How long each command takes.
 const COMMAND: Duration = Duration::from_millis(100);
-/// How many commands there are for each fault: enough that it finds some running.
-const COMMANDS_PER_FAULT: u32 = 25;
-/// The longest time between two faults.
-const FAULT_GAP: Duration = Duration::from_millis(500);
+/// How many commands there are for each fault, unless the variable says otherwise: it shall find some running.
+const COMMANDS_PER_FAULT: (&str, u32) = ("LTS_COMMANDS_PER_FAULT", 25);
 /// How often a replica is killed, and how often the server, unless the variables say otherwise.
 const KILLS: (&str, u32) = ("LTS_KILLS", 2);
 const SERVER_KILLS: (&str, u32) = ("LTS_SERVER_KILLS", 1);
@@ -139,9 +137,12 @@ fn killed(store: &str, server: Option<&Server>) {
     let mut moments = Moments::new();
     let (kills, server_kills) = (count(KILLS), server.map_or(0, |_| count(SERVER_KILLS)));
     let faults = kills + server_kills;
-    let mut fleet = Fleet::start(store, faults.max(1) * COMMANDS_PER_FAULT);
+    let commands = count(COMMANDS_PER_FAULT);
+    let mut fleet = Fleet::start(store, faults.max(1) * commands);
+    // The faults are spread over the time that the work takes.
+    let gap = 2 * COMMAND * commands / u32::try_from(LIMIT).unwrap();
     for fault in 0..faults {
-        moments.pass(FAULT_GAP);
+        moments.pass(gap);
         match server {
             // Spread over the run, not all at its end.
             Some(server) if (fault + 1) * server_kills / faults > fault * server_kills / faults => server.kill(),
@@ -154,8 +155,8 @@ fn killed(store: &str, server: Option<&Server>) {
 
 /// A replica that stands still for longer than its lease writes nothing and starts nothing when it goes on.
 fn halted(store: &str) {
-    let fleet = Fleet::start(store, 4 * COMMANDS_PER_FAULT);
-    Moments::new().pass(FAULT_GAP);
+    let fleet = Fleet::start(store, 4 * count(COMMANDS_PER_FAULT));
+    Moments::new().pass(LEASE / 10);
     fleet.replicas[0].signal(Signal::STOP);
     wait(LEASE * HALT_LEASES);
     fleet.replicas[0].signal(Signal::CONT);
