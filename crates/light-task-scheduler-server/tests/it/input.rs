@@ -39,7 +39,7 @@ fn bad_options_are_refused() {
         (&["batch", "f", "--concurrency", "0"][..], "0 is not in 1.."),
         (&["batch", "f", "--timeout", "30"], "it has no unit"),
         (&["batch", "f", "--rate", "0/s"], "is not a rate"),
-        (&["batch", "f", "--store", "postgres://h/d"], "no store for `postgres:`"),
+        (&["batch", "f", "--store", "mongodb://h/d"], "no store for `mongodb:`"),
         (&["batch", "f", "--fail-fast", "--keep-going"], "cannot be used with"),
         (&["batch", "f", "--colour"], "unexpected argument"),
         (&["batch", "nothing"], "cannot read nothing: No such file"),
