@@ -129,7 +129,7 @@ impl Fleet {
         assert!(took < RECOVERY_MAX, "{took:?} from the last fault to the end");
         println!("all done {took:.1?} after the last fault");
         check(&self.place.read("witness"), self.tasks, LIMIT);
-        self.place.is_left();
+        self.place.assert_no_process_stays();
     }
 }
 

@@ -75,7 +75,7 @@ impl Place {
     }
 
     /// Waits until no process is left in this place, not for long: what ends, ends at once.
-    pub(crate) fn is_left(&self) {
+    pub(crate) fn assert_no_process_stays(&self) {
         let since = Stopwatch::start();
         while !self.processes().is_empty() {
             assert!(since.elapsed() < PROCESSES_END_WITHIN, "processes are left: {:?}", self.processes());

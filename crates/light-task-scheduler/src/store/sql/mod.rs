@@ -1,6 +1,7 @@
 //! Stores in SQL databases.
 //!
-//! What they share is written once, here: it knows neither statements nor connections.
+//! What is not about one server is here: it knows neither statements nor connections. `PostgresStore` still has
+//! a copy of its own of what only the feature `mysql` builds; it belongs here too.
 //!
 //! | file | idea |
 //! |---|---|
@@ -16,23 +17,23 @@
 mod codec;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod hints;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod incoming;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod lanes;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod moves;
 #[cfg(feature = "mysql")]
 mod mysql;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "mysql")]
 mod texts;
 
 #[cfg(feature = "mysql")]
