@@ -1,6 +1,6 @@
 //! Moving tasks: what owners report, what operators wish, what executions push.
 
-use super::rows::{self, Finder};
+use super::rows::{self, Finder, Found, Stored};
 use super::tx::Tx;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Moved, step};
@@ -9,33 +9,34 @@ use crate::task::{Outcome, State, TaskId};
 
 /// Applies what owners report.
 pub(super) fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Result<Vec<Answer>> {
-    let mut by_id = Finder::records(tx.connection)?;
-    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
+    let Found { mut records, places } = rows::records(tx, changes.iter().map(|change| &change.id))?;
+    let mut moved_ones = vec![false; records.len()];
     let mut answers = Vec::with_capacity(changes.len());
-    for change in changes {
-        let Some(mut stored) = by_id.record(tx.names, &change.id)? else {
+    for (change, place) in changes.iter().zip(places) {
+        let found = place.and_then(|place| Some((records.get_mut(place)?, moved_ones.get_mut(place)?)));
+        let Some((stored, is_moved)) = found else {
             answers.push(Answer::Missing);
             continue;
         };
-        let mut record = std::mem::take(&mut stored.record);
         let event = Event::Run(change.token, change.event.clone());
-        answers.push(match step(&mut record, event, tx.now) {
-            Ok(moved) if moved.already => Answer::Already(record.state),
+        answers.push(match step(&mut stored.record, event, tx.now) {
+            Ok(moved) if moved.already => Answer::Already(stored.record.state),
             Ok(moved) => {
                 rows::keep_garbage(tx, &moved)?;
-                rows::save(tx, &mut save, &stored, &record)?;
-                Answer::Applied(Some(record.state))
+                *is_moved = true;
+                Answer::Applied(Some(stored.record.state))
             }
             Err(refusal) => Answer::Refused(refusal),
         });
     }
+    let moved = records.iter().zip(moved_ones).filter(|(_, is_moved)| *is_moved);
+    rows::save(tx, moved.map(|(stored, _)| (stored, &stored.record)))?;
     Ok(answers)
 }
 
 /// Applies what operators wish.
 pub(super) fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Result<Vec<Answer>> {
     let mut by_id = Finder::tasks(tx.connection)?;
-    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
     let mut answers = Vec::with_capacity(commands.len());
     for (id, command) in commands {
         let Some((stored, mut task)) = by_id.task(tx.names, id)? else {
@@ -49,7 +50,7 @@ pub(super) fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Result
                 if moved.removed {
                     rows::remove(tx, &stored, &task)?;
                 } else {
-                    rows::save(tx, &mut save, &stored, &task.record)?;
+                    rows::save(tx, [(&stored, &task.record)])?;
                     hint(tx, *command, task.record.state);
                 }
                 answer(&moved, task.record.state)
@@ -76,13 +77,13 @@ fn hint(tx: &mut Tx<'_>, command: Command, state: State) {
 
 /// Keeps what executions push, until their owner fetches it.
 pub(super) fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Result<Vec<bool>> {
-    let mut by_id = Finder::records(tx.connection)?;
+    let Found { records, places } = rows::records(tx, reports.iter().map(|report| &report.id))?;
     let mut answers = Vec::with_capacity(reports.len());
-    for report in reports {
-        let found = by_id.record(tx.names, &report.id)?;
-        let current =
-            found.filter(|stored| stored.record.state == State::Running && stored.record.execution == report.execution);
-        if let Some(stored) = &current {
+    for (report, place) in reports.iter().zip(places) {
+        let is_current =
+            |stored: &&Stored| stored.record.state == State::Running && stored.record.execution == report.execution;
+        let current = place.and_then(|place| records.get(place)).filter(is_current);
+        if let Some(stored) = current {
             keep(tx, stored.seq, report)?;
         }
         answers.push(current.is_some());

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use rusqlite::OptionalExtension;
 
 use super::replicas;
-use super::rows::{self, Finder, READY, SCHEDULED};
+use super::rows::{self, Finder, READY, SCHEDULED, Stored};
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub(super) const NEXT_DEADLINE: &str = "SELECT deadline FROM tasks INDEXED BY ta
 pub(super) const OVERDUE: &str = "SELECT seq FROM tasks INDEXED BY tasks_deadline
     WHERE deadline IS NOT NULL AND deadline <= ?1 AND stage < 2 ORDER BY deadline LIMIT ?2";
 pub(super) const CLAIMED: &str = "SELECT seq FROM tasks INDEXED BY tasks_active
-    WHERE owner = ?1 AND claim = ?2 AND stage = 2 AND stage IN (2, 3) ORDER BY rank, run_at, seq";
+    WHERE owner = ?1 AND claim = ?2 AND stage = 2 AND stage IN (2, 3) ORDER BY seq";
 
 /// Takes up to `limit` due tasks for a replica.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
@@ -57,7 +57,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
     if repeated {
         claim.tasks = claimed_before(tx, replica.key, request.number)?;
     } else {
-        take(tx, request, &picked.seqs, &mut claim)?;
+        take(tx, request, picked.seqs, &mut claim)?;
         if claim.tasks.is_empty() {
             tx.names.note_empty_claim(replica.key, request.number);
         } else {
@@ -89,15 +89,12 @@ fn expire(tx: &mut Tx<'_>) -> Result<Vec<TaskId>> {
 }
 
 fn expire_one(tx: &mut Tx<'_>, seq: i64) -> Result<Option<TaskId>> {
-    let mut by_seq = tx.connection.prepare_cached(rows::TASK_BY_SEQ)?;
-    by_seq.raw_bind_parameter(1, seq)?;
-    let Some((stored, mut task)) = rows::find_task(tx.connection, tx.names, &mut by_seq)? else { return Ok(None) };
+    let Some((stored, mut task)) = rows::task_at(tx, seq)? else { return Ok(None) };
     let deadline = task.spec.deadline().unwrap_or(Timestamp::MAX);
     if step(&mut task.record, Event::Expire { deadline }, tx.now).is_err() {
         return Ok(None);
     }
-    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
-    rows::save(tx, &mut save, &stored, &task.record)?;
+    rows::save(tx, [(&stored, &task.record)])?;
     Ok(Some(task.id))
 }
 
@@ -311,24 +308,22 @@ fn next_head(tx: &Tx<'_>, lane: &mut OpenLane, chunk: usize) -> Result<Option<He
 }
 
 /// Claims the picked tasks.
-fn take(tx: &mut Tx<'_>, request: &ClaimRequest, seqs: &[i64], claim: &mut Claim) -> Result<()> {
-    let mut by_seq = tx.connection.prepare_cached(rows::TASK_BY_SEQ)?;
-    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
-    claim.tasks.reserve(seqs.len());
-    for seq in seqs {
-        by_seq.raw_bind_parameter(1, seq)?;
-        let Some((mut stored, mut task)) = rows::find_task(tx.connection, tx.names, &mut by_seq)? else { continue };
+fn take(tx: &mut Tx<'_>, request: &ClaimRequest, mut seqs: Vec<i64>, claim: &mut Claim) -> Result<()> {
+    seqs.sort_unstable();
+    let mut taken = Vec::with_capacity(seqs.len());
+    for (mut stored, mut task) in rows::tasks(tx, &seqs)? {
         if task.spec.deadline().is_some_and(|deadline| deadline <= tx.now) {
-            claim.expired.extend(expire_one(tx, *seq)?);
+            claim.expired.extend(expire_one(tx, stored.seq)?);
             continue;
         }
-        if let Err(refusal) = step(&mut task.record, Event::Claim { owner: request.replica }, tx.now) {
-            return Err(Error::internal(format!("the ready task {} cannot be claimed: {refusal}", task.id)));
-        }
+        step(&mut task.record, Event::Claim { owner: request.replica }, tx.now).map_err(|refusal| {
+            Error::internal(format!("the ready task {} cannot be claimed: {refusal}", task.id))
+        })?;
         stored.claim = Some(request.number.cast_signed());
-        rows::save(tx, &mut save, &stored, &task.record)?;
-        claim.tasks.push(task);
+        taken.push((stored, task));
     }
+    rows::save(tx, taken.iter().map(|(stored, task)| (stored, &task.record)))?;
+    claim.tasks = in_order(taken);
     Ok(())
 }
 
@@ -339,18 +334,13 @@ fn claimed_before(tx: &mut Tx<'_>, owner: i64, number: u64) -> Result<Vec<Task>>
         .prepare_cached(CLAIMED)?
         .query_map([owner, number.cast_signed()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    tasks(tx, &seqs)
+    Ok(in_order(rows::tasks(tx, &seqs)?))
 }
 
-/// Reads these tasks.
-pub(super) fn tasks(tx: &mut Tx<'_>, seqs: &[i64]) -> Result<Vec<Task>> {
-    let mut by_seq = tx.connection.prepare_cached(rows::TASK_BY_SEQ)?;
-    let mut tasks = Vec::with_capacity(seqs.len());
-    for seq in seqs {
-        by_seq.raw_bind_parameter(1, seq)?;
-        tasks.extend(rows::find_task(tx.connection, tx.names, &mut by_seq)?.map(|(_, task)| task));
-    }
-    Ok(tasks)
+/// In the order in which they are claimed.
+fn in_order(mut tasks: Vec<(Stored, Task)>) -> Vec<Task> {
+    tasks.sort_by_key(|(stored, task)| (Reverse(task.spec.priority), task.record.run_at, stored.seq));
+    tasks.into_iter().map(|(_, task)| task).collect()
 }
 
 fn save_rates(tx: &Tx<'_>, gates: &[Gate]) -> Result<()> {

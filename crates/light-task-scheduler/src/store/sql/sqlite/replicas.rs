@@ -282,16 +282,13 @@ fn dead_owners(connection: &Connection) -> Result<Vec<Option<i64>>> {
 }
 
 fn adopt(tx: &mut Tx<'_>, seq: i64, owner: ReplicaId) -> Result<Option<Task>> {
-    let mut by_seq = tx.connection.prepare_cached(rows::TASK_BY_SEQ)?;
-    by_seq.raw_bind_parameter(1, seq)?;
-    let Some((mut stored, mut task)) = rows::find_task(tx.connection, tx.names, &mut by_seq)? else { return Ok(None) };
+    let Some((mut stored, mut task)) = rows::task_at(tx, seq)? else { return Ok(None) };
     if step(&mut task.record, Event::Adopt { owner }, tx.now).is_err() {
         return Ok(None);
     }
     // The numbers of the former owner's claims mean nothing to the new one.
     stored.claim = None;
-    let mut save = tx.connection.prepare_cached(rows::SAVE)?;
-    rows::save(tx, &mut save, &stored, &task.record)?;
+    rows::save(tx, [(&stored, &task.record)])?;
     Ok(Some(task))
 }
 

@@ -1,5 +1,7 @@
 //! Tasks as rows: reading, writing and removing them. The only place that writes the table `tasks`.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
@@ -23,13 +25,13 @@ const INLINE_BYTES_MAX: usize = 1_024;
 macro_rules! record_columns {
     () => {
         "seq, lane, stage, run_at, owner, claim, run, execution, generation, attempt, interruptions, lost_in_a_row, \
-         flags, started_at, finished_at, details, output, result"
+         flags, started_at, finished_at, details, output, result, id, created_at"
     };
 }
 /// Those of a whole task, in the order in which [`task`] reads them.
 macro_rules! task_columns {
     () => {
-        concat!(super::rows::record_columns!(), ", id, rank, created_at, options, payload")
+        concat!(super::rows::record_columns!(), ", rank, options, payload")
     };
 }
 /// A row that has no id of its own, by the place that the id says: the same everywhere.
@@ -41,13 +43,15 @@ macro_rules! at_place {
 pub(super) use {at_place, record_columns, task_columns};
 
 pub(super) const RECORD_BY_ID: &str = concat!("SELECT ", record_columns!(), " FROM tasks WHERE id = ?1");
-pub(super) const RECORD_AT_PLACE: &str = concat!("SELECT ", record_columns!(), at_place!());
-const TASK_AT_PLACE: &str = concat!("SELECT ", task_columns!(), at_place!());
-pub(super) const TASK_BY_SEQ: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE seq = ?1");
+pub(super) const TASK_AT_PLACE: &str = concat!("SELECT ", task_columns!(), at_place!());
 pub(super) const TASK_BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id = ?1");
-pub(super) const SAVE: &str = "UPDATE tasks SET stage = ?2, run_at = ?3, owner = ?4, claim = ?5, run = ?6,
-    execution = ?7, generation = ?8, attempt = ?9, interruptions = ?10, lost_in_a_row = ?11, flags = ?12,
-    started_at = ?13, finished_at = ?14, details = ?15, output = ?16, result = ?17 WHERE seq = ?1";
+pub(super) const RECORDS: &str = concat!("SELECT ", record_columns!(), " FROM tasks WHERE seq BETWEEN ?1 AND ?2");
+pub(super) const TASKS: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE seq BETWEEN ?1 AND ?2");
+/// Whoever sees it fail rolls the transaction back. `OR FAIL` spares SQLite the copies of all the pages that it would
+/// need to undo a part of the rows by itself.
+pub(super) const SAVE: &str = "UPDATE OR FAIL tasks SET stage = ?3, run_at = coalesce(?4, run_at), owner = ?5, claim = ?6,
+    run = ?7, execution = ?8, generation = ?9, attempt = ?10, interruptions = ?11, lost_in_a_row = ?12, flags = ?13,
+    started_at = ?14, finished_at = ?15, details = ?16, output = ?17, result = ?18 WHERE seq BETWEEN ?1 AND ?2";
 
 /// A record and where it is.
 #[derive(Debug)]
@@ -55,6 +59,9 @@ pub(super) struct Stored {
     pub(super) seq: i64,
     pub(super) lane: i64,
     pub(super) stage: i64,
+    run_at: Timestamp,
+    /// When it was created, if its id says its place.
+    made_at: Option<Timestamp>,
     /// The number of the claim that took it, while that owner has it.
     pub(super) claim: Option<i64>,
     pub(super) has_report: bool,
@@ -98,7 +105,12 @@ pub(super) fn stored(connection: &Connection, names: &mut Names, row: &Row<'_>) 
     let (lane, claim) = (row.get(1)?, row.get(5)?);
     let beside = |column| Ok::<_, Error>(matches!(row.get_ref(column)?, ValueRef::Integer(_)));
     let spilled = [beside(16)?, beside(17)?];
-    Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, spilled, record })
+    let made_at = match row.get_ref(18)? {
+        ValueRef::Null => Some(Timestamp::from_micros(row.get(19)?)),
+        _ => None,
+    };
+    let (run_at, has_report) = (record.run_at, flags & HAS_REPORT != 0);
+    Ok(Stored { seq, lane, stage, run_at, made_at, claim, has_report, spilled, record })
 }
 
 fn details(connection: &Connection, seq: i64, row: &Row<'_>) -> Result<Option<Box<Details>>> {
@@ -128,7 +140,7 @@ fn payload(connection: &Connection, seq: i64, part: Part, value: ValueRef<'_>) -
 /// Reads a whole task.
 pub(super) fn task(connection: &Connection, names: &mut Names, row: &Row<'_>) -> Result<(Stored, Task)> {
     let mut stored = stored(connection, names, row)?;
-    let created_at = Timestamp::from_micros(row.get(20)?);
+    let created_at = Timestamp::from_micros(row.get(19)?);
     let id = id(connection, names, row.get_ref(18)?, Place { seq: stored.seq, created_at })?;
     let options = match row.get_ref(21)? {
         ValueRef::Text(json) => Some(
@@ -143,7 +155,7 @@ pub(super) fn task(connection: &Connection, names: &mut Names, row: &Row<'_>) ->
         queue: lane.queue.clone(),
         kind: lane.kind.clone(),
         payload: payload.ok_or_else(|| unreadable("payload", &id))?,
-        priority: i32::try_from(-row.get::<_, i64>(19)?).map_err(|e| unreadable("priority", e))?,
+        priority: i32::try_from(-row.get::<_, i64>(20)?).map_err(|e| unreadable("priority", e))?,
         created_at,
         options,
     };
@@ -171,11 +183,6 @@ pub(super) struct Finder<'c> {
 }
 
 impl<'c> Finder<'c> {
-    /// Finds records.
-    pub(super) fn records(connection: &'c Connection) -> Result<Self> {
-        Finder::new(connection, RECORD_AT_PLACE, RECORD_BY_ID)
-    }
-
     /// Finds whole tasks.
     pub(super) fn tasks(connection: &'c Connection) -> Result<Self> {
         Finder::new(connection, TASK_AT_PLACE, TASK_BY_ID)
@@ -205,72 +212,204 @@ impl<'c> Finder<'c> {
         self.by_id.raw_query().next()?.map(|row| read(self.connection, names, row)).transpose()
     }
 
-    /// The record of a task.
-    pub(super) fn record(&mut self, names: &mut Names, id: &TaskId) -> Result<Option<Stored>> {
-        self.find(names, id, stored)
-    }
-
     /// A whole task.
     pub(super) fn task(&mut self, names: &mut Names, id: &TaskId) -> Result<Option<(Stored, Task)>> {
         self.find(names, id, task)
     }
 }
 
-/// Finds a whole task by `TASK_BY_SEQ`.
-pub(super) fn find_task(
-    connection: &Connection,
-    names: &mut Names,
-    statement: &mut CachedStatement<'_>,
-) -> Result<Option<(Stored, Task)>> {
-    let mut rows = statement.raw_query();
-    rows.next()?.map(|row| task(connection, names, row)).transpose()
+/// The ranges of neighbours in these ascending numbers of rows: one statement can deal with all of a range.
+fn ranges(seqs: &[i64]) -> impl Iterator<Item = RangeInclusive<i64>> {
+    seqs.chunk_by(|seq, next| next - seq == 1).filter_map(|range| Some(*range.first()?..=*range.last()?))
 }
 
-/// Writes what [`step`](crate::state::step) made of a record. `before` is the row as it was read, but with the claim
-/// number that it shall have.
-pub(super) fn save(
+/// Reads the rows of these ascending numbers, as far as they are there.
+fn read<T>(
     tx: &mut Tx<'_>,
-    statement: &mut CachedStatement<'_>,
-    before: &Stored,
-    after: &Record,
-) -> Result<()> {
-    let seq = before.seq;
-    let owner = after.owner.map(|id| tx.names.replica_number(tx.connection, id)).transpose()?;
-    let stage = stage(after, tx.now);
-    let keeps_report = before.has_report && after.state == State::Running;
-    let details = after.details.as_deref();
-    let json = details.and_then(details_json).transpose()?;
-    let result = details.and_then(inline_result);
-    let output = put(tx, seq, Part::Output, details.and_then(|details| details.output.as_ref()))?;
-    let result = put(tx, seq, Part::Result, result)?;
-    for (part, was, is) in [(Part::Output, before.spilled[0], &output), (Part::Result, before.spilled[1], &result)] {
-        if was && !matches!(is, ToSqlOutput::Owned(Value::Integer(_))) {
-            tx.connection.prepare_cached("DELETE FROM blobs WHERE key = ?1")?.execute([blob_key(seq, part)])?;
+    sql: &str,
+    seqs: &[i64],
+    read: impl Fn(&Connection, &mut Names, &Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut statement = tx.connection.prepare_cached(sql)?;
+    let mut found = Vec::with_capacity(seqs.len());
+    for range in ranges(seqs) {
+        statement.raw_bind_parameter(1, *range.start())?;
+        statement.raw_bind_parameter(2, *range.end())?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            found.push(read(tx.connection, tx.names, row)?);
         }
     }
-    let set = statement;
-    set.raw_bind_parameter(1, seq)?;
-    set.raw_bind_parameter(2, stage)?;
-    set.raw_bind_parameter(3, after.run_at.as_micros())?;
-    set.raw_bind_parameter(4, owner)?;
-    set.raw_bind_parameter(5, before.claim)?;
-    set.raw_bind_parameter(6, after.run.cast_signed())?;
-    set.raw_bind_parameter(7, after.execution.cast_signed())?;
-    set.raw_bind_parameter(8, after.generation)?;
-    set.raw_bind_parameter(9, after.attempt)?;
-    set.raw_bind_parameter(10, after.interruptions)?;
-    set.raw_bind_parameter(11, after.lost_in_a_row)?;
-    set.raw_bind_parameter(12, flags(after, keeps_report))?;
-    set.raw_bind_parameter(13, after.started_at.map(Timestamp::as_micros))?;
-    set.raw_bind_parameter(14, after.finished_at.map(Timestamp::as_micros))?;
-    set.raw_bind_parameter(15, json)?;
-    set.raw_bind_parameter(16, output)?;
-    set.raw_bind_parameter(17, result)?;
-    set.raw_execute()?;
-    if before.has_report && !keeps_report {
-        tx.connection.prepare_cached("DELETE FROM reports WHERE task = ?1")?.execute([seq])?;
+    Ok(found)
+}
+
+/// Reads the tasks of these ascending numbers.
+pub(super) fn tasks(tx: &mut Tx<'_>, seqs: &[i64]) -> Result<Vec<(Stored, Task)>> {
+    read(tx, TASKS, seqs, task)
+}
+
+/// The task of a number.
+pub(super) fn task_at(tx: &mut Tx<'_>, seq: i64) -> Result<Option<(Stored, Task)>> {
+    Ok(tasks(tx, &[seq])?.pop())
+}
+
+/// Records that were looked for.
+pub(super) struct Found {
+    /// By their numbers, each once.
+    pub(super) records: Vec<Stored>,
+    /// For each id the place of its record.
+    pub(super) places: Vec<Option<usize>>,
+}
+
+/// Reads the records of these tasks.
+pub(super) fn records<'i>(tx: &mut Tx<'_>, ids: impl ExactSizeIterator<Item = &'i TaskId> + Clone) -> Result<Found> {
+    let salt = tx.names.salt(tx.connection)?;
+    let mut at_places: Vec<i64> = ids.clone().filter_map(|id| ids::place(salt, id)).map(|place| place.seq).collect();
+    at_places.sort_unstable();
+    at_places.dedup();
+    let mut records = read(tx, RECORDS, &at_places, stored)?;
+    let mut by_id = tx.connection.prepare_cached(RECORD_BY_ID)?;
+    let (mut seqs, mut others) = (Vec::with_capacity(ids.len()), Vec::new());
+    for id in ids {
+        let made_at = |place: &Place| at(&records, place.seq).and_then(|found| records.get(found)?.made_at);
+        let made = ids::place(salt, id).filter(|place| made_at(place) == Some(place.created_at));
+        seqs.push(if let Some(place) = made {
+            Some(place.seq)
+        } else {
+            id.with_str(|id| by_id.raw_bind_parameter(1, id))?;
+            let other = by_id.raw_query().next()?.map(|row| stored(tx.connection, tx.names, row)).transpose()?;
+            let seq = other.as_ref().map(|stored| stored.seq);
+            others.extend(other);
+            seq
+        });
     }
-    moved(tx, before, stage)
+    records.extend(others);
+    records.sort_by_key(|stored| stored.seq);
+    records.dedup_by_key(|stored| stored.seq);
+    let places = seqs.into_iter().map(|seq| at(&records, seq?)).collect();
+    Ok(Found { records, places })
+}
+
+/// The place of a number among ascending ones.
+fn at(records: &[Stored], seq: i64) -> Option<usize> {
+    records.binary_search_by_key(&seq, |stored| stored.seq).ok()
+}
+
+/// The values that a save writes into a row.
+#[derive(PartialEq)]
+struct Values<'r> {
+    stage: i64,
+    /// `None`: as it was. So tasks that came at different times can be written together.
+    run_at: Option<i64>,
+    owner: Option<i64>,
+    claim: Option<i64>,
+    run: i64,
+    execution: i64,
+    generation: u32,
+    attempt: u32,
+    interruptions: u32,
+    lost_in_a_row: u32,
+    flags: i64,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    details: Option<String>,
+    output: ToSqlOutput<'r>,
+    result: ToSqlOutput<'r>,
+}
+
+impl<'r> Values<'r> {
+    /// What is beside the row is written here.
+    fn new(tx: &mut Tx<'_>, before: &Stored, after: &'r Record) -> Result<Self> {
+        let seq = before.seq;
+        let details = after.details.as_deref();
+        let output = put(tx, seq, Part::Output, details.and_then(|details| details.output.as_ref()))?;
+        let result = put(tx, seq, Part::Result, details.and_then(inline_result))?;
+        for (part, was, is) in [(Part::Output, before.spilled[0], &output), (Part::Result, before.spilled[1], &result)] {
+            if was && !matches!(is, ToSqlOutput::Owned(Value::Integer(_))) {
+                tx.connection.prepare_cached("DELETE FROM blobs WHERE key = ?1")?.execute([blob_key(seq, part)])?;
+            }
+        }
+        Ok(Values {
+            stage: stage(after, tx.now),
+            run_at: (after.run_at != before.run_at).then(|| after.run_at.as_micros()),
+            owner: after.owner.map(|id| tx.names.replica_number(tx.connection, id)).transpose()?,
+            claim: before.claim,
+            run: after.run.cast_signed(),
+            execution: after.execution.cast_signed(),
+            generation: after.generation,
+            attempt: after.attempt,
+            interruptions: after.interruptions,
+            lost_in_a_row: after.lost_in_a_row,
+            flags: flags(after, keeps_report(before, after)),
+            started_at: after.started_at.map(Timestamp::as_micros),
+            finished_at: after.finished_at.map(Timestamp::as_micros),
+            details: details.and_then(details_json).transpose()?,
+            output,
+            result,
+        })
+    }
+
+    fn write(self, statement: &mut CachedStatement<'_>, seqs: RangeInclusive<i64>) -> Result<()> {
+        let set = statement;
+        set.raw_bind_parameter(1, *seqs.start())?;
+        set.raw_bind_parameter(2, *seqs.end())?;
+        set.raw_bind_parameter(3, self.stage)?;
+        set.raw_bind_parameter(4, self.run_at)?;
+        set.raw_bind_parameter(5, self.owner)?;
+        set.raw_bind_parameter(6, self.claim)?;
+        set.raw_bind_parameter(7, self.run)?;
+        set.raw_bind_parameter(8, self.execution)?;
+        set.raw_bind_parameter(9, self.generation)?;
+        set.raw_bind_parameter(10, self.attempt)?;
+        set.raw_bind_parameter(11, self.interruptions)?;
+        set.raw_bind_parameter(12, self.lost_in_a_row)?;
+        set.raw_bind_parameter(13, self.flags)?;
+        set.raw_bind_parameter(14, self.started_at)?;
+        set.raw_bind_parameter(15, self.finished_at)?;
+        set.raw_bind_parameter(16, self.details)?;
+        set.raw_bind_parameter(17, self.output)?;
+        set.raw_bind_parameter(18, self.result)?;
+        set.raw_execute()?;
+        Ok(())
+    }
+}
+
+/// Writes what [`step`](crate::state::step) made of records, in ascending order of the rows. Each row is as it was
+/// read, but with the claim number that it shall have. Neighbours that get the same values share a statement: most
+/// of a batch of claims or of ends does, and it halves the cost.
+pub(super) fn save<'r>(
+    tx: &mut Tx<'_>,
+    changes: impl IntoIterator<Item = (&'r Stored, &'r Record)>,
+) -> Result<()> {
+    let mut statement = tx.connection.prepare_cached(SAVE)?;
+    let mut alike: Option<(RangeInclusive<i64>, Values<'r>)> = None;
+    for (before, after) in changes {
+        let values = Values::new(tx, before, after)?;
+        if before.has_report && !keeps_report(before, after) {
+            tx.connection.prepare_cached("DELETE FROM reports WHERE task = ?1")?.execute([before.seq])?;
+        }
+        moved(tx, before, values.stage)?;
+        alike = match alike {
+            Some((seqs, same)) if seqs.end() + 1 == before.seq && same == values => {
+                Some((*seqs.start()..=before.seq, same))
+            }
+            others => {
+                if let Some((seqs, values)) = others {
+                    values.write(&mut statement, seqs)?;
+                }
+                Some((before.seq..=before.seq, values))
+            }
+        };
+    }
+    if let Some((seqs, values)) = alike {
+        values.write(&mut statement, seqs)?;
+    }
+    Ok(())
+}
+
+/// Whether the report that is kept for it stays.
+fn keeps_report(before: &Stored, after: &Record) -> bool {
+    before.has_report && after.state == State::Running
 }
 
 /// Keeps tallies and hints right.

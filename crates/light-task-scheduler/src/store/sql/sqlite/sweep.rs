@@ -59,9 +59,7 @@ pub(super) fn sweep(tx: &mut Tx<'_>, locks: &Locks, request: &SweepRequest, cand
 
 /// Removes one task, unless it was requeued or removed in the meantime.
 fn remove(tx: &mut Tx<'_>, request: &SweepRequest, seq: i64) -> Result<bool> {
-    let mut by_seq = tx.connection.prepare_cached(rows::TASK_BY_SEQ)?;
-    by_seq.raw_bind_parameter(1, seq)?;
-    let Some((stored, mut task)) = rows::find_task(tx.connection, tx.names, &mut by_seq)? else { return Ok(false) };
+    let Some((stored, mut task)) = rows::task_at(tx, seq)? else { return Ok(false) };
     let limit = tx.now - request.older_than.unwrap_or_default();
     let old = task.record.finished_at.is_some_and(|finished_at| finished_at < limit);
     let exempt = request.except_label.as_ref().is_some_and(|label| task.spec.label(label.as_str()).is_some());

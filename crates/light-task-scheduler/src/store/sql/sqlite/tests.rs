@@ -235,7 +235,11 @@ async fn hot_statements_use_their_indexes_and_never_sort() {
         (replicas::NEXT_OWNER, "INDEX tasks_active (owner>?)"),
         (replicas::HELD_BY, "INDEX tasks_active (owner=?)"),
         (rows::RECORD_BY_ID, "INDEX tasks_id (id=?)"),
-        (rows::RECORD_AT_PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
+        (rows::TASK_AT_PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
+        (rows::RECORDS, "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (rows::TASKS, "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (rows::SAVE, "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (claim::CLAIMED, "INDEX tasks_active (owner=?)"),
     ] {
         let plan = plan(&connection, sql);
         assert!(plan.contains(index), "{sql}\n{plan}");
