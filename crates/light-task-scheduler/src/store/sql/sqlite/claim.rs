@@ -316,13 +316,13 @@ fn take(tx: &mut Tx<'_>, request: &ClaimRequest, mut seqs: Vec<i64>, claim: &mut
             claim.expired.extend(expire_one(tx, stored.seq)?);
             continue;
         }
-        step(&mut task.record, Event::Claim { owner: request.replica }, tx.now).map_err(|refusal| {
-            Error::internal(format!("the ready task {} cannot be claimed: {refusal}", task.id))
-        })?;
+        step(&mut task.record, Event::Claim { owner: request.replica }, tx.now)
+            .map_err(|refusal| Error::internal(format!("the ready task {} cannot be claimed: {refusal}", task.id)))?;
         stored.claim = Some(request.number.cast_signed());
         taken.push((stored, task));
     }
     rows::save(tx, taken.iter().map(|(stored, task)| (stored, &task.record)))?;
+    taken.iter().for_each(|(stored, task)| rows::remember(tx, stored, &task.record));
     claim.tasks = in_order(taken);
     Ok(())
 }

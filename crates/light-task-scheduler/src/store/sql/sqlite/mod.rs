@@ -6,6 +6,7 @@
 //! | `threads` | the writer, its group commit, the readers |
 //! | `tx` | what the calls of one transaction share |
 //! | `rows` | tasks as rows |
+//! | `claimed` | records whose ends need no read |
 //! | `names` | small numbers for names |
 //! | `ids` | ids that say where their row is |
 //! | `insert`, `claim`, `window`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
@@ -14,6 +15,7 @@
 
 mod apply;
 mod claim;
+mod claimed;
 mod error;
 mod hints;
 mod ids;

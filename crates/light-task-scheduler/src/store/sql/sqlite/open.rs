@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::Durability;
@@ -70,8 +71,7 @@ fn try_writer(path: &Path, durability: Durability, migrations: &[&str]) -> Resul
     }
     // Two processes that create one file at the same time would get in each other's way.
     let _one_at_a_time = opening_lock(path)?;
-    let mut connection = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let mut connection = connect(path, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
     check_owner(&connection, migrations.len())?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {
@@ -89,11 +89,18 @@ fn try_writer(path: &Path, durability: Durability, migrations: &[&str]) -> Resul
 }
 
 fn try_reader(path: &Path) -> Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags())?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let connection = connect(path, flags())?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Without it SQLite plans a statement anew whenever another value is bound to its `LIMIT`: twice in each claim.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

@@ -49,7 +49,8 @@ pub(super) const RECORDS: &str = concat!("SELECT ", record_columns!(), " FROM ta
 pub(super) const TASKS: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE seq BETWEEN ?1 AND ?2");
 /// Whoever sees it fail rolls the transaction back. `OR FAIL` spares SQLite the copies of all the pages that it would
 /// need to undo a part of the rows by itself.
-pub(super) const SAVE: &str = "UPDATE OR FAIL tasks SET stage = ?3, run_at = coalesce(?4, run_at), owner = ?5, claim = ?6,
+pub(super) const SAVE: &str =
+    "UPDATE OR FAIL tasks SET stage = ?3, run_at = coalesce(?4, run_at), owner = ?5, claim = ?6,
     run = ?7, execution = ?8, generation = ?9, attempt = ?10, interruptions = ?11, lost_in_a_row = ?12, flags = ?13,
     started_at = ?14, finished_at = ?15, details = ?16, output = ?17, result = ?18 WHERE seq BETWEEN ?1 AND ?2";
 
@@ -264,10 +265,17 @@ pub(super) struct Found {
 /// Reads the records of these tasks.
 pub(super) fn records<'i>(tx: &mut Tx<'_>, ids: impl ExactSizeIterator<Item = &'i TaskId> + Clone) -> Result<Found> {
     let salt = tx.names.salt(tx.connection)?;
-    let mut at_places: Vec<i64> = ids.clone().filter_map(|id| ids::place(salt, id)).map(|place| place.seq).collect();
-    at_places.sort_unstable();
-    at_places.dedup();
-    let mut records = read(tx, RECORDS, &at_places, stored)?;
+    let (mut records, mut unread) = (Vec::with_capacity(ids.len()), Vec::new());
+    for place in ids.clone().filter_map(|id| ids::place(salt, id)) {
+        match tx.claimed.take(place.seq) {
+            Some(stored) => records.push(stored),
+            None => unread.push(place.seq),
+        }
+    }
+    unread.sort_unstable();
+    unread.dedup();
+    records.extend(read(tx, RECORDS, &unread, stored)?);
+    by_number(&mut records);
     let mut by_id = tx.connection.prepare_cached(RECORD_BY_ID)?;
     let (mut seqs, mut others) = (Vec::with_capacity(ids.len()), Vec::new());
     for id in ids {
@@ -284,10 +292,15 @@ pub(super) fn records<'i>(tx: &mut Tx<'_>, ids: impl ExactSizeIterator<Item = &'
         });
     }
     records.extend(others);
-    records.sort_by_key(|stored| stored.seq);
-    records.dedup_by_key(|stored| stored.seq);
+    by_number(&mut records);
     let places = seqs.into_iter().map(|seq| at(&records, seq?)).collect();
     Ok(Found { records, places })
+}
+
+/// Puts records into the order of their numbers, each once.
+fn by_number(records: &mut Vec<Stored>) {
+    records.sort_by_key(|stored| stored.seq);
+    records.dedup_by_key(|stored| stored.seq);
 }
 
 /// The place of a number among ascending ones.
@@ -324,7 +337,8 @@ impl<'r> Values<'r> {
         let details = after.details.as_deref();
         let output = put(tx, seq, Part::Output, details.and_then(|details| details.output.as_ref()))?;
         let result = put(tx, seq, Part::Result, details.and_then(inline_result))?;
-        for (part, was, is) in [(Part::Output, before.spilled[0], &output), (Part::Result, before.spilled[1], &result)] {
+        for (part, was, is) in [(Part::Output, before.spilled[0], &output), (Part::Result, before.spilled[1], &result)]
+        {
             if was && !matches!(is, ToSqlOutput::Owned(Value::Integer(_))) {
                 tx.connection.prepare_cached("DELETE FROM blobs WHERE key = ?1")?.execute([blob_key(seq, part)])?;
             }
@@ -377,14 +391,12 @@ impl<'r> Values<'r> {
 /// Writes what [`step`](crate::state::step) made of records, in ascending order of the rows. Each row is as it was
 /// read, but with the claim number that it shall have. Neighbours that get the same values share a statement: most
 /// of a batch of claims or of ends does, and it halves the cost.
-pub(super) fn save<'r>(
-    tx: &mut Tx<'_>,
-    changes: impl IntoIterator<Item = (&'r Stored, &'r Record)>,
-) -> Result<()> {
+pub(super) fn save<'r>(tx: &mut Tx<'_>, changes: impl IntoIterator<Item = (&'r Stored, &'r Record)>) -> Result<()> {
     let mut statement = tx.connection.prepare_cached(SAVE)?;
     let mut alike: Option<(RangeInclusive<i64>, Values<'r>)> = None;
     for (before, after) in changes {
         let values = Values::new(tx, before, after)?;
+        tx.claimed.forget(before.seq);
         if before.has_report && !keeps_report(before, after) {
             tx.connection.prepare_cached("DELETE FROM reports WHERE task = ?1")?.execute([before.seq])?;
         }
@@ -405,6 +417,16 @@ pub(super) fn save<'r>(
         values.write(&mut statement, seqs)?;
     }
     Ok(())
+}
+
+/// Remembers a record that [`save`] has just written, for what its owner will report. Not worth it if the record is
+/// large, or if the row would be found by an id that does not say its place.
+pub(super) fn remember(tx: &mut Tx<'_>, before: &Stored, after: &Record) {
+    if before.made_at.is_some() && after.details.is_none() {
+        let (stage, has_report) = (stage(after, tx.now), keeps_report(before, after));
+        let (run_at, spilled, record) = (after.run_at, [false; 2], after.clone());
+        tx.claimed.keep(Stored { stage, run_at, has_report, spilled, record, ..*before });
+    }
 }
 
 /// Whether the report that is kept for it stays.
@@ -428,9 +450,10 @@ fn moved(tx: &mut Tx<'_>, before: &Stored, stage: i64) -> Result<()> {
 }
 
 /// A task now has a report, kept in the table `reports`.
-pub(super) fn mark_reported(tx: &Tx<'_>, seq: i64) -> Result<()> {
+pub(super) fn mark_reported(tx: &mut Tx<'_>, seq: i64) -> Result<()> {
     const MARK: &str = "UPDATE tasks SET flags = flags | ?2 WHERE seq = ?1";
     tx.connection.prepare_cached(MARK)?.execute([seq, HAS_REPORT])?;
+    tx.claimed.forget(seq);
     Ok(())
 }
 

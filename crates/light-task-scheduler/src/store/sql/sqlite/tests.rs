@@ -9,7 +9,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::state::RunEvent;
 use crate::store::Suspect;
-use crate::task::{FailureKind, Handle, Payload, Record, ResultRef, State, Token};
+use crate::task::{Failure, FailureKind, Handle, Payload, Record, ResultRef, State, Token};
 
 const TTL: Duration = Duration::from_secs(15);
 
@@ -257,6 +257,23 @@ async fn hot_statements_use_their_indexes_and_never_sort() {
     assert!(steps.map(Result::unwrap).all(|step| step != "OpenEphemeral"));
 }
 
+#[tokio::test]
+async fn no_statement_of_a_claim_is_planned_again() {
+    let directory = directory();
+    let store = SqliteStore::open(directory.path().join("tasks.db")).unwrap();
+    let replica = register(&store).await;
+    store.insert((0..9).map(|n| new_task(&n.to_string())).collect()).await.unwrap();
+    for number in 1..4 {
+        assert_eq!(claim(&store, replica, number, number as usize).await.tasks.len(), number as usize);
+    }
+    for sql in [claim::HEADS, claim::OVERDUE, rows::TASKS, rows::SAVE] {
+        let planned = store.write(1, move |tx| {
+            Ok(tx.connection.prepare_cached(sql)?.get_status(rusqlite::StatementStatus::RePrepare))
+        });
+        assert_eq!(planned.await.unwrap(), 0, "{sql}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn two_handles_and_eight_threads_never_see_a_busy_file() {
     const EACH: usize = 40;
@@ -492,4 +509,79 @@ async fn made_ids_lead_to_their_tasks() {
     assert!(store.get(&[last]).await.unwrap()[0].is_none());
     drop(store);
     recount(&path);
+}
+
+/// A file with tasks whose ids are made there, the same in every file; every fifth has an id of its own.
+async fn same_tasks(path: &Path, clock: &Arc<SetClock>, replica: ReplicaId) -> [SqliteStore; 2] {
+    let options = SqliteOptions { clock: clock.clone(), ..SqliteOptions::default() };
+    let stores = [0, 1].map(|_| SqliteStore::open_with(path, options.clone()).unwrap());
+    let salt = |tx: &mut Tx<'_>| Ok(tx.connection.execute("UPDATE meta SET salt = 5", [])?);
+    stores[0].write(1, salt).await.unwrap();
+    let task = |n: usize| NewTask::new("k", &n).unwrap().priority(i32::try_from(n / 20).unwrap());
+    let tasks = (0..60).map(|n| if n % 5 == 4 { task(n).id(&format!("t{n}")).unwrap() } else { task(n) });
+    stores[0].insert(tasks.collect()).await.unwrap();
+    stores[0].register(NewReplica { id: replica, name: "test".to_owned(), ttl: TTL }).await.unwrap();
+    stores
+}
+
+fn any_event(task: &Task) -> RunEvent {
+    let failure = || Failure::new(FailureKind::Error, "no");
+    let large = || Payload::from_bytes(vec![fastrand::u8(..2); 2_000]);
+    match fastrand::u8(..12) {
+        0 => RunEvent::Started(Some(Handle::new("h").unwrap())),
+        1 => RunEvent::Outcome(Some(large())),
+        2 => RunEvent::Complete(ResultRef::Inline(large())),
+        3 => RunEvent::Retry(task.record.run_at, failure()),
+        4 => RunEvent::Fail(failure()),
+        5 => RunEvent::Cancelled,
+        6 => inline(if fastrand::bool() { "1" } else { "2" }),
+        _ => inline("null"),
+    }
+}
+
+/// Reads, moves and writes of many rows at once, and records that are remembered, give what one write after the
+/// other gives, each through a handle that must read what the other has written.
+#[tokio::test]
+async fn batches_through_one_handle_are_single_writes_through_two() {
+    for seed in 0..40 {
+        fastrand::seed(seed);
+        let directories = [directory(), directory()];
+        let clock = Arc::new(SetClock(1_000_000.into()));
+        let replica = ReplicaId::generate(&*clock);
+        let batched = same_tasks(&directories[0].path().join("tasks.db"), &clock, replica).await[0].clone();
+        let singly = same_tasks(&directories[1].path().join("tasks.db"), &clock, replica).await;
+        let mut claimed = Vec::new();
+        for round in 0..8_u64 {
+            clock.0.fetch_add(1_000_000, std::sync::atomic::Ordering::SeqCst);
+            let taken = claim(&batched, replica, round + 1, 20).await.tasks;
+            assert_eq!(taken, claim(&singly[0], replica, round + 1, 20).await.tasks, "seed {seed}, round {round}");
+            claimed.extend(taken);
+            singly[1].heartbeat(Heartbeat { replica, holdings: None }).await.unwrap();
+            let wished: Vec<_> =
+                claimed.iter().filter(|_| fastrand::u8(..10) == 0).map(|task| task.id.clone()).collect();
+            for (n, id) in wished.into_iter().enumerate() {
+                let cancel = vec![(id, Command::Cancel)];
+                assert_eq!(
+                    batched.command(cancel.clone()).await.unwrap(),
+                    singly[n % 2].command(cancel).await.unwrap()
+                );
+            }
+            fastrand::shuffle(&mut claimed);
+            let changes: Vec<Change> = (0..claimed.len())
+                .map(|n| &claimed[if fastrand::u8(..9) == 0 { fastrand::usize(..=n) } else { n }])
+                .map(|task| change(task, any_event(task)))
+                .collect();
+            let answers = batched.apply(changes.clone()).await.unwrap();
+            for (n, (change, answer)) in changes.into_iter().zip(answers).enumerate() {
+                let said = format!("seed {seed}, round {round}: {change:?}");
+                assert_eq!(singly[n % 2].apply(vec![change]).await.unwrap(), [answer], "{said}");
+            }
+            claimed.truncate(10);
+            let all = batched.list(&TaskQuery::default()).await.unwrap().tasks;
+            let same = singly[1].list(&TaskQuery::default()).await.unwrap().tasks;
+            assert_eq!(all, same, "seed {seed}, round {round}");
+        }
+        drop((batched, singly));
+        directories.iter().for_each(|directory| recount(&directory.path().join("tasks.db")));
+    }
 }

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::claimed::Claimed;
 use super::error::repeat;
 use super::hints::Hints;
 use super::names::Names;
@@ -101,7 +102,7 @@ impl Threads {
         }
         let writes = Arc::clone(&threads.writes);
         threads.spawn("lts-sqlite-write", move || {
-            Writer { connection: writer, names: Names::default(), hints }.work(&writes)
+            Writer { connection: writer, names: Names::default(), claimed: Claimed::default(), hints }.work(&writes)
         })?;
         Ok(threads)
     }
@@ -170,6 +171,7 @@ fn read(connection: &Connection, queue: &Queue<Read>) {
 struct Writer {
     connection: Connection,
     names: Names,
+    claimed: Claimed,
     hints: Arc<Hints>,
 }
 
@@ -214,6 +216,7 @@ impl Writer {
         if !matches!(outcome, Outcome::Committed) {
             // What was learned inside the transaction may not exist any more.
             self.names.forget();
+            self.claimed.forget_all();
         }
         outcome
     }
@@ -224,7 +227,7 @@ impl Writer {
             Ok(transaction) => transaction,
             Err(e) => return Outcome::Failed(e.into()),
         };
-        let mut tx = match Tx::begin(&transaction, &mut self.names, self.hints.latest()) {
+        let mut tx = match Tx::begin(&transaction, &mut self.names, &mut self.claimed, self.hints.latest()) {
             Ok(tx) => tx,
             Err(e) => return Outcome::Failed(e),
         };

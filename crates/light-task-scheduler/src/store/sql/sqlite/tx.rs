@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::claimed::Claimed;
 use super::names::Names;
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -11,6 +12,7 @@ use crate::store::Changes;
 pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) names: &'a mut Names,
+    pub(super) claimed: &'a mut Claimed,
     /// The store's time for the call that runs now.
     pub(super) now: Timestamp,
     pub(super) epoch: i64,
@@ -43,7 +45,13 @@ struct Moved {
 
 impl<'a> Tx<'a> {
     /// Starts at the latest time that this file or this process knows of.
-    pub(super) fn begin(connection: &'a Connection, names: &'a mut Names, latest: Timestamp) -> Result<Self> {
+    pub(super) fn begin(
+        connection: &'a Connection,
+        names: &'a mut Names,
+        claimed: &'a mut Claimed,
+        latest: Timestamp,
+    ) -> Result<Self> {
+        claimed.begin(connection)?;
         let meta = "SELECT now, epoch, op_seq, seq, work, wishes, ends FROM meta";
         let (now, epoch, op_seq, seq, changes) = connection.prepare_cached(meta)?.query_row([], |row| {
             let changes = [row.get(4)?, row.get(5)?, row.get(6)?];
@@ -52,6 +60,7 @@ impl<'a> Tx<'a> {
         Ok(Tx {
             connection,
             names,
+            claimed,
             now: Timestamp::from_micros(now).max(latest),
             epoch,
             op_seq: op_seq + 1,
