@@ -40,49 +40,59 @@ pub const HANDLE_BYTES_MAX: usize = 4 << 10;
 ///
 /// Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Payload(Arc<[u8]>);
+pub struct Payload(
+    /// `None` is the JSON `null`, which most functions return: it needs neither memory nor a count.
+    Option<Arc<[u8]>>,
+);
+
+const NULL: &[u8] = b"null";
 
 impl Payload {
     /// Keeps the bytes as they are.
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Payload(bytes.into())
+        Payload(Some(bytes.into()).filter(|bytes| **bytes != *NULL))
+    }
+
+    /// The JSON `null`.
+    pub const fn null() -> Self {
+        Payload(None)
     }
 
     /// Encodes a value as JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        serde_json::to_vec(value).map(|bytes| Payload(bytes.into())).map_err(|e| {
+        serde_json::to_vec(value).map(Payload::from_bytes).map_err(|e| {
             Error::invalid(format!("a {} cannot be written as JSON: {e}", std::any::type_name::<T>())).with_source(e)
         })
     }
 
     /// Decodes JSON.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.0).map_err(|e| {
+        serde_json::from_slice(self.as_bytes()).map_err(|e| {
             Error::invalid(format!("not the JSON of a {}: {e}", std::any::type_name::<T>())).with_source(e)
         })
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or(NULL)
     }
 
     /// How many bytes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.as_bytes().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_bytes().is_empty()
     }
 }
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN_BYTES: usize = 64;
-        let shown = &self.0[..self.0.len().min(SHOWN_BYTES)];
-        let more = if shown.len() < self.0.len() { "…" } else { "" };
+        let shown = &self.as_bytes()[..self.len().min(SHOWN_BYTES)];
+        let more = if shown.len() < self.len() { "…" } else { "" };
         write!(f, "{}{more}", String::from_utf8_lossy(shown))
     }
 }
@@ -539,7 +549,7 @@ pub enum ResultRef {
 }
 
 fn empty_payload() -> Payload {
-    Payload(Arc::from([]))
+    Payload::from_bytes([])
 }
 
 /// Why an attempt, or a task, ended without success.
@@ -649,6 +659,13 @@ mod tests {
     }
 
     #[test]
+    fn a_null_is_the_same_however_it_was_made() {
+        let made = [Payload::null(), Payload::from_bytes(*b"null"), Payload::json(&()).unwrap()];
+        assert!(made.iter().all(|null| *null == made[0] && null.as_bytes() == b"null" && null.parse::<()>().is_ok()));
+        assert_ne!(made[0], Payload::from_bytes([]));
+    }
+
+    #[test]
     fn a_long_message_is_cut_at_a_character() {
         let failure = Failure::new(FailureKind::Error, "é".repeat(ERROR_BYTES_MAX));
         assert!(failure.message.len() <= ERROR_BYTES_MAX && failure.message.ends_with('…'));
@@ -668,6 +685,6 @@ mod tests {
     fn a_record_stays_small() {
         assert!(size_of::<TaskId>() <= 24);
         assert!(size_of::<Record>() <= 128, "{}", size_of::<Record>());
-        assert!(size_of::<Spec>() <= 72, "{}", size_of::<Spec>());
+        assert!(size_of::<Spec>() <= 88, "{}", size_of::<Spec>());
     }
 }

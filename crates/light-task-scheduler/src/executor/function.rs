@@ -1,16 +1,16 @@
 //! Function calls in this process.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hashbrown::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -166,10 +166,9 @@ fn parse<P: DeserializeOwned>(payload: &Payload) -> Result<P, TaskError> {
 }
 
 fn encode<R: Serialize + 'static>(result: &R) -> Result<Payload, TaskError> {
-    // Most functions return nothing, and do so often: all of them share one `null`.
-    static NULL: LazyLock<Payload> = LazyLock::new(|| Payload::from_bytes(*b"null"));
+    // Most functions return nothing, and do so often.
     if TypeId::of::<R>() == TypeId::of::<()>() {
-        return Ok(NULL.clone());
+        return Ok(Payload::null());
     }
     Payload::json(result).map_err(TaskError::fatal)
 }

@@ -12,7 +12,7 @@ use crate::scheduler::core::{Core, StoreRetry};
 use crate::scheduler::held::Held;
 use crate::state::RunEvent;
 use crate::store::{Answer, Change};
-use crate::task::Progress;
+use crate::task::{Progress, TaskId};
 
 /// How many writes wait before those who hand over more have to.
 const QUEUE_MAX: usize = 4_096;
@@ -21,9 +21,9 @@ const BATCH_MAX: usize = 1_000;
 
 /// One write, and whom to tell the answer.
 pub(super) struct Write {
-    pub(super) held: Arc<Held>,
-    pub(super) event: RunEvent,
-    pub(super) reply: Option<oneshot::Sender<Answer>>,
+    held: Arc<Held>,
+    event: RunEvent,
+    reply: Option<oneshot::Sender<Answer>>,
 }
 
 /// The way to the completer.
@@ -66,37 +66,51 @@ pub(super) async fn complete(core: Arc<Core>, mut queue: mpsc::Receiver<Write>) 
     }
 }
 
-/// Writes a batch, however long the store takes to take it, and empties it.
-pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
-    if writes.is_empty() {
-        return;
-    }
-    let mut retry = StoreRetry::new();
-    let answers = loop {
-        let change = |write: &Write| Change {
-            id: write.held.id().clone(),
-            token: write.held.token(),
-            event: write.event.clone(),
-        };
-        match core.store.apply(writes.iter().map(change).collect()).await {
-            Ok(answers) => break answers,
-            // The batch may have been applied with its reply lost: repeating it is harmless.
-            Err(error) => {
-                tracing::warn!(writes = writes.len(), %error, "the store did not take final writes; trying again")
-            }
-        }
-        retry.wait(core.chance()).await;
-    };
+/// Writes a batch and empties it.
+async fn flush(core: &Core, writes: &mut Vec<Write>) {
+    // Made anew for every try: the fence may change meanwhile.
+    let change =
+        |write: &Write| Change { id: write.held.id().clone(), token: write.held.token(), event: write.event.clone() };
+    let answers = apply(core, || writes.iter().map(change).collect()).await;
     for (write, answer) in writes.drain(..).zip(answers) {
-        match answer {
-            Answer::Applied(Some(state)) if write.event.moves() => core.hub.tell(write.held.id(), state),
-            // Applied before, with the reply lost: nobody was told.
-            Answer::Already(state) if state.is_terminal() => core.hub.tell(write.held.id(), state),
-            _ => {}
-        }
+        tell(core, write.held.id(), &write.event, &answer);
         if let Some(reply) = write.reply {
             // An error means that the run has ended with its scheduler.
             let _ = reply.send(answer);
         }
+    }
+}
+
+/// Writes the ends of runs that nobody waits for.
+pub(super) async fn write_ends(core: &Core, ends: Vec<Change>) {
+    if ends.is_empty() {
+        return;
+    }
+    let answers = apply(core, || ends.clone()).await;
+    for (end, answer) in ends.iter().zip(&answers) {
+        tell(core, &end.id, &end.event, answer);
+    }
+}
+
+/// Has changes applied, however long the store takes to take them.
+async fn apply(core: &Core, changes: impl Fn() -> Vec<Change>) -> Vec<Answer> {
+    let mut retry = StoreRetry::new();
+    loop {
+        match core.store.apply(changes()).await {
+            Ok(answers) => return answers,
+            // They may have been applied with the reply lost: repeating them is harmless.
+            Err(error) => tracing::warn!(%error, "the store did not take final writes; trying again"),
+        }
+        retry.wait(core.chance()).await;
+    }
+}
+
+/// Tells who follows the task what it has come to by a write.
+fn tell(core: &Core, id: &TaskId, event: &RunEvent, answer: &Answer) {
+    match answer {
+        Answer::Applied(Some(state)) if event.moves() => core.hub.tell(id, *state),
+        // Applied before, with the reply lost: nobody was told.
+        Answer::Already(state) if state.is_terminal() => core.hub.tell(id, *state),
+        _ => {}
     }
 }

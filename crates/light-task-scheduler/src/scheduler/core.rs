@@ -1,15 +1,14 @@
 //! What the parts of one scheduler share.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp, monotonic, unit_random};
 use crate::executor::{Executor, Run};
@@ -45,26 +44,29 @@ pub(super) struct Core {
 impl Core {
     /// Starts a task of this scheduler: it ends at the latest when the scheduler is dropped or has shut down.
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let kill = self.life.kill.clone();
-        self.life.tracker.spawn(async move {
+        let kill = self.life.kill.token();
+        tokio::spawn(async move {
             kill.run_until_cancelled_owned(future).await;
         });
     }
 
     /// A claimed or adopted task, ready to run by an executor of its kind.
     pub(super) fn hold(&self, task: Task, kind: &Kind) -> Option<Arc<Held>> {
-        let executor = kind.executor.clone();
+        let (run, mailbox) = self.prepare(task)?;
+        Some(Arc::new(Held { run, executor: kind.executor.clone(), mailbox }))
+    }
+
+    /// What a claimed or adopted task needs for its run, beside an executor.
+    pub(super) fn prepare(&self, task: Task) -> Option<(Run, Arc<Mailbox>)> {
         let token = task.record.token()?;
-        let pushes = self.config.tracking.listens().then(|| kind.pushes.clone());
-        let mailbox = Mailbox::new(token, task.record.cancel_requested, pushes);
-        let run = Run { namespace: self.config.namespace.clone(), task: Arc::new(task) };
-        Some(Arc::new(Held { run, executor, mailbox: Arc::new(mailbox) }))
+        let mailbox = Mailbox::new(token, task.record.cancel_requested, self.config.tracking.listens());
+        Some((Run { namespace: self.config.namespace.clone(), task: Arc::new(task) }, Arc::new(mailbox)))
     }
 
     /// Starts one of the loops that a scheduler cannot be without: if it panics, the scheduler ends as in a
     /// crash, and others take over, instead of holding tasks that nobody works on.
     pub(super) fn spawn_loop(&self, future: impl Future<Output = ()> + Send + 'static) {
-        struct EndsWithPanic(CancellationToken);
+        struct EndsWithPanic(Kill);
         impl Drop for EndsWithPanic {
             fn drop(&mut self) {
                 if std::thread::panicking() {
@@ -90,8 +92,8 @@ impl Core {
 pub(super) struct Kind {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) pace: Pace,
-    /// Counts what its runs have pushed.
-    pub(super) pushes: Arc<AtomicU64>,
+    /// How much its runs have pushed that have ended.
+    pub(super) pushes: AtomicU64,
 }
 
 /// Whether starts of a kind may be polled inside the dispatcher instead of in a task of their own.
@@ -200,13 +202,35 @@ pub(super) struct Life {
     /// Nothing new is claimed.
     pub(super) draining: CancellationToken,
     /// Everything ends where it stands, as in a crash.
-    pub(super) kill: CancellationToken,
-    pub(super) tracker: TaskTracker,
+    pub(super) kill: Kill,
 }
 
 impl Life {
     pub(super) fn new() -> Self {
-        Life { draining: CancellationToken::new(), kill: CancellationToken::new(), tracker: TaskTracker::new() }
+        Life { draining: CancellationToken::new(), kill: Kill::default() }
+    }
+}
+
+/// The sudden end of everything. Asked before every quick start, so asking takes no lock.
+#[derive(Clone, Default)]
+pub(super) struct Kill {
+    token: CancellationToken,
+    done: Arc<AtomicBool>,
+}
+
+impl Kill {
+    pub(super) fn cancel(&self) {
+        self.done.store(true, Ordering::SeqCst);
+        self.token.cancel();
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// To wait for it.
+    pub(super) fn token(&self) -> CancellationToken {
+        self.token.clone()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Claims tasks when slots are free, and starts them.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::clock::{Timestamp, monotonic};
 use crate::error::ErrorKind;
 use crate::scheduler::core::{Core, Kind, StoreRetry, hinted};
 use crate::scheduler::deadlines;
-use crate::scheduler::held::{Held, Receiving};
+use crate::scheduler::held::Receiving;
 use crate::scheduler::quick::{self, Batch};
 use crate::scheduler::run::{self, Stage};
 use crate::state::RunEvent;
@@ -145,7 +144,7 @@ impl Dispatcher {
         let starts = bug!(StartPastLease) || self.may_start().await;
         let owner = core.replica.id();
         let many = claim.tasks.len() >= quick::BATCH_MIN;
-        let mut batch = VecDeque::new();
+        let mut batch = Vec::with_capacity(if many { claim.tasks.len() } else { 0 });
         for task in claim.tasks {
             if task.record.owner != Some(owner) && !bug!(StartPastLease) {
                 // Claimed under an id that has died since: who rescues it adopts the task, maybe we.
@@ -153,13 +152,12 @@ impl Dispatcher {
             }
             let Some(kind) = core.kinds.get(&task.spec.kind) else { continue };
             let is_quick = many && kind.pace.is_quick();
-            let Some(held) = self.receive(task, kind, starts).await else { continue };
-            let slot = core.slots.take();
+            let Some(task) = self.receive(task, kind, starts).await else { continue };
             if is_quick {
-                batch.push_back((held, slot));
-            } else {
+                batch.push(task);
+            } else if let Some(held) = core.hold(task, kind) {
                 let starting = run::starting(&held);
-                run::spawn(&core, held, slot, Stage::Starting(starting));
+                run::spawn(&core, held, core.slots.take(), Stage::Starting(starting));
             }
         }
         if !batch.is_empty() {
@@ -169,7 +167,7 @@ impl Dispatcher {
     }
 
     /// A claimed task as one to start now; `None` if it is not to be started.
-    async fn receive(&self, task: Task, kind: &Kind, starts: bool) -> Option<Arc<Held>> {
+    async fn receive(&self, task: Task, kind: &Kind, starts: bool) -> Option<Task> {
         let core = &self.core;
         let earlier = core.registry.get(&task.id);
         if let (Some(earlier), Some(token)) = (&earlier, task.record.token())
@@ -179,27 +177,21 @@ impl Dispatcher {
             earlier.set_token(token);
             return None;
         }
-        let id = task.id.clone();
-        let held = core.hold(task, kind)?;
-        if !starts {
-            self.give_back(&held, FailureKind::Drained, "the scheduler shut down before it started", Duration::ZERO)
-                .await;
-            return None;
-        }
-        if let Some(earlier) = earlier {
+        let (why, delay) = if !starts {
+            let why = Failure::new(FailureKind::Drained, "the scheduler shut down before it started");
+            (why, Duration::ZERO)
+        } else if let Some(earlier) = earlier {
             // A run that this replica lost while it was cut off. Both must not run at once, and from here on
             // nobody else would find it.
             earlier.tell(|mail| mail.lost = true);
-            self.give_back(&held, FailureKind::Busy, "an earlier run of it still ends here", EARLIER_RUN_DELAY).await;
-            return None;
-        }
-        core.hub.tell(&id, State::Running);
-        Some(held)
-    }
-
-    async fn give_back(&self, held: &Arc<Held>, kind: FailureKind, why: &str, delay: Duration) {
-        let at = self.core.replica.store_now() + delay;
-        self.core.completer.note(held, RunEvent::Release(at, Failure::new(kind, why))).await;
+            (Failure::new(FailureKind::Busy, "an earlier run of it still ends here"), EARLIER_RUN_DELAY)
+        } else {
+            core.hub.tell(&task.id, State::Running);
+            return Some(task);
+        };
+        let (held, at) = (core.hold(task, kind)?, core.replica.store_now() + delay);
+        core.completer.note(&held, RunEvent::Release(at, why)).await;
+        None
     }
 
     /// Waits until another claim may bring something.

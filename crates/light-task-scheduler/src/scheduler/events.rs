@@ -36,12 +36,15 @@ pub enum Seen {
 
 /// A subscription to what happens on this replica. Slow reading loses events, never blocks a task.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<TaskEvent>);
+pub struct Events {
+    receiver: broadcast::Receiver<TaskEvent>,
+    _present: Arc<()>,
+}
 
 impl Events {
     /// The next event; `None` once the scheduler is gone.
     pub async fn next(&mut self) -> Option<Seen> {
-        match self.0.recv().await {
+        match self.receiver.recv().await {
             Ok(event) => Some(Seen::Event(event)),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Seen::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
@@ -53,6 +56,8 @@ impl Events {
 #[derive(Debug)]
 pub(super) struct EventHub {
     subscribers: broadcast::Sender<TaskEvent>,
+    /// Every subscription has one too: counting them takes no lock.
+    present: Arc<()>,
     /// The bell of each awaited task, and how many wait for it.
     waiters: Mutex<HashMap<TaskId, (Arc<Notify>, usize)>>,
     waiting: AtomicUsize,
@@ -64,6 +69,7 @@ impl EventHub {
     pub(super) fn new() -> Self {
         EventHub {
             subscribers: broadcast::Sender::new(EVENTS_KEPT),
+            present: Arc::new(()),
             waiters: Mutex::new(HashMap::new()),
             waiting: AtomicUsize::new(0),
             came: Notify::new(),
@@ -71,12 +77,12 @@ impl EventHub {
     }
 
     pub(super) fn subscribe(&self) -> Events {
-        Events(self.subscribers.subscribe())
+        Events { receiver: self.subscribers.subscribe(), _present: self.present.clone() }
     }
 
     /// Says that a task has come to a state.
     pub(super) fn tell(&self, id: &TaskId, state: State) {
-        if self.subscribers.receiver_count() > 0 {
+        if Arc::strong_count(&self.present) > 1 {
             // An error means that the last subscriber has just left.
             let _ = self.subscribers.send(TaskEvent { id: id.clone(), state });
         }

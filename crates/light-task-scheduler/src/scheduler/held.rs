@@ -22,8 +22,10 @@ pub(super) struct Held {
 pub(super) struct Mailbox {
     mail: Mutex<Mail>,
     bell: Notify,
-    /// Counts what is pushed; `None`: pushes of runs in this process are not listened to.
-    pushes: Option<Arc<AtomicU64>>,
+    /// Whether pushes of runs in this process are listened to.
+    listens: bool,
+    /// How much has been pushed.
+    pushes: AtomicU64,
 }
 
 /// What others have to say to a run. Read as a whole; the run decides what comes first.
@@ -46,10 +48,10 @@ pub(super) struct Mail {
 }
 
 impl Mailbox {
-    pub(super) fn new(token: Token, cancel: bool, pushes: Option<Arc<AtomicU64>>) -> Self {
+    pub(super) fn new(token: Token, cancel: bool, listens: bool) -> Self {
         let mail =
             Mail { token, handle: None, ended: None, progress: None, cancel, lost: false, drain: false, detach: false };
-        Mailbox { mail: Mutex::new(mail), bell: Notify::new(), pushes }
+        Mailbox { mail: Mutex::new(mail), bell: Notify::new(), listens, pushes: AtomicU64::new(0) }
     }
 
     fn tell(&self, change: impl FnOnce(&mut Mail)) {
@@ -74,8 +76,8 @@ impl Mailbox {
 
 impl ReportSink for Mailbox {
     fn report(&self, said: Said) {
-        if let Some(pushes) = &self.pushes {
-            pushes.fetch_add(1, Ordering::Relaxed);
+        if self.listens {
+            self.pushes.fetch_add(1, Ordering::Relaxed);
             self.take(said);
         }
     }
@@ -111,6 +113,11 @@ impl Held {
     /// What the run is given to report with.
     pub(super) fn reporter(&self) -> Reporter {
         Reporter::new(self.mailbox.clone())
+    }
+
+    /// How much the run has pushed.
+    pub(super) fn pushes(&self) -> u64 {
+        self.mailbox.pushes.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_handle(&self, handle: &Handle) {

@@ -156,7 +156,7 @@ impl Builder {
             replica: Replica::new(id, self.clock.now()),
             slots: Arc::new(Slots::new(self.config.concurrency)),
             kinds: kinds
-                .map(|(name, executor)| (name, Kind { executor, pace: Pace::default(), pushes: Arc::default() }))
+                .map(|(name, executor)| (name, Kind { executor, pace: Pace::default(), pushes: Default::default() }))
                 .collect(),
             store: self.store,
             results: self.results,
@@ -216,7 +216,7 @@ fn heartbeat_thread(core: Arc<Core>, ticker: Arc<Ticker>) -> Result<()> {
     std::thread::Builder::new()
         .name("lts-heartbeat".to_owned())
         .spawn(move || {
-            let kill = core.life.kill.clone();
+            let kill = core.life.kill.token();
             runtime.block_on(kill.run_until_cancelled_owned(leases::beat(core, ticker)));
         })
         .map(drop)

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -58,21 +59,36 @@ enum End {
 /// Makes a run a task of its own.
 pub(super) fn spawn(core: &Arc<Core>, held: Arc<Held>, slot: Slot, stage: Stage) {
     // Registered here and not in the task: from now on the heartbeat counts it.
-    core.registry.add(&held);
-    let listed = Listed { core: core.clone(), held };
-    core.spawn(async move { run(&listed.core, &listed.held, slot, stage).await });
+    Listed::add(core, held).spawn(slot, stage);
 }
 
+/// A run that is registered.
+///
 /// Strikes the run from the registry when it ends, however it ends: if its executor panicked, the next
 /// heartbeats find that this replica owns a task it does not run, and take it up again.
-struct Listed {
+pub(super) struct Listed {
     core: Arc<Core>,
     held: Arc<Held>,
+}
+
+impl Listed {
+    pub(super) fn add(core: &Arc<Core>, held: Arc<Held>) -> Self {
+        core.registry.add(&held);
+        Listed { core: core.clone(), held }
+    }
+
+    pub(super) fn spawn(self, slot: Slot, stage: Stage) {
+        let core = self.core.clone();
+        core.spawn(async move { run(&self.core, &self.held, slot, stage).await });
+    }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
         self.core.registry.remove(&self.held);
+        if let Some(kind) = self.core.kinds.get(&self.held.run.task.spec.kind) {
+            kind.pushes.fetch_add(self.held.pushes(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -105,7 +121,7 @@ async fn run(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, stage: Stage) {
 
 async fn started(core: &Arc<Core>, held: &Arc<Held>, answer: StartAnswer) -> End {
     match answer {
-        Ok(Started::Ended(outcome)) => End::Event(settle(core, held, outcome), None),
+        Ok(Started::Ended(outcome)) => End::Event(settle(core, &held.run.task, outcome), None),
         Ok(Started::Running(handle)) => {
             held.set_handle(&handle);
             if held.executor.adoptable() {
@@ -114,11 +130,11 @@ async fn started(core: &Arc<Core>, held: &Arc<Held>, answer: StartAnswer) -> End
             }
             watch(core, held, handle).await
         }
-        Err(StartError::Refused(failure)) => End::Event(conclude(core, held, failure), None),
+        Err(StartError::Refused(failure)) => End::Event(conclude(core, &held.run.task, failure), None),
         Err(StartError::Busy { message, retry_after }) => {
             let mut failure = Failure::new(FailureKind::Busy, message);
             failure.retry_after = Some(retry_after);
-            End::Event(conclude(core, held, failure), None)
+            End::Event(conclude(core, &held.run.task, failure), None)
         }
     }
 }
@@ -138,7 +154,7 @@ async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
             }
             Recovered::Gone(why) => {
                 let failure = Failure::new(FailureKind::Lost, why);
-                return End::Event(conclude(core, held, failure), stored);
+                return End::Event(conclude(core, &held.run.task, failure), stored);
             }
             // Unknown is neither success nor failure: the task keeps its slot until somebody can tell.
             Recovered::Unreachable(why) => tracing::debug!(id = %held.id(), why, "cannot recover a run yet"),
@@ -154,7 +170,9 @@ async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
             _ if mail.lost => return End::Lost(stored),
             _ if mail.detach || mail.drain => return End::Detached,
             (stored, _) if mail.ended.is_some() => {
-                return mail.ended.map_or(End::Detached, |outcome| End::Event(settle(core, held, outcome), stored));
+                return mail
+                    .ended
+                    .map_or(End::Detached, |outcome| End::Event(settle(core, &held.run.task, outcome), stored));
             }
             // Stopping needs a handle; without one the executor must first say whether there is a run at all.
             (Some(handle), _) if mail.cancel => return stop(core, held, handle, Reason::Cancel).await,
@@ -175,7 +193,7 @@ async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
         if mail.lost {
             return End::Lost(Some(handle));
         } else if let Some(outcome) = mail.ended {
-            return End::Event(settle(core, held, outcome), Some(handle));
+            return End::Event(settle(core, &held.run.task, outcome), Some(handle));
         } else if mail.cancel {
             return stop(core, held, handle, Reason::Cancel).await;
         } else if mail.detach && held.executor.adoptable() {
@@ -258,20 +276,22 @@ fn stopped(core: &Core, held: &Held, reason: &Reason, outcome: Option<Outcome>) 
     match (reason, outcome) {
         (Reason::Cancel, _) => RunEvent::Cancelled,
         // It was done before it could be stopped.
-        (_, Some(Outcome::Succeeded(output))) => settle(core, held, Outcome::Succeeded(output)),
+        (_, Some(Outcome::Succeeded(output))) => settle(core, &held.run.task, Outcome::Succeeded(output)),
         (Reason::Limit(limit), Some(Outcome::Failed(said))) => {
             let message = format!("{}; when stopped it said: {}", limit.message(), said.message);
-            conclude(core, held, Failure { exit_code: said.exit_code, ..Failure::new(limit.kind, message) })
+            conclude(core, &held.run.task, Failure { exit_code: said.exit_code, ..Failure::new(limit.kind, message) })
         }
-        (Reason::Limit(limit), None) => conclude(core, held, Failure::new(limit.kind, limit.message())),
-        (Reason::Drain, _) => conclude(core, held, Failure::new(FailureKind::Drained, "the scheduler shut down")),
+        (Reason::Limit(limit), None) => conclude(core, &held.run.task, Failure::new(limit.kind, limit.message())),
+        (Reason::Drain, _) => {
+            conclude(core, &held.run.task, Failure::new(FailureKind::Drained, "the scheduler shut down"))
+        }
     }
 }
 
 /// What is to be written for a run that ended by itself.
-pub(super) fn settle(core: &Core, held: &Held, outcome: Outcome) -> RunEvent {
+pub(super) fn settle(core: &Core, task: &Task, outcome: Outcome) -> RunEvent {
     match outcome {
-        Outcome::Failed(failure) => conclude(core, held, failure),
+        Outcome::Failed(failure) => conclude(core, task, failure),
         Outcome::Succeeded(Some(output)) if output.len() > OUTPUT_BYTES_MAX => {
             let message = format!("the output has {} bytes, more than {OUTPUT_BYTES_MAX}", output.len());
             RunEvent::Fail(Failure::new(FailureKind::Export, message))
@@ -282,8 +302,7 @@ pub(super) fn settle(core: &Core, held: &Held, outcome: Outcome) -> RunEvent {
 }
 
 /// What is to be written for a run that ended without success.
-fn conclude(core: &Core, held: &Held, failure: Failure) -> RunEvent {
-    let task = &held.run.task;
+fn conclude(core: &Core, task: &Task, failure: Failure) -> RunEvent {
     let now = core.replica.store_now();
     let verdict = retry::decide(&task.retry_policy(), &task.record, task.spec.deadline(), &failure, now, core.chance());
     match verdict {

@@ -59,6 +59,7 @@ fn is_idle(core: &Core) -> bool {
 /// Waits until nothing runs here, but not longer than `bound`, nor after the end of the scheduler.
 async fn idle_within(core: &Core, bound: Duration) {
     let end = monotonic() + bound.min(deadlines::NEVER);
+    let kill = core.life.kill.token();
     loop {
         let changed = core.registry.bell.notified();
         tokio::pin!(changed);
@@ -68,7 +69,7 @@ async fn idle_within(core: &Core, bound: Duration) {
         }
         tokio::select! {
             biased;
-            () = core.life.kill.cancelled() => return,
+            () = kill.cancelled() => return,
             () = changed => {}
             () = tokio::time::sleep_until(end) => return,
         }

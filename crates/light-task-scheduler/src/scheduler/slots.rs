@@ -32,6 +32,42 @@ impl Slots {
         self.used.fetch_add(1, Ordering::SeqCst);
         Slot { slots: self.clone(), exports: false }
     }
+
+    /// Takes many, of which each may become a [`Slot`] of its own.
+    pub(super) fn take_many(self: &Arc<Self>, count: usize) -> ManySlots {
+        self.used.fetch_add(count, Ordering::SeqCst);
+        ManySlots { slots: self.clone(), count }
+    }
+}
+
+/// Taken slots that are given back together, when dropped.
+pub(super) struct ManySlots {
+    slots: Arc<Slots>,
+    count: usize,
+}
+
+impl ManySlots {
+    /// One of them, if there is one.
+    pub(super) fn split_one(&mut self) -> Option<Slot> {
+        self.count = self.count.checked_sub(1)?;
+        Some(Slot { slots: self.slots.clone(), exports: false })
+    }
+
+    /// So many of them, or as many as there are.
+    pub(super) fn split(&mut self, count: usize) -> ManySlots {
+        let count = count.min(self.count);
+        self.count -= count;
+        ManySlots { slots: self.slots.clone(), count }
+    }
+}
+
+impl Drop for ManySlots {
+    fn drop(&mut self) {
+        if self.count > 0 {
+            self.slots.used.fetch_sub(self.count, Ordering::SeqCst);
+            self.slots.freed.notify_one();
+        }
+    }
 }
 
 /// A taken slot; given back when dropped.
@@ -57,5 +93,23 @@ impl Drop for Slot {
         let count = if self.exports { &self.slots.exporting } else { &self.slots.used };
         count.fetch_sub(1, Ordering::SeqCst);
         self.slots.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_taken_together_may_be_given_back_apart() {
+        let slots = Arc::new(Slots::new(10));
+        let mut many = slots.take_many(5);
+        let (one, two) = (many.split_one(), many.split(2));
+        assert_eq!(slots.free(), 5);
+        drop(one);
+        drop(two);
+        assert_eq!(slots.free(), 8);
+        assert!(many.split(9).split_one().is_some(), "no more than there are");
+        assert_eq!((many.split_one().is_none(), slots.free()), (true, 10));
     }
 }

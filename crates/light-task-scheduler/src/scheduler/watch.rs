@@ -35,8 +35,11 @@ pub(super) async fn poll(core: Arc<Core>, executor: Arc<dyn Executor>, interval:
 
 /// How much the runs of an executor have pushed so far.
 fn pushes_of(core: &Core, executor: &Arc<dyn Executor>) -> u64 {
+    let running = core.registry.all();
+    let running = running.iter().filter(|held| Arc::ptr_eq(&held.executor, executor));
     let kinds = core.kinds.values().filter(|kind| Arc::ptr_eq(&kind.executor, executor));
-    kinds.map(|kind| kind.pushes.load(Ordering::Relaxed)).sum()
+    let ended = kinds.map(|kind| kind.pushes.load(Ordering::Relaxed));
+    running.map(|held| held.pushes()).chain(ended).sum()
 }
 
 /// The started runs of an executor; waits until there are some.

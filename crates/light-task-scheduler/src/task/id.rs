@@ -1,7 +1,9 @@
 //! How tasks, replicas, queues and kinds are named.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,10 +25,20 @@ pub const NAME_BYTES_MAX: usize = 100;
 pub struct TaskId(IdRepr);
 
 // UUIDs are kept as 16 bytes without an allocation: most ids are ours, and a million of them wait.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum IdRepr {
     Uuid(Uuid),
     Text(Arc<str>),
+}
+
+impl Hash for IdRepr {
+    /// In one step for a UUID, which every write of a store looks up.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            IdRepr::Uuid(uuid) => state.write_u128(uuid.as_u128()),
+            IdRepr::Text(text) => text.hash(state),
+        }
+    }
 }
 
 impl TaskId {
@@ -45,13 +57,11 @@ impl TaskId {
     }
 
     /// The id that is this UUID.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn from_uuid(uuid: Uuid) -> Self {
         TaskId(IdRepr::Uuid(uuid))
     }
 
     /// The UUID, if the id is one.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn as_uuid(&self) -> Option<Uuid> {
         match self.0 {
             IdRepr::Uuid(uuid) => Some(uuid),
@@ -117,37 +127,97 @@ fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
 /// The name of a queue, a kind or a label: 1 to [`NAME_BYTES_MAX`] bytes without control characters.
 ///
 /// Cloning is cheap.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
+#[derive(Clone)]
+pub struct Name(NameRepr);
+
+// Every task handed out has two names. Short ones are kept in place: a count that all threads share would cost
+// each of them more than the copy.
+#[derive(Clone)]
+enum NameRepr {
+    Short(u8, [u8; SHORT_NAME_BYTES_MAX]),
+    Long(Arc<str>),
+}
+
+/// The longest name that is kept in place: a name is three words.
+const SHORT_NAME_BYTES_MAX: usize = 22;
 
 impl Name {
     /// Checks and keeps a name.
     pub fn new(text: &str) -> Result<Self> {
         check_text("name", text, NAME_BYTES_MAX)?;
-        Ok(Name(text.into()))
+        Ok(Name::keep(text))
+    }
+
+    fn keep(text: &str) -> Self {
+        let mut short = [0; SHORT_NAME_BYTES_MAX];
+        match (short.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(text.as_bytes());
+                Name(NameRepr::Short(len, short))
+            }
+            _ => Name(NameRepr::Long(text.into())),
+        }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // It was a text, so it is one.
+            NameRepr::Short(len, bytes) => std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default(),
+            NameRepr::Long(text) => text,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            NameRepr::Short(len, bytes) => &bytes[..usize::from(*len)],
+            NameRepr::Long(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Name {
+    /// As its text, by which it is looked up.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl Borrow<str> for Name {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
@@ -161,7 +231,7 @@ impl std::str::FromStr for Name {
 
 impl Serialize for Name {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -173,7 +243,7 @@ impl<'de> Deserialize<'de> for Name {
 
 /// A name that is a constant of this crate, known to be valid.
 pub(crate) fn name_constant(text: &'static str) -> Name {
-    Name(text.into())
+    Name::keep(text)
 }
 
 /// Which replica: a fresh UUIDv7 for every registration, never used again.
@@ -229,6 +299,22 @@ mod tests {
         assert_eq!(TaskId::new(&id.to_string()).unwrap(), id);
         let upper = TaskId::new(&id.to_string().to_uppercase()).unwrap();
         assert_ne!(upper, id, "ids are compared as text");
+    }
+
+    #[test]
+    fn short_and_long_names_behave_as_their_texts() {
+        let long = "n".repeat(SHORT_NAME_BYTES_MAX);
+        let texts = ["a", "b", "é", "nn", &long, &format!("{long}a"), &format!("{long}n"), "数字数字数字数字"];
+        let names: Vec<Name> = texts.iter().map(|text| Name::new(text).unwrap()).collect();
+        let by_name: std::collections::HashMap<Name, usize> = names.iter().cloned().zip(0..).collect();
+        for (one, (name, text)) in names.iter().zip(texts).enumerate() {
+            assert_eq!((name.as_str(), by_name[text]), (text, one));
+            for (other, other_text) in names.iter().zip(texts) {
+                assert_eq!(name.cmp(other), text.cmp(other_text));
+                assert_eq!(name == other, text == other_text);
+            }
+        }
+        assert_eq!(size_of::<Name>(), 24);
     }
 
     #[test]

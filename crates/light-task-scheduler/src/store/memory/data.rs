@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::MemoryOptions;
-use super::lanes::{Lanes, Place};
+use super::lanes::Lanes;
+use super::order::Place;
 use super::owners::{Owners, Posted};
 use super::rows::{Row, Rows, Seat, Slot, task_bytes};
 use super::trail::{Tombstones, Trail};
@@ -13,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::{Event, Moved, Refusal, step};
 use crate::store::{Answer, Changes, Inserted};
-use crate::task::{NewTask, Record, Spec, Start, State, Task, TaskId, fingerprint};
+use crate::task::{NewTask, Payload, Record, Spec, Start, State, Task, TaskId, fingerprint};
 
 #[derive(Debug)]
 pub(super) struct Data {
@@ -75,10 +76,12 @@ impl Data {
 
     pub(super) fn insert(&mut self, task: NewTask) -> Result<Inserted> {
         task.check()?;
-        let id = task.id.clone().unwrap_or_else(|| TaskId::generate(&*self.options.clock));
-        if let Some(known) = self.known(&id, &task)? {
+        if let Some(id) = &task.id
+            && let Some(known) = self.known(id, &task)?
+        {
             return Ok(known);
         }
+        let id = task.id.unwrap_or_else(|| self.rows.fresh_id(&*self.options.clock));
         let bytes = task_bytes(&id, &task.payload, task.options.as_deref());
         self.check_room(bytes)?;
         let lane = self.lanes.lane(&task.queue, &task.kind)?;
@@ -95,6 +98,7 @@ impl Data {
             payload: task.payload,
             options: task.options,
             record: Record { state, run_at, ..Record::default() },
+            result: Payload::null(),
             created_at: self.now,
             seq: self.seq,
             lane,
@@ -150,6 +154,7 @@ impl Data {
         if moved.already {
             return Ok(moved);
         }
+        self.rows[slot].stow();
         if before.state == State::Waiting {
             self.lanes.unplace(self.rows[slot].lane, place);
         }
@@ -163,9 +168,9 @@ impl Data {
         Ok(moved)
     }
 
-    /// The same, for a task named by its id.
-    pub(super) fn answer(&mut self, id: &TaskId, event: Event) -> Answer {
-        let Some(slot) = self.rows.find(id) else { return Answer::Missing };
+    /// The same, as an answer; for a task that was looked for.
+    pub(super) fn answer(&mut self, found: Option<Slot>, event: Event) -> Answer {
+        let Some(slot) = found else { return Answer::Missing };
         match self.transition(slot, event) {
             Ok(moved) if moved.removed => Answer::Applied(None),
             Ok(moved) if moved.already => Answer::Already(self.rows[slot].record.state),
@@ -270,7 +275,7 @@ impl Data {
                 created_at: row.created_at,
                 options: row.options.clone(),
             },
-            record: row.record.clone(),
+            record: row.whole_record(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use hashbrown::HashMap;
 
+use super::order::{Order, Place};
 use super::rows::Slot;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,15 +17,6 @@ use crate::task::{Name, State};
 
 /// Most queues, kinds, and (queue, kind) pairs. They are remembered for the life of the store.
 pub(super) const LANES_MAX: usize = 100_000;
-
-/// A task that may run now. The order is the order of claims; a store without priorities has 0 everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) priority: Reverse<i32>,
-    pub(super) run_at: Timestamp,
-    pub(super) seq: u64,
-    pub(super) slot: Slot,
-}
 
 /// A task whose time has not come, or had not when it was last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +43,7 @@ impl From<Delayed> for Place {
 struct Lane {
     queue: u32,
     kind: u32,
-    ready: BTreeSet<Place>,
+    ready: Order,
     // Kept apart so that a million delayed tasks cost a claim nothing.
     delayed: BTreeSet<Delayed>,
 }
@@ -60,7 +52,7 @@ impl Lane {
     /// Makes ready what has become due.
     fn promote(&mut self, now: Timestamp) {
         while self.delayed.first().is_some_and(|first| first.run_at <= now) {
-            self.ready.extend(self.delayed.pop_first().map(Place::from));
+            self.delayed.pop_first().into_iter().for_each(|first| self.ready.insert(first.into()));
         }
     }
 }
@@ -156,7 +148,7 @@ impl Lanes {
             return Ok(*number);
         }
         let number = next_number("pairs of queue and kind", self.lanes.len())?;
-        self.lanes.push(Lane { queue, kind, ready: BTreeSet::new(), delayed: BTreeSet::new() });
+        self.lanes.push(Lane { queue, kind, ready: Order::default(), delayed: BTreeSet::new() });
         self.lane_numbers.insert((queue, kind), number);
         self.queues[queue as usize].lanes.push(number);
         self.kinds[kind as usize].lanes.push(number);
@@ -201,7 +193,7 @@ impl Lanes {
     /// Takes a task that no longer waits out of the order.
     pub(super) fn unplace(&mut self, lane: u32, place: Place) {
         let lane = &mut self.lanes[lane as usize];
-        if !lane.ready.remove(&place) {
+        if !lane.ready.remove(place) {
             lane.delayed.remove(&place.into());
         }
     }
@@ -222,7 +214,7 @@ impl Lanes {
         for number in lanes {
             let lane = &mut self.lanes[*number as usize];
             lane.promote(now);
-            heads.extend(lane.ready.first().map(|first| Reverse((*first, *number))));
+            heads.extend(lane.ready.first().map(|first| Reverse((first, *number))));
         }
         heads.into()
     }
@@ -239,7 +231,7 @@ impl Lanes {
             }
             lane.ready.pop_first();
             match lane.ready.first() {
-                Some(next) => *head = Reverse((*next, number)),
+                Some(next) => *head = Reverse((next, number)),
                 None => _ = PeekMut::pop(head),
             }
             return Some(place.slot);
@@ -249,7 +241,7 @@ impl Lanes {
     /// Takes this task out of the order, with its permit, if it is ready and may start.
     pub(super) fn pick_one(&mut self, number: u32, place: Place, now: Timestamp) -> bool {
         let lane = &mut self.lanes[number as usize];
-        lane.ready.contains(&place) && self.queues[lane.queue as usize].admit(now) && lane.ready.remove(&place)
+        lane.ready.contains(place) && self.queues[lane.queue as usize].admit(now) && lane.ready.remove(place)
     }
 
     /// The first `most` ready tasks of a lane; heads makes ready what is due.

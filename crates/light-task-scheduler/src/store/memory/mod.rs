@@ -4,10 +4,12 @@
 //!   mod.rs (public face) ──▶ data.rs (rows, indexes, every move) ◀── owners.rs (claim, heartbeat, rescue)
 //!                               │       │         │             ◀── views.rs (list, counts, sweep)
 //!                            rows.rs  lanes.rs  trail.rs
+//!                                      order.rs
 //! ```
 
 mod data;
 mod lanes;
+mod order;
 mod owners;
 mod rows;
 mod trail;
@@ -161,13 +163,19 @@ impl Store for MemoryStore {
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {
         check_batch(changes.len())?;
-        let apply = |data: &mut Data, Change { id, token, event }: Change| data.answer(&id, Event::Run(token, event));
-        Ok(self.with(|data| changes.into_iter().map(|change| apply(data, change)).collect()))
+        Ok(self.with(|data| {
+            // All looked up before any moves: the memory is waited for once for several. An owner removes no task.
+            let slots: Vec<_> = changes.iter().map(|change| data.rows.find(&change.id)).collect();
+            let apply = |(slot, change): (_, Change)| data.answer(slot, Event::Run(change.token, change.event));
+            slots.into_iter().zip(changes).map(apply).collect()
+        }))
     }
 
     async fn command(&self, commands: Vec<(TaskId, Command)>) -> Result<Vec<Answer>> {
         check_batch(commands.len())?;
-        let obey = |data: &mut Data, (id, command): (TaskId, Command)| data.answer(&id, Event::Command(command));
+        let obey = |data: &mut Data, (id, command): (TaskId, Command)| {
+            data.answer(data.rows.find(&id), Event::Command(command))
+        };
         Ok(self.with(|data| commands.into_iter().map(|command| obey(data, command)).collect()))
     }
 

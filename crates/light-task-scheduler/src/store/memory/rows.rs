@@ -1,11 +1,15 @@
 //! The rows: a slab of tasks, and the way from an id to its row.
+//!
+//! An id that nobody gave is a UUID of version 7 whose last 32 bits are the slot of its row: it leads there by
+//! itself, and needs no index. A look into a large index is a wait for the memory, once or twice.
 
 use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp, new_uuid};
 use crate::task::{Attempt, Details, Failure, Options, Payload, Record, ReplicaId, ResultRef, State, TaskId};
 
 /// Where a row is in the slab. It is used again once the row is removed; with the row's `seq` it is unique.
@@ -17,7 +21,10 @@ pub(super) struct Row {
     pub(super) id: TaskId,
     pub(super) payload: Payload,
     pub(super) options: Option<Box<Options>>,
+    /// Without details if the task has succeeded and left nothing but an inline result.
     pub(super) record: Record,
+    /// That result.
+    pub(super) result: Payload,
     pub(super) created_at: Timestamp,
     /// The number of its insertion, from 1; 0 in a slot that is free.
     pub(super) seq: u64,
@@ -46,8 +53,42 @@ impl Row {
             state: record.state,
             holder: record.state.is_owned().then_some(record.owner),
             wished: record.state == State::Running && record.cancel_requested,
-            bytes: record.details.as_deref().map_or(0, details_bytes),
+            bytes: match record.details.as_deref() {
+                Some(details) => details_bytes(details),
+                None if self.is_stowed() => (self.result.len() + SHARED_BYTES) as u64,
+                None => 0,
+            },
         }
+    }
+
+    /// After every move: spares a plain success the box for all that a record may have. Millions of them are kept.
+    pub(super) fn stow(&mut self) {
+        let is_plain = |details: &mut Box<Details>| {
+            let Details { handle, progress, output, result, failure, attempts } = &**details;
+            let others = handle.is_some() || progress.is_some() || output.is_some() || failure.is_some();
+            matches!(result, Some(ResultRef::Inline(_))) && !others && attempts.is_empty()
+        };
+        self.result = match self.record.state {
+            State::Succeeded => match self.record.details.take_if(is_plain).and_then(|details| details.result) {
+                Some(ResultRef::Inline(result)) => result,
+                _ => return,
+            },
+            _ => Payload::null(),
+        };
+    }
+
+    fn is_stowed(&self) -> bool {
+        self.record.state == State::Succeeded && self.record.details.is_none()
+    }
+
+    /// The record as it is handed out.
+    pub(super) fn whole_record(&self) -> Record {
+        let mut record = self.record.clone();
+        if self.is_stowed() {
+            let result = Some(ResultRef::Inline(self.result.clone()));
+            record.details = Some(Box::new(Details { result, ..Details::default() }));
+        }
+        record
     }
 
     /// When it is given up if it has not run by then.
@@ -92,11 +133,17 @@ fn details_bytes(details: &Details) -> u64 {
     bytes as u64
 }
 
+/// Where a UUID leads, whoever has made it.
+fn slot_in(id: &TaskId) -> Option<Slot> {
+    id.as_uuid().map(|uuid| uuid.as_u128() as Slot)
+}
+
 /// All rows. Indexing is by slots that an index holds or that [`Rows::find`] gave.
 #[derive(Debug)]
 pub(super) struct Rows {
     rows: Vec<Row>,
     free: Vec<Slot>,
+    /// Those whose ids do not lead to them.
     // Slots only: 5 bytes a bucket, and the ids are compared in the rows. The hash is seeded, ids may be hostile.
     by_id: HashTable<Slot>,
     hasher: DefaultHashBuilder,
@@ -115,11 +162,25 @@ impl Rows {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+        self.rows.len() - self.free.len()
     }
 
     pub(super) fn find(&self, id: &TaskId) -> Option<Slot> {
+        let direct = slot_in(id).filter(|slot| {
+            let row = self.rows.get(*slot as usize);
+            row.is_some_and(|row| row.seq != 0 && row.id == *id)
+        });
+        if direct.is_some() || self.by_id.is_empty() {
+            return direct;
+        }
         self.by_id.find(self.hasher.hash_one(id), |slot| self[*slot].id == *id).copied()
+    }
+
+    /// A fresh id that leads to the row that is added next.
+    pub(super) fn fresh_id(&self, clock: &dyn Clock) -> TaskId {
+        let slot = self.free.last().map_or(self.rows.len(), |slot| *slot as usize);
+        let random = new_uuid(clock).as_u128() & !u128::from(Slot::MAX);
+        TaskId::from_uuid(Uuid::from_u128(random | slot as u128))
     }
 
     /// Whether the row of that insertion is still in that slot.
@@ -129,7 +190,6 @@ impl Rows {
 
     /// Adds a row whose id is not there.
     pub(super) fn add(&mut self, row: Row) -> Slot {
-        let hash = self.hasher.hash_one(&row.id);
         let slot = match self.free.pop() {
             Some(slot) => {
                 self[slot] = row;
@@ -140,20 +200,26 @@ impl Rows {
                 (self.rows.len() - 1) as Slot
             }
         };
-        let (rows, hasher) = (&self.rows, &self.hasher);
-        self.by_id.insert_unique(hash, slot, |slot| hasher.hash_one(&rows[*slot as usize].id));
+        if slot_in(&self[slot].id) != Some(slot) {
+            let (rows, hasher) = (&self.rows, &self.hasher);
+            let hash = |slot: &Slot| hasher.hash_one(&rows[*slot as usize].id);
+            self.by_id.insert_unique(hash(&slot), slot, hash);
+        }
         slot
     }
 
     /// Empties a slot. Its id lingers until the slot is used again.
     pub(super) fn remove(&mut self, slot: Slot) {
-        let hash = self.hasher.hash_one(&self[slot].id);
-        if let Ok(entry) = self.by_id.find_entry(hash, |other| *other == slot) {
-            entry.remove();
+        if slot_in(&self[slot].id) != Some(slot) {
+            let hash = self.hasher.hash_one(&self[slot].id);
+            if let Ok(entry) = self.by_id.find_entry(hash, |other| *other == slot) {
+                entry.remove();
+            }
         }
         let empty = self.empty.clone();
         let row = &mut self[slot];
         (row.seq, row.payload, row.options, row.record) = (0, empty, None, Record::default());
+        row.result = Payload::null();
         self.free.push(slot);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::lanes::Place;
+use super::order::Place;
 use super::rows::{Row, task_bytes};
 use super::trail::{Tombstones, Trail};
 use super::*;
@@ -110,6 +110,7 @@ fn audit(data: &mut Data) {
     }
     let pending = |row: &Row| matches!(row.record.state, State::Held | State::Waiting);
     assert_eq!(data.rows.len(), rows().count());
+    assert!(data.rows.iter().all(|(slot, row)| data.rows.find(&row.id) == Some(slot)));
     assert_eq!(data.lanes.placed(), count(&|row| row.record.state == State::Waiting));
     assert_eq!(data.owners.held(), count(&|row| row.record.state.is_owned()));
     assert_eq!(data.deadlines.len(), count(&|row| pending(row) && row.deadline().is_some()));
@@ -144,9 +145,28 @@ fn inline() -> RunEvent {
 
 #[test]
 fn what_waits_is_small() {
-    assert!(size_of::<Row>() <= 184, "{}", size_of::<Row>());
+    assert!(size_of::<Row>() <= 200, "{}", size_of::<Row>());
     assert_eq!(size_of::<Row>(), size_of::<Option<Row>>(), "no room for more");
     assert!(size_of::<Place>() <= 24, "{}", size_of::<Place>());
+}
+
+#[tokio::test]
+async fn an_id_leads_to_its_row_whoever_has_made_it() {
+    let w = World::new(false).await;
+    let fresh = w.insert(task("a").start(Start::Held)).await;
+    // They end in the slot of another, in their own, and in none.
+    for slot in [0, 2, 99] {
+        let given = format!("01890a5d-ac96-774b-bcce-{slot:012x}");
+        assert!(matches!(w.try_insert(task("a").id(&given).unwrap()).await, Ok(Inserted::New(_))));
+        assert!(matches!(w.try_insert(task("a").id(&given).unwrap()).await, Ok(Inserted::Existing(..))));
+        w.audit();
+    }
+    assert_eq!(w.try_insert(task("a").id(&fresh.to_string()).unwrap()).await.unwrap().id(), &fresh);
+    assert_eq!(w.command(&fresh, Command::Delete).await, Answer::Applied(None));
+    assert_eq!(w.command(&fresh, Command::Delete).await, Answer::Missing);
+    let next = w.insert(task("a")).await;
+    assert!(next != fresh && w.store.get(&[fresh, next]).await.unwrap()[1].is_some());
+    w.audit();
 }
 
 #[tokio::test]
