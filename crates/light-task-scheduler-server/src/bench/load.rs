@@ -1,6 +1,5 @@
 //! The load: tasks in vectors and one by one, a drain at full concurrency, and single tasks on an idle scheduler.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -8,24 +7,22 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
-use light_task_scheduler::store::MemoryOptions;
-use light_task_scheduler::store::sql::{Durability, SqliteOptions};
 use light_task_scheduler::{
-    Config, Context, Error, FunctionExecutor, MemoryStore, Name, NewTask, Payload, Result, Scheduler, Shutdown,
-    SqliteStore, State, Store,
+    Config, Context, Error, FunctionExecutor, Name, NewTask, Payload, Result, Scheduler, Shutdown, State, Store,
 };
 
-use super::measure::{Watch, percentile, rss_bytes};
-use super::{PAYLOAD_BYTES, Report, limits, sqlite_limit};
+use super::ground::Ground;
+use super::measure::{Watch, percentile};
+use super::{CONCURRENCY, PAYLOAD_BYTES, Report};
 
-/// Slots of the draining scheduler.
-const CONCURRENCY: usize = 1_000;
 /// Tasks in one call.
 const VECTOR: u64 = 1_000;
 /// Callers that enqueue vectors.
 const VECTOR_CALLERS: u64 = 2;
 /// Callers that enqueue one task a call.
 const CALLERS: u64 = 50;
+/// One of so many tasks is enqueued that way.
+const ONE_BY_ONE: u64 = 4;
 /// Samples of the pickup latency, and the pause before each (varied, to hit no rhythm).
 const SAMPLES: usize = 300;
 const PAUSE_MIN_MS: u64 = 2;
@@ -35,50 +32,30 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A drain that takes longer has failed.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 
-pub(super) async fn memory(tasks: u64) -> Result<Report> {
-    let open = || Ok::<Arc<dyn Store>, Error>(MemoryStore::by_priority_with(MemoryOptions::default()).into());
-    // The store first: memory that the limits have used and freed would hide what the store takes.
-    let report = measure(Report { store: "memory", tasks, ..Report::default() }, open).await?;
+/// Measures a store on its ground, and then the limit of the same ground.
+pub(super) async fn measure(ground: &dyn Ground, store: &'static str, tasks: u64) -> Result<Report> {
+    // The store first: memory that the limit has used and freed would hide what the store takes.
+    let vectors = ground.fresh().await?;
+    let before = ground.bytes().await?;
+    let enqueue_per_s = enqueue_vectors(&vectors, tasks).await?;
+    let bytes_per_waiting_task = (ground.bytes().await? - before) / tasks as f64;
+    let drain_per_s = drain(&vectors, tasks).await?;
+    drop(vectors);
+    let enqueue_one_per_s = enqueue_one_by_one(&ground.fresh().await?, tasks / ONE_BY_ONE).await?;
+    let mut samples = pickup(ground.fresh().await?).await?;
+    let limit = ground.limit(tasks).await?;
     Ok(Report {
-        limit_drain_per_s: limits::spawned(tasks, CONCURRENCY).await,
-        limit_enqueue_per_s: limits::sent(tasks, &[7; PAYLOAD_BYTES]),
-        ..report
-    })
-}
-
-pub(super) async fn sqlite(tasks: u64, dir: &Path, relaxed: bool) -> Result<Report> {
-    let files = tempfile::Builder::new().prefix("lts-bench-").tempdir_in(dir).map_err(|error| {
-        Error::invalid(format!("cannot make a directory for the benchmark in {}: {error}", dir.display()))
-    })?;
-    let (limit_enqueue_per_s, limit_drain_per_s) = sqlite_limit::raw(&files.path().join("raw.db"), tasks, relaxed)?;
-    let durability = if relaxed { Durability::Relaxed } else { Durability::Full };
-    let opened = AtomicU64::new(0);
-    let open = || {
-        let file = files.path().join(format!("{}.db", opened.fetch_add(1, Relaxed)));
-        let options = SqliteOptions { durability, ..SqliteOptions::default() };
-        Ok::<Arc<dyn Store>, Error>(SqliteStore::open_with(file, options)?.into())
-    };
-    let report = Report { store: "sqlite", tasks, limit_drain_per_s, limit_enqueue_per_s, ..Report::default() };
-    measure(report, open).await
-}
-
-async fn measure(report: Report, open: impl Fn() -> Result<Arc<dyn Store>>) -> Result<Report> {
-    let before = rss_bytes();
-    let store = open()?;
-    let enqueue_per_s = enqueue_vectors(&store, report.tasks).await?;
-    let bytes_per_waiting_task = (rss_bytes() - before) / report.tasks as f64;
-    let drain_per_s = drain(&store, report.tasks).await?;
-    drop(store);
-    let enqueue_one_per_s = enqueue_one_by_one(&open()?, report.tasks / 4).await?;
-    let mut samples = pickup(open()?).await?;
-    Ok(Report {
+        store,
+        tasks,
         enqueue_per_s,
+        limit_enqueue_per_s: limit.enqueue,
         enqueue_one_per_s,
         drain_per_s,
+        limit_drain_per_s: limit.drain,
         pickup_p50_us: percentile(&mut samples, 0.50),
         pickup_p99_us: percentile(&mut samples, 0.99),
         bytes_per_waiting_task,
-        ..report
+        ..Report::default()
     })
 }
 
