@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -42,6 +43,10 @@ pub(super) trait Ground: Send + Sync {
     /// How much its tasks take: on the disk of a server if it keeps them there, in memory otherwise.
     async fn bytes(&self) -> Result<f64>;
 
+    /// How many statements a second the server gets in this time, but for the benchmark's own question; none without
+    /// a server.
+    async fn statements(&self, during: Duration) -> Result<Option<f64>>;
+
     /// Removes all that was made.
     async fn remove(&self) -> Result<()>;
 }
@@ -68,6 +73,10 @@ impl Ground for Memory {
 
     async fn bytes(&self) -> Result<f64> {
         Ok(rss_bytes())
+    }
+
+    async fn statements(&self, _: Duration) -> Result<Option<f64>> {
+        Ok(None)
     }
 
     async fn remove(&self) -> Result<()> {
@@ -111,6 +120,10 @@ impl Ground for Sqlite {
         Ok(rss_bytes())
     }
 
+    async fn statements(&self, _: Duration) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     async fn remove(&self) -> Result<()> {
         Ok(())
     }
@@ -131,6 +144,10 @@ impl Ground for Cached {
 
     async fn bytes(&self) -> Result<f64> {
         self.0.bytes().await
+    }
+
+    async fn statements(&self, during: Duration) -> Result<Option<f64>> {
+        self.0.statements(during).await
     }
 
     async fn remove(&self) -> Result<()> {

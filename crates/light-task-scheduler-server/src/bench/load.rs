@@ -13,8 +13,10 @@ use light_task_scheduler::{
 
 use super::ground::Ground;
 use super::measure::{Watch, percentile};
-use super::{CONCURRENCY, PAYLOAD_BYTES, Report};
+use super::{CONCURRENCY, PAYLOAD_BYTES, Report, Wanted, backlog};
 
+/// The kind of all tasks.
+pub(super) const KIND: &str = "noop";
 /// Tasks in one call.
 const VECTOR: u64 = 1_000;
 /// Callers that enqueue vectors.
@@ -33,7 +35,8 @@ const LOOK: Duration = Duration::from_millis(1);
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Measures a store on its ground, and then the limit of the same ground.
-pub(super) async fn measure(ground: &dyn Ground, store: &'static str, tasks: u64) -> Result<Report> {
+pub(super) async fn measure(ground: &dyn Ground, wanted: Wanted) -> Result<Report> {
+    let Wanted { store, tasks, idle, waiting } = wanted;
     // The store first: memory that the limit has used and freed would hide what the store takes.
     let vectors = ground.fresh().await?;
     let before = ground.bytes().await?;
@@ -42,7 +45,11 @@ pub(super) async fn measure(ground: &dyn Ground, store: &'static str, tasks: u64
     let drain_per_s = drain(&vectors, tasks).await?;
     drop(vectors);
     let enqueue_one_per_s = enqueue_one_by_one(&ground.fresh().await?, tasks / ONE_BY_ONE).await?;
-    let mut samples = pickup(ground.fresh().await?).await?;
+    let (mut samples, idle_statements_per_s) = idly(ground, idle).await?;
+    let claims = match waiting {
+        Some(many) => Some(backlog::claims(&ground.fresh().await?, many).await?),
+        None => None,
+    };
     let limit = ground.limit(tasks).await?;
     Ok(Report {
         store,
@@ -55,6 +62,10 @@ pub(super) async fn measure(ground: &dyn Ground, store: &'static str, tasks: u64
         pickup_p50_us: percentile(&mut samples, 0.50),
         pickup_p99_us: percentile(&mut samples, 0.99),
         bytes_per_waiting_task,
+        idle_statements_per_s,
+        waiting,
+        claim_few_us: claims.map(|(few, _)| few),
+        claim_many_us: claims.map(|(_, many)| many),
         ..Report::default()
     })
 }
@@ -64,11 +75,11 @@ fn task() -> Result<NewTask> {
     static PAYLOAD: LazyLock<Vec<u8>> =
         LazyLock::new(|| [b"\"", vec![b'x'; PAYLOAD_BYTES - 2].as_slice(), b"\""].concat());
     // Each task has bytes of its own, as real ones have.
-    Ok(NewTask::with_payload(Name::new("noop")?, Payload::from_bytes(PAYLOAD.as_slice())))
+    Ok(NewTask::with_payload(Name::new(KIND)?, Payload::from_bytes(PAYLOAD.as_slice())))
 }
 
 /// Vectors from two callers: while one vector is written, the next one is made.
-async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+pub(super) async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     enqueue(store, tasks, VECTOR_CALLERS, VECTOR).await
 }
 
@@ -103,7 +114,7 @@ async fn enqueue(store: &Arc<dyn Store>, tasks: u64, callers: u64, vector: u64) 
 async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     let done = Arc::new(AtomicU64::new(0));
     let counter = done.clone();
-    let functions = FunctionExecutor::new().register("noop", move |_: Context, _: IgnoredAny| {
+    let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
         counter.fetch_add(1, Relaxed);
         async { Ok(()) }
     });
@@ -126,14 +137,15 @@ async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     Ok(rate)
 }
 
-/// From `submit` returning to the handler's first line, on an idle scheduler, in microseconds.
-async fn pickup(store: Arc<dyn Store>) -> Result<Vec<f64>> {
+/// On an idle scheduler: microseconds from `submit` returning to the handler's first line, and statements a second
+/// that the server gets when nothing at all is submitted.
+async fn idly(ground: &dyn Ground, idle: Duration) -> Result<(Vec<f64>, Option<f64>)> {
     let (entered, mut entries) = mpsc::unbounded_channel();
-    let functions = FunctionExecutor::new().register("noop", move |_: Context, _: IgnoredAny| {
+    let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
         let _ = entered.send(Watch::start());
         async { Ok(()) }
     });
-    let scheduler = scheduler(store, functions).await?;
+    let scheduler = scheduler(ground.fresh().await?, functions).await?;
     let mut samples = Vec::with_capacity(SAMPLES);
     for sample in 0..SAMPLES as u64 {
         tokio::time::sleep(Duration::from_millis(PAUSE_MIN_MS + sample * 7 % PAUSE_SPREAD_MS)).await;
@@ -143,8 +155,9 @@ async fn pickup(store: Arc<dyn Store>) -> Result<Vec<f64>> {
         // The handler may have been entered before `submit` returned: then nobody waited at all.
         samples.push((returned.elapsed().as_secs_f64() - entered.elapsed().as_secs_f64()).max(0.0) * 1e6);
     }
+    let statements = ground.statements(idle).await?;
     scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: false }).await?;
-    Ok(samples)
+    Ok((samples, statements))
 }
 
 async fn scheduler(store: Arc<dyn Store>, functions: FunctionExecutor) -> Result<Scheduler> {

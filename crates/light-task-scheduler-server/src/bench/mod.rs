@@ -2,11 +2,12 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `load` | what is measured: enqueue, drain, pickup |
+//! | `load`, `backlog` | what is measured: enqueue, drain, pickup, idleness; claims from few and from many tasks |
 //! | `ground`; `postgres`, `mysql`, `redis` | where: places of the benchmark's own, made and removed |
 //! | `…_limit` | the limit of each: raw batched statements |
 //! | `measure` | the clock, this process, percentiles |
 
+mod backlog;
 mod ground;
 mod load;
 mod measure;
@@ -27,6 +28,7 @@ use light_task_scheduler::store::sql::Durability;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::duration::parse_duration;
 use crate::exit::{ERROR, INTERRUPTED, Problem, Result};
 use crate::interrupt::Interrupts;
 use crate::output;
@@ -71,6 +73,12 @@ pub(crate) struct BenchArgs {
     /// Where the SQLite file of the benchmark is made (and removed)
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// For how long to count the statements that an idle scheduler sends to the server
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
+    idle: Duration,
+    /// Measure also what a claim of 100 costs with 10,000 tasks waiting and with this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(backlog::FEW..=10_000_000))]
+    waiting: Option<u64>,
     /// Print one JSON object as the last line
     #[arg(long)]
     json: bool,
@@ -84,6 +92,17 @@ enum Which {
     Mysql,
     Redis,
     Cached,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    store: &'static str,
+    tasks: u64,
+    /// For how long to watch an idle scheduler.
+    idle: Duration,
+    /// How many tasks are many.
+    waiting: Option<u64>,
 }
 
 /// What a benchmark found. `limit_…` is the physical limit, measured in the same run.
@@ -100,7 +119,18 @@ struct Report {
     limit_drain_per_s: f64,
     pickup_p50_us: f64,
     pickup_p99_us: f64,
+    /// On the disk of a server that keeps its tasks there, in memory otherwise.
     bytes_per_waiting_task: f64,
+    /// What a scheduler with nothing to do asks of its server. PostgreSQL tells transactions, not statements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_statements_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u64>,
+    /// A claim of 100 with 10,000 and with `waiting` tasks to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim_few_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim_many_us: Option<f64>,
     cpu_s: f64,
     peak_rss_mb: f64,
 }
@@ -126,7 +156,7 @@ fn measure(ground: &dyn Ground, args: &BenchArgs) -> Result<Report> {
     let measured = runtime.block_on(async {
         let mut interrupts = Interrupts::listen()?;
         tokio::select! {
-            measured = load::measure(ground, args.store.name(), args.tasks()) => measured.map_err(Problem::from),
+            measured = load::measure(ground, args.wanted()) => measured.map_err(Problem::from),
             () = interrupts.next() => Err(Problem::new(INTERRUPTED, "")),
         }
     });
@@ -155,8 +185,9 @@ impl Which {
 }
 
 impl BenchArgs {
-    fn tasks(&self) -> u64 {
-        self.tasks.unwrap_or(if self.store == Which::Memory { TASKS_IN_MEMORY } else { TASKS })
+    fn wanted(&self) -> Wanted {
+        let tasks = self.tasks.unwrap_or(if self.store == Which::Memory { TASKS_IN_MEMORY } else { TASKS });
+        Wanted { store: self.store.name(), tasks, idle: self.idle, waiting: self.waiting }
     }
 
     /// Where the benchmark is to be; nothing is made yet.
@@ -241,6 +272,16 @@ fn print(report: &Report, json: bool) -> Result<()> {
     );
     println!("pickup p50 / p99       {:.0} / {:.0} µs", report.pickup_p50_us, report.pickup_p99_us);
     println!("bytes per waiting task {:.0}", report.bytes_per_waiting_task);
+    if let Some(statements) = report.idle_statements_per_s {
+        println!("idle                   {statements:.1} statements/s");
+    }
+    if let (Some(waiting), Some(few), Some(many)) = (report.waiting, report.claim_few_us, report.claim_many_us) {
+        println!(
+            "claim of 100           {few:.0} µs of {}, {many:.0} µs of {waiting} ({:.2} x)",
+            backlog::FEW,
+            many / few
+        );
+    }
     println!("cpu / peak memory      {:.2} s / {:.0} MB", report.cpu_s, report.peak_rss_mb);
     if json {
         let line = serde_json::to_string(report)

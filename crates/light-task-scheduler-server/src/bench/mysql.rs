@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::mysql::MySqlConnectOptions;
@@ -78,6 +79,13 @@ impl MySql {
     }
 }
 
+/// How many statements the server has got so far.
+async fn questions(connection: &mut MySqlConnection) -> sqlx::Result<f64> {
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'").fetch_one(connection).await?;
+    let text = row.try_get_unchecked::<String, _>(1)?;
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error) as _))
+}
+
 #[async_trait]
 impl Ground for MySql {
     async fn fresh(&self) -> Result<Arc<dyn Store>> {
@@ -97,13 +105,21 @@ impl Ground for MySql {
         self.size().await.map_err(failed)
     }
 
+    async fn statements(&self, during: Duration) -> Result<Option<f64>> {
+        let failed = |error| Error::internal(format!("cannot read what the server counts: {error}"));
+        let mut connection = self.connect().await?;
+        let before = questions(&mut connection).await.map_err(failed)?;
+        tokio::time::sleep(during).await;
+        let after = questions(&mut connection).await.map_err(failed)?;
+        // The second of our own questions is in its answer.
+        Ok(Some((after - before - 1.0).max(0.0) / during.as_secs_f64()))
+    }
+
     async fn remove(&self) -> Result<()> {
-        if !self.made.load(Relaxed) {
+        if !self.made.swap(false, Relaxed) {
             return Ok(());
         }
         let otherwise = format!("cannot remove {}; drop it by hand", self.place());
-        self.execute(format!("DROP DATABASE IF EXISTS {}", self.name), &otherwise).await?;
-        self.made.store(false, Relaxed);
-        Ok(())
+        self.execute(format!("DROP DATABASE IF EXISTS {}", self.name), &otherwise).await
     }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnectOptions;
@@ -13,6 +14,10 @@ use light_task_scheduler::{Error, PostgresStore, Result, Store};
 use super::ground::{Ground, Limit, fresh_name};
 use super::postgres_limit;
 use crate::store_url::ServerUrl;
+
+/// What the server counts of its database. It has no count of statements: a transaction counts as one.
+const TRANSACTIONS: &str =
+    "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
 
 /// A schema of a name that nobody else uses.
 pub(super) struct Postgres {
@@ -65,7 +70,7 @@ impl Postgres {
         let otherwise =
             format!("cannot make {} for the benchmark (its user needs the right CREATE there)", self.place());
         self.execute(format!("CREATE SCHEMA {}", self.schema), &otherwise).await?;
-        self.made.store(false, Relaxed);
+        self.made.store(true, Relaxed);
         Ok(())
     }
 }
@@ -92,13 +97,21 @@ impl Ground for Postgres {
         bytes.map_err(|error| Error::internal(format!("cannot read the size of {}: {error}", self.place())))
     }
 
+    async fn statements(&self, during: Duration) -> Result<Option<f64>> {
+        let failed = |error| Error::internal(format!("cannot read what PostgreSQL counts: {error}"));
+        let mut connection = self.connect().await?;
+        let before: i64 = sqlx::query_scalar(TRANSACTIONS).fetch_one(&mut connection).await.map_err(failed)?;
+        tokio::time::sleep(during).await;
+        let after: i64 = sqlx::query_scalar(TRANSACTIONS).fetch_one(&mut connection).await.map_err(failed)?;
+        // The first of our own questions is in the second answer.
+        Ok(Some((after - before - 1).max(0) as f64 / during.as_secs_f64()))
+    }
+
     async fn remove(&self) -> Result<()> {
-        if !self.made.load(Relaxed) {
+        if !self.made.swap(false, Relaxed) {
             return Ok(());
         }
         let otherwise = format!("cannot remove {}; drop it by hand", self.place());
-        self.execute(format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema), &otherwise).await?;
-        self.made.store(false, Relaxed);
-        Ok(())
+        self.execute(format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema), &otherwise).await
     }
 }

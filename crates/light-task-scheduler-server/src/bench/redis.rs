@@ -57,8 +57,8 @@ impl Redis {
 }
 
 /// A number that the server tells of itself.
-async fn told(mut connection: MultiplexedConnection, section: &str, name: &str) -> RedisResult<f64> {
-    let text: String = redis::cmd("INFO").arg(section).query_async(&mut connection).await?;
+async fn told(connection: &mut MultiplexedConnection, section: &str, name: &str) -> RedisResult<f64> {
+    let text: String = redis::cmd("INFO").arg(section).query_async(connection).await?;
     let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
     found.ok_or_else(|| (redis::ErrorKind::UnexpectedReturnType, "the server does not tell it", name.to_owned()).into())
 }
@@ -80,8 +80,19 @@ impl Ground for Redis {
     }
 
     async fn bytes(&self) -> Result<f64> {
-        let told = told(self.connect().await?, "memory", "used_memory").await;
+        let told = told(&mut self.connect().await?, "memory", "used_memory").await;
         told.map_err(|error| Error::internal(format!("cannot read how much memory Redis uses: {error}")))
+    }
+
+    async fn statements(&self, during: Duration) -> Result<Option<f64>> {
+        let failed = |error| Error::internal(format!("cannot read what Redis counts: {error}"));
+        let mut connection = self.connect().await?;
+        // Not its count of commands: those of scripts are in it, and a script is one statement.
+        let before = told(&mut connection, "stats", "total_reads_processed").await.map_err(failed)?;
+        tokio::time::sleep(during).await;
+        let after = told(&mut connection, "stats", "total_reads_processed").await.map_err(failed)?;
+        // The second of our own questions is in its answer.
+        Ok(Some((after - before - 1.0).max(0.0) / during.as_secs_f64()))
     }
 
     async fn remove(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::{Place, Said};
 
 /// What every report must have, above 0. (Half of the tasks may be picked up before `submit` returns: there p50 is 0.)
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 10] = [
     "tasks",
     "enqueue_per_s",
     "limit_enqueue_per_s",
@@ -13,13 +13,16 @@ const FIELDS: [&str; 8] = [
     "drain_per_s",
     "limit_drain_per_s",
     "pickup_p99_us",
+    "claim_few_us",
+    "claim_many_us",
     "peak_rss_mb",
 ];
 
 /// Measures a little, and looks at the report.
 fn measured(store: &str, args: &[&str]) -> Said {
     let place = Place::new();
-    let said = place.lts(&[&["bench", store, "--tasks", "1000", "--json"], args].concat());
+    let said = place
+        .lts(&[&["bench", store, "--tasks", "1000", "--waiting", "20000", "--idle", "1s", "--json"], args].concat());
     assert_eq!(said.code, 0, "{said:?}");
     let report: serde_json::Value = serde_json::from_str(said.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(report["store"], store);
@@ -28,6 +31,13 @@ fn measured(store: &str, args: &[&str]) -> Said {
     }
     assert!(report["pickup_p50_us"].is_number() && report["cpu_s"].is_number(), "{report}");
     assert!(std::fs::read_dir(place.path("")).unwrap().next().is_none(), "files are left");
+    said
+}
+
+/// The same on a server, which counts what an idle scheduler asks.
+fn measured_on_a_server(store: &str, url: &str) -> Said {
+    let said = measured(store, &["--store", url]);
+    assert!(said.stdout.contains("\"idle_statements_per_s\":"), "{said:?}");
     said
 }
 
@@ -85,7 +95,7 @@ mod postgres {
 
     fn measured_and_gone(store: &str, prefix: &str) {
         let url = url("LTS_TEST_POSTGRES_URL");
-        let said = measured(store, &["--store", &format!("{prefix}{url}")]);
+        let said = measured_on_a_server(store, &format!("{prefix}{url}"));
         let schemas = printed("psql", &[&url, "-qAtc", "SELECT nspname FROM pg_namespace"]);
         assert!(schemas.contains("pg_catalog") && !schemas.contains(name(&said)), "{schemas}");
     }
@@ -107,7 +117,7 @@ mod mysql {
     #[test]
     fn it_is_measured_in_a_database_that_is_gone_afterwards() {
         let url = url("LTS_TEST_MYSQL_URL");
-        let said = measured("mysql", &["--store", &url]);
+        let said = measured_on_a_server("mysql", &url);
         let (login, place) = url.strip_prefix("mysql://").unwrap().split_once('@').unwrap();
         let ((user, password), (host, port)) =
             (login.split_once(':').unwrap(), place.split_once('/').unwrap().0.split_once(':').unwrap());
@@ -122,7 +132,7 @@ mod redis {
 
     fn measured_and_gone(store: &str, prefix: &str) {
         let url = url("LTS_TEST_REDIS_URL");
-        let said = measured(store, &["--store", &format!("{prefix}{url}")]);
+        let said = measured_on_a_server(store, &format!("{prefix}{url}"));
         let keys = printed("redis-cli", &["-u", &url, "--scan", "--pattern", &format!("*{}*", name(&said))]);
         assert_eq!(keys.trim(), "");
     }
