@@ -45,7 +45,7 @@ pub(super) async fn measure(ground: &dyn Ground, wanted: Wanted) -> Result<Repor
     let drain_per_s = drain(&vectors, tasks).await?;
     drop(vectors);
     let enqueue_one_per_s = enqueue_one_by_one(&ground.fresh().await?, tasks / ONE_BY_ONE).await?;
-    let (mut samples, idle_statements_per_s) = idly(ground, idle).await?;
+    let mut idly = idly(ground, idle).await?;
     let claims = match waiting {
         Some(many) => Some(backlog::claims(&ground.fresh().await?, many).await?),
         None => None,
@@ -59,10 +59,12 @@ pub(super) async fn measure(ground: &dyn Ground, wanted: Wanted) -> Result<Repor
         enqueue_one_per_s,
         drain_per_s,
         limit_drain_per_s: limit.drain,
-        pickup_p50_us: percentile(&mut samples, 0.50),
-        pickup_p99_us: percentile(&mut samples, 0.99),
+        pickup_p50_us: percentile(&mut idly.pickup, 0.50),
+        pickup_p99_us: percentile(&mut idly.pickup, 0.99),
+        start_p50_us: percentile(&mut idly.start, 0.50),
+        start_p99_us: percentile(&mut idly.start, 0.99),
         bytes_per_waiting_task,
-        idle_statements_per_s,
+        idle_statements_per_s: idly.statements_per_s,
         waiting,
         claim_few_us: claims.map(|(few, _)| few),
         claim_many_us: claims.map(|(_, many)| many),
@@ -137,27 +139,38 @@ async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     Ok(rate)
 }
 
-/// On an idle scheduler: microseconds from `submit` returning to the handler's first line, and statements a second
-/// that the server gets when nothing at all is submitted.
-async fn idly(ground: &dyn Ground, idle: Duration) -> Result<(Vec<f64>, Option<f64>)> {
+/// What an idle scheduler shows.
+struct Idly {
+    /// From `submit` returning to the handler's first line, in microseconds.
+    pickup: Vec<f64>,
+    /// From the call of `submit` to there.
+    start: Vec<f64>,
+    /// Statements a second that the server gets while nothing is submitted.
+    statements_per_s: Option<f64>,
+}
+
+async fn idly(ground: &dyn Ground, idle: Duration) -> Result<Idly> {
     let (entered, mut entries) = mpsc::unbounded_channel();
     let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
         let _ = entered.send(Watch::start());
         async { Ok(()) }
     });
     let scheduler = scheduler(ground.fresh().await?, functions).await?;
-    let mut samples = Vec::with_capacity(SAMPLES);
+    let (mut pickup, mut start) = (Vec::with_capacity(SAMPLES), Vec::with_capacity(SAMPLES));
     for sample in 0..SAMPLES as u64 {
         tokio::time::sleep(Duration::from_millis(PAUSE_MIN_MS + sample * 7 % PAUSE_SPREAD_MS)).await;
-        scheduler.submit(task()?).await?;
+        let task = task()?;
+        let called = Watch::start();
+        scheduler.submit(task).await?;
         let returned = Watch::start();
         let Some(entered) = entries.recv().await else { break };
+        start.push(called.micros_until(entered));
         // The handler may have been entered before `submit` returned: then nobody waited at all.
-        samples.push((returned.elapsed().as_secs_f64() - entered.elapsed().as_secs_f64()).max(0.0) * 1e6);
+        pickup.push(returned.micros_until(entered));
     }
-    let statements = ground.statements(idle).await?;
+    let statements_per_s = ground.statements(idle).await?;
     scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: false }).await?;
-    Ok((samples, statements))
+    Ok(Idly { pickup, start, statements_per_s })
 }
 
 async fn scheduler(store: Arc<dyn Store>, functions: FunctionExecutor) -> Result<Scheduler> {

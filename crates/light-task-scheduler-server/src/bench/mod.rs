@@ -117,8 +117,12 @@ struct Report {
     enqueue_one_per_s: f64,
     drain_per_s: f64,
     limit_drain_per_s: f64,
+    /// From `submit` returning, the task being safe, to the handler's first line.
     pickup_p50_us: f64,
     pickup_p99_us: f64,
+    /// From the call of `submit` to there: the way into the store as well.
+    start_p50_us: f64,
+    start_p99_us: f64,
     /// On the disk of a server that keeps its tasks there, in memory otherwise.
     bytes_per_waiting_task: f64,
     /// What a scheduler with nothing to do asks of its server. PostgreSQL tells transactions, not statements.
@@ -271,6 +275,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
         share(report.drain_per_s, report.limit_drain_per_s)
     );
     println!("pickup p50 / p99       {:.0} / {:.0} µs", report.pickup_p50_us, report.pickup_p99_us);
+    println!("submit to start        {:.0} / {:.0} µs", report.start_p50_us, report.start_p99_us);
     println!("bytes per waiting task {:.0}", report.bytes_per_waiting_task);
     if let Some(statements) = report.idle_statements_per_s {
         println!("idle                   {statements:.1} statements/s");

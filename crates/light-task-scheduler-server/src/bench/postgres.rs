@@ -19,6 +19,9 @@ use crate::store_url::ServerUrl;
 const TRANSACTIONS: &str =
     "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
 
+/// So late does a connection with little to do tell the server's counters what it has done before.
+const COUNT_DELAY: Duration = Duration::from_secs(11);
+
 /// A schema of a name that nobody else uses.
 pub(super) struct Postgres {
     server: ServerUrl,
@@ -100,6 +103,7 @@ impl Ground for Postgres {
     async fn statements(&self, during: Duration) -> Result<Option<f64>> {
         let failed = |error| Error::internal(format!("cannot read what PostgreSQL counts: {error}"));
         let mut connection = self.connect().await?;
+        tokio::time::sleep(COUNT_DELAY).await;
         let before: i64 = sqlx::query_scalar(TRANSACTIONS).fetch_one(&mut connection).await.map_err(failed)?;
         tokio::time::sleep(during).await;
         let after: i64 = sqlx::query_scalar(TRANSACTIONS).fetch_one(&mut connection).await.map_err(failed)?;

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::{Place, Said};
 
 /// What every report must have, above 0. (Half of the tasks may be picked up before `submit` returns: there p50 is 0.)
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 12] = [
     "tasks",
     "enqueue_per_s",
     "limit_enqueue_per_s",
@@ -13,6 +13,8 @@ const FIELDS: [&str; 10] = [
     "drain_per_s",
     "limit_drain_per_s",
     "pickup_p99_us",
+    "start_p50_us",
+    "start_p99_us",
     "claim_few_us",
     "claim_many_us",
     "peak_rss_mb",
