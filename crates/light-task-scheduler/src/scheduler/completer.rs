@@ -12,7 +12,7 @@ use crate::scheduler::core::{Core, StoreRetry};
 use crate::scheduler::held::Held;
 use crate::state::RunEvent;
 use crate::store::{Answer, Change};
-use crate::task::Progress;
+use crate::task::{Progress, State};
 
 /// How many writes wait before those who hand over more have to.
 const QUEUE_MAX: usize = 4_096;
@@ -87,6 +87,12 @@ pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
         }
         retry.wait(core.chance()).await;
     };
+    let end = |(write, answer): (&Write, &Answer)| {
+        let generation = write.held.run.task.record.generation;
+        let has_ended = answer.state().is_some_and(State::is_terminal);
+        has_ended.then(|| (write.held.id().clone(), write.held.token().run, generation))
+    };
+    core.acknowledged.ended(writes.iter().zip(&answers).filter_map(end));
     for (write, answer) in writes.drain(..).zip(answers) {
         match answer {
             Answer::Applied(Some(state)) if write.event.moves() => core.hub.tell(write.held.id(), state),
