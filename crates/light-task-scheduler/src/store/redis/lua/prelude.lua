@@ -171,9 +171,12 @@ local function flush()
   for at = 1, #ORDER do
     for key, arguments in pairs(plans[ORDER[at]] or {}) do
       send(ORDER[at], prefix .. key, arguments)
+      -- Emptied in place: somebody may be adding to it.
+      for place = #arguments, 1, -1 do
+        arguments[place] = nil
+      end
     end
   end
-  plans = {}
 end
 
 -- An owner is text in keys and answers, and 16 bytes in records.
