@@ -101,12 +101,38 @@ impl ServerUrl {
 
     /// The URL with another parameter, unless it has one of that name.
     pub(crate) fn with_parameter(&self, name: &str, value: &str) -> String {
-        let query = self.url.split_once('?').map_or("", |(_, query)| query);
-        if query.split('&').any(|pair| pair.split('=').next() == Some(name)) {
+        if self.parameter(name).is_some() {
             return self.url.clone();
         }
         let joint = if self.url.contains('?') { '&' } else { '?' };
         format!("{}{joint}{name}={value}", self.url)
+    }
+
+    /// The value of a parameter of the URL; empty if it has none.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        let pairs = self.url.split_once('?').map_or("", |(_, query)| query).split('&');
+        pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Without these parameters.
+    pub(crate) fn without(&self, names: &[&str]) -> Self {
+        let (address, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let kept = query.split('&').filter(|pair| !names.contains(&pair.split('=').next().unwrap_or("")));
+        let query = kept.collect::<Vec<_>>().join("&");
+        let url = if query.is_empty() { address.to_owned() } else { format!("{address}?{query}") };
+        ServerUrl { url, ..self.clone() }
+    }
+
+    /// The URL with another database.
+    pub(crate) fn with_database(&self, name: &str) -> String {
+        let (address, query) = self.url.split_once('?').map_or((&*self.url, ""), |(address, query)| (address, query));
+        let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+        let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+        let joint = if query.is_empty() { "" } else { "?" };
+        format!("{scheme}://{authority}/{name}{joint}{query}")
     }
 
     /// Without user and password: the same for all who use the same tasks, and fit to be shown.
@@ -187,5 +213,10 @@ mod tests {
         assert_eq!(server.identity(), "postgres://host:5433/work?namespace=mine");
         assert_eq!(server.with_parameter("c", "3"), "postgres://me:x@host:5433/work?a=1&b=2&c=3");
         assert_eq!(server.with_parameter("b", "3"), server.url);
+        assert_eq!((server.parameter("b"), server.parameter("c")), (Some("2"), None));
+        assert_eq!(server.without(&["a", "c"]).url, "postgres://me:x@host:5433/work?b=2");
+        assert_eq!(server.without(&["a", "b"]).url, "postgres://me:x@host:5433/work");
+        assert_eq!(server.with_database("new"), "postgres://me:x@host:5433/new?a=1&b=2");
+        assert_eq!(ServerUrl::new(Engine::MySql, "mysql://host").with_database("new"), "mysql://host/new");
     }
 }

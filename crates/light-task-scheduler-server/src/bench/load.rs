@@ -1,6 +1,5 @@
 //! The load: tasks in vectors and one by one, a drain at full concurrency, and single tasks on an idle scheduler.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -8,24 +7,24 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
-use light_task_scheduler::store::MemoryOptions;
-use light_task_scheduler::store::sql::{Durability, SqliteOptions};
 use light_task_scheduler::{
-    Config, Context, Error, FunctionExecutor, MemoryStore, Name, NewTask, Payload, Result, Scheduler, Shutdown,
-    SqliteStore, State, Store,
+    Config, Context, Error, FunctionExecutor, Name, NewTask, Payload, Result, Scheduler, Shutdown, State, Store,
 };
 
-use super::measure::{Watch, percentile, rss_bytes};
-use super::{PAYLOAD_BYTES, Report, limits, sqlite_limit};
+use super::ground::Ground;
+use super::measure::{Watch, percentile};
+use super::{CONCURRENCY, PAYLOAD_BYTES, Report, Wanted, backlog};
 
-/// Slots of the draining scheduler.
-const CONCURRENCY: usize = 1_000;
+/// The kind of all tasks.
+pub(super) const KIND: &str = "noop";
 /// Tasks in one call.
 const VECTOR: u64 = 1_000;
 /// Callers that enqueue vectors.
 const VECTOR_CALLERS: u64 = 2;
 /// Callers that enqueue one task a call.
 const CALLERS: u64 = 50;
+/// One of so many tasks is enqueued that way.
+const ONE_BY_ONE: u64 = 4;
 /// Samples of the pickup latency, and the pause before each (varied, to hit no rhythm).
 const SAMPLES: usize = 300;
 const PAUSE_MIN_MS: u64 = 2;
@@ -35,50 +34,41 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A drain that takes longer has failed.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 
-pub(super) async fn memory(tasks: u64) -> Result<Report> {
-    let open = || Ok::<Arc<dyn Store>, Error>(MemoryStore::by_priority_with(MemoryOptions::default()).into());
-    // The store first: memory that the limits have used and freed would hide what the store takes.
-    let report = measure(Report { store: "memory", tasks, ..Report::default() }, open).await?;
-    Ok(Report {
-        limit_drain_per_s: limits::spawned(tasks, CONCURRENCY).await,
-        limit_enqueue_per_s: limits::sent(tasks, &[7; PAYLOAD_BYTES]),
-        ..report
-    })
-}
-
-pub(super) async fn sqlite(tasks: u64, dir: &Path, relaxed: bool) -> Result<Report> {
-    let files = tempfile::Builder::new().prefix("lts-bench-").tempdir_in(dir).map_err(|error| {
-        Error::invalid(format!("cannot make a directory for the benchmark in {}: {error}", dir.display()))
-    })?;
-    let (limit_enqueue_per_s, limit_drain_per_s) = sqlite_limit::raw(&files.path().join("raw.db"), tasks, relaxed)?;
-    let durability = if relaxed { Durability::Relaxed } else { Durability::Full };
-    let opened = AtomicU64::new(0);
-    let open = || {
-        let file = files.path().join(format!("{}.db", opened.fetch_add(1, Relaxed)));
-        let options = SqliteOptions { durability, ..SqliteOptions::default() };
-        Ok::<Arc<dyn Store>, Error>(SqliteStore::open_with(file, options)?.into())
+/// Measures a store on its ground, and then the limit of the same ground.
+pub(super) async fn measure(ground: &dyn Ground, wanted: Wanted) -> Result<Report> {
+    let Wanted { store, tasks, idle, waiting } = wanted;
+    // The store first: memory that the limit has used and freed would hide what the store takes.
+    let vectors = ground.fresh().await?;
+    let before = ground.bytes().await?;
+    let enqueue_per_s = enqueue_vectors(&vectors, tasks).await?;
+    let bytes_per_waiting_task = (ground.bytes().await? - before) / tasks as f64;
+    let drain_per_s = drain(&vectors, tasks).await?;
+    drop(vectors);
+    let enqueue_one_per_s = enqueue_one_by_one(&ground.fresh().await?, tasks / ONE_BY_ONE).await?;
+    let mut idly = idly(ground, idle).await?;
+    let claims = match waiting {
+        Some(many) => Some(backlog::claims(&ground.fresh().await?, many).await?),
+        None => None,
     };
-    let report = Report { store: "sqlite", tasks, limit_drain_per_s, limit_enqueue_per_s, ..Report::default() };
-    measure(report, open).await
-}
-
-async fn measure(report: Report, open: impl Fn() -> Result<Arc<dyn Store>>) -> Result<Report> {
-    let before = rss_bytes();
-    let store = open()?;
-    let enqueue_per_s = enqueue_vectors(&store, report.tasks).await?;
-    let bytes_per_waiting_task = (rss_bytes() - before) / report.tasks as f64;
-    let drain_per_s = drain(&store, report.tasks).await?;
-    drop(store);
-    let enqueue_one_per_s = enqueue_one_by_one(&open()?, report.tasks / 4).await?;
-    let mut samples = pickup(open()?).await?;
+    let limit = ground.limit(tasks).await?;
     Ok(Report {
+        store,
+        tasks,
         enqueue_per_s,
+        limit_enqueue_per_s: limit.enqueue,
         enqueue_one_per_s,
         drain_per_s,
-        pickup_p50_us: percentile(&mut samples, 0.50),
-        pickup_p99_us: percentile(&mut samples, 0.99),
+        limit_drain_per_s: limit.drain,
+        pickup_p50_us: percentile(&mut idly.pickup, 0.50),
+        pickup_p99_us: percentile(&mut idly.pickup, 0.99),
+        start_p50_us: percentile(&mut idly.start, 0.50),
+        start_p99_us: percentile(&mut idly.start, 0.99),
         bytes_per_waiting_task,
-        ..report
+        idle_statements_per_s: idly.statements_per_s,
+        waiting,
+        claim_few_us: claims.map(|(few, _)| few),
+        claim_many_us: claims.map(|(_, many)| many),
+        ..Report::default()
     })
 }
 
@@ -87,11 +77,11 @@ fn task() -> Result<NewTask> {
     static PAYLOAD: LazyLock<Vec<u8>> =
         LazyLock::new(|| [b"\"", vec![b'x'; PAYLOAD_BYTES - 2].as_slice(), b"\""].concat());
     // Each task has bytes of its own, as real ones have.
-    Ok(NewTask::with_payload(Name::new("noop")?, Payload::from_bytes(PAYLOAD.as_slice())))
+    Ok(NewTask::with_payload(Name::new(KIND)?, Payload::from_bytes(PAYLOAD.as_slice())))
 }
 
 /// Vectors from two callers: while one vector is written, the next one is made.
-async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+pub(super) async fn enqueue_vectors(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     enqueue(store, tasks, VECTOR_CALLERS, VECTOR).await
 }
 
@@ -126,7 +116,7 @@ async fn enqueue(store: &Arc<dyn Store>, tasks: u64, callers: u64, vector: u64) 
 async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     let done = Arc::new(AtomicU64::new(0));
     let counter = done.clone();
-    let functions = FunctionExecutor::new().register("noop", move |_: Context, _: IgnoredAny| {
+    let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
         counter.fetch_add(1, Relaxed);
         async { Ok(()) }
     });
@@ -149,25 +139,38 @@ async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
     Ok(rate)
 }
 
-/// From `submit` returning to the handler's first line, on an idle scheduler, in microseconds.
-async fn pickup(store: Arc<dyn Store>) -> Result<Vec<f64>> {
+/// What an idle scheduler shows.
+struct Idly {
+    /// From `submit` returning to the handler's first line, in microseconds.
+    pickup: Vec<f64>,
+    /// From the call of `submit` to there.
+    start: Vec<f64>,
+    /// Statements a second that the server gets while nothing is submitted.
+    statements_per_s: Option<f64>,
+}
+
+async fn idly(ground: &dyn Ground, idle: Duration) -> Result<Idly> {
     let (entered, mut entries) = mpsc::unbounded_channel();
-    let functions = FunctionExecutor::new().register("noop", move |_: Context, _: IgnoredAny| {
+    let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
         let _ = entered.send(Watch::start());
         async { Ok(()) }
     });
-    let scheduler = scheduler(store, functions).await?;
-    let mut samples = Vec::with_capacity(SAMPLES);
+    let scheduler = scheduler(ground.fresh().await?, functions).await?;
+    let (mut pickup, mut start) = (Vec::with_capacity(SAMPLES), Vec::with_capacity(SAMPLES));
     for sample in 0..SAMPLES as u64 {
         tokio::time::sleep(Duration::from_millis(PAUSE_MIN_MS + sample * 7 % PAUSE_SPREAD_MS)).await;
-        scheduler.submit(task()?).await?;
+        let task = task()?;
+        let called = Watch::start();
+        scheduler.submit(task).await?;
         let returned = Watch::start();
         let Some(entered) = entries.recv().await else { break };
+        start.push(called.micros_until(entered));
         // The handler may have been entered before `submit` returned: then nobody waited at all.
-        samples.push((returned.elapsed().as_secs_f64() - entered.elapsed().as_secs_f64()).max(0.0) * 1e6);
+        pickup.push(returned.micros_until(entered));
     }
+    let statements_per_s = ground.statements(idle).await?;
     scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: false }).await?;
-    Ok(samples)
+    Ok(Idly { pickup, start, statements_per_s })
 }
 
 async fn scheduler(store: Arc<dyn Store>, functions: FunctionExecutor) -> Result<Scheduler> {

@@ -53,6 +53,11 @@ impl Watch {
         self.0.elapsed()
     }
 
+    /// Microseconds from this start to another one; 0 if that was before.
+    pub(super) fn micros_until(self, other: Watch) -> f64 {
+        other.0.saturating_duration_since(self.0).as_secs_f64() * 1e6
+    }
+
     /// How many of `count` were done per second.
     pub(super) fn rate(self, count: u64) -> f64 {
         count as f64 / self.elapsed().as_secs_f64()

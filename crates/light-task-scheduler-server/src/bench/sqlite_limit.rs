@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use light_task_scheduler::store::sql::Durability;
 use light_task_scheduler::{Error, Result};
 use rusqlite::{Connection, params};
 
 use super::PAYLOAD_BYTES;
+use super::ground::Limit;
 use super::measure::Watch;
 
 /// Rows in one transaction.
@@ -16,15 +18,17 @@ const SCHEMA: &str = "
                     priority INTEGER NOT NULL DEFAULT 0, run_at INTEGER NOT NULL DEFAULT 0);
     CREATE INDEX t_claim ON t (state, priority, run_at, id);";
 
-/// Rows per second inserted, and rows per second claimed and marked done.
-pub(super) fn raw(path: &Path, rows: u64, relaxed: bool) -> Result<(f64, f64)> {
-    measure(path, rows, relaxed).map_err(|error| Error::internal("the raw SQLite benchmark failed").with_source(error))
+/// Measures in a new file.
+pub(super) fn raw(path: &Path, rows: u64, durability: Durability) -> Result<Limit> {
+    measure(path, rows, durability)
+        .map_err(|error| Error::internal(format!("the raw SQLite benchmark failed: {error}")))
 }
 
-fn measure(path: &Path, rows: u64, relaxed: bool) -> rusqlite::Result<(f64, f64)> {
+fn measure(path: &Path, rows: u64, durability: Durability) -> rusqlite::Result<Limit> {
     let mut connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", if relaxed { "NORMAL" } else { "FULL" })?;
+    let synchronous = if durability == Durability::Relaxed { "NORMAL" } else { "FULL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.execute_batch(SCHEMA)?;
     let payload = [7_u8; PAYLOAD_BYTES];
@@ -39,7 +43,7 @@ fn measure(path: &Path, rows: u64, relaxed: bool) -> rusqlite::Result<(f64, f64)
         }
         transaction.commit()?;
     }
-    let insert = watch.rate(rows);
+    let enqueue = watch.rate(rows);
     let watch = Watch::start();
     for _ in 0..rows / BATCH {
         let claimed = claim(&mut connection)?;
@@ -52,7 +56,7 @@ fn measure(path: &Path, rows: u64, relaxed: bool) -> rusqlite::Result<(f64, f64)
         }
         transaction.commit()?;
     }
-    Ok((insert, watch.rate(rows)))
+    Ok(Limit { enqueue, drain: watch.rate(rows) })
 }
 
 fn claim(connection: &mut Connection) -> rusqlite::Result<Vec<i64>> {

@@ -69,7 +69,7 @@ pub(crate) fn main() -> u8 {
 
 fn answer(ask: Ask) -> Result<u8> {
     if let Ask::Bench(args) = ask {
-        return bench::run(&args).map(|()| OK).map_err(Problem::from);
+        return bench::run(&args).map(|()| OK);
     }
     let runtime = runtime()?;
     let answer = runtime.block_on(async {
