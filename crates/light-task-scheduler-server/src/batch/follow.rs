@@ -347,7 +347,8 @@ async fn pass_on(mut events: Events, roster: Arc<Roster>, news: UnboundedSender<
                 Some(place) => news.send(News::Came(place, event.state)),
                 None => continue,
             },
-            Seen::Missed(_) => news.send(News::Missed),
+            // What was lost shows when the store is looked at again.
+            Seen::Missed(_) | Seen::Lost(_) => news.send(News::Missed),
         };
         if sent.is_err() {
             return;

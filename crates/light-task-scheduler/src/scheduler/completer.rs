@@ -12,12 +12,14 @@ use crate::scheduler::core::{Core, StoreRetry};
 use crate::scheduler::held::Held;
 use crate::state::RunEvent;
 use crate::store::{Answer, Change};
-use crate::task::{Progress, TaskId};
+use crate::task::{Progress, ResultRef, State, TaskId, Token};
 
 /// How many writes wait before those who hand over more have to.
 const QUEUE_MAX: usize = 4_096;
 /// How many are written at once.
 const BATCH_MAX: usize = 1_000;
+/// How many bytes of outputs and results are written at once (16 MiB), unless one alone has more.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// One write, and whom to tell the answer.
 pub(super) struct Write {
@@ -68,10 +70,7 @@ pub(super) async fn complete(core: Arc<Core>, mut queue: mpsc::Receiver<Write>) 
 
 /// Writes a batch and empties it.
 async fn flush(core: &Core, writes: &mut Vec<Write>) {
-    // Made anew for every try: the fence may change meanwhile.
-    let change =
-        |write: &Write| Change { id: write.held.id().clone(), token: write.held.token(), event: write.event.clone() };
-    let answers = apply(core, || writes.iter().map(change).collect()).await;
+    let answers = apply(core, writes).await;
     for (write, answer) in writes.drain(..).zip(answers) {
         tell(core, write.held.id(), &write.event, &answer);
         if let Some(reply) = write.reply {
@@ -82,26 +81,112 @@ async fn flush(core: &Core, writes: &mut Vec<Write>) {
 }
 
 /// Writes the ends of runs that nobody waits for.
-pub(super) async fn write_ends(core: &Core, ends: Vec<Change>) {
-    if ends.is_empty() {
-        return;
-    }
-    let answers = apply(core, || ends.clone()).await;
+pub(super) async fn write_ends(core: &Core, ends: Vec<End>) {
+    let answers = apply(core, &ends).await;
     for (end, answer) in ends.iter().zip(&answers) {
-        tell(core, &end.id, &end.event, answer);
+        tell(core, &end.change.id, &end.change.event, answer);
     }
 }
 
-/// Has changes applied, however long the store takes to take them.
-async fn apply(core: &Core, changes: impl Fn() -> Vec<Change>) -> Vec<Answer> {
+/// The end of a run that nobody waits for.
+pub(super) struct End {
+    pub(super) change: Change,
+    /// That of the run.
+    pub(super) generation: u32,
+}
+
+/// What is written.
+trait Written {
+    fn id(&self) -> &TaskId;
+    /// As it is now: the fence may change between two tries.
+    fn token(&self) -> Token;
+    fn event(&self) -> &RunEvent;
+    fn generation(&self) -> u32;
+}
+
+impl Written for Write {
+    fn id(&self) -> &TaskId {
+        self.held.id()
+    }
+
+    fn token(&self) -> Token {
+        self.held.token()
+    }
+
+    fn event(&self) -> &RunEvent {
+        &self.event
+    }
+
+    fn generation(&self) -> u32 {
+        self.held.run.task.record.generation
+    }
+}
+
+impl Written for End {
+    fn id(&self) -> &TaskId {
+        &self.change.id
+    }
+
+    fn token(&self) -> Token {
+        self.change.token
+    }
+
+    fn event(&self) -> &RunEvent {
+        &self.change.event
+    }
+
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+}
+
+/// Has them all applied, however long the store takes to take them, in calls of a bounded size.
+async fn apply<W: Written>(core: &Core, writes: &[W]) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(writes.len());
+    while let Some((_, rest)) = writes.split_at_checked(answers.len()).filter(|(_, rest)| !rest.is_empty()) {
+        let (part, _) = rest.split_at(part(rest.iter().map(|write| bytes(write.event()))));
+        answers.extend(apply_part(core, part).await);
+    }
+    answers
+}
+
+async fn apply_part<W: Written>(core: &Core, writes: &[W]) -> Vec<Answer> {
+    let change =
+        |write: &W| Change { id: write.id().clone(), token: write.token(), event: write.event().clone() };
     let mut retry = StoreRetry::new();
-    loop {
-        match core.store.apply(changes()).await {
-            Ok(answers) => return answers,
+    let answers = loop {
+        match core.store.apply(writes.iter().map(change).collect()).await {
+            Ok(answers) => break answers,
             // They may have been applied with the reply lost: repeating them is harmless.
-            Err(error) => tracing::warn!(%error, "the store did not take final writes; trying again"),
+            Err(error) => {
+                tracing::warn!(writes = writes.len(), %error, "the store did not take final writes; trying again")
+            }
         }
         retry.wait(core.chance()).await;
+    };
+    let end = |(write, answer): (&W, &Answer)| {
+        let has_ended = answer.state().is_some_and(State::is_terminal);
+        has_ended.then(|| (write.id().clone(), write.token().run, write.generation()))
+    };
+    core.acknowledged.ended(writes.iter().zip(&answers).filter_map(end));
+    answers
+}
+
+/// How many of the writes of these sizes go into one call.
+fn part(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut total = 0_usize;
+    let fits = |(place, size): &(usize, usize)| {
+        total = total.saturating_add(*size);
+        *place == 0 || total <= BATCH_BYTES_MAX
+    };
+    sizes.enumerate().take_while(fits).count()
+}
+
+/// How many bytes of a user's are in an event.
+fn bytes(event: &RunEvent) -> usize {
+    match event {
+        RunEvent::Outcome(Some(output)) | RunEvent::Complete(ResultRef::Inline(output)) => output.len(),
+        _ => 0,
     }
 }
 
@@ -112,5 +197,20 @@ fn tell(core: &Core, id: &TaskId, event: &RunEvent, answer: &Answer) {
         // Applied before, with the reply lost: nobody was told.
         Answer::Already(state) if state.is_terminal() => core.hub.tell(id, *state),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_bounded_by_bytes_and_takes_one_write_at_least() {
+        const LARGE: usize = 4 << 20;
+        assert_eq!(part([LARGE; 1_000].into_iter()), BATCH_BYTES_MAX / LARGE);
+        assert_eq!(part([1, 2, 3].into_iter()), 3);
+        assert_eq!(part([BATCH_BYTES_MAX + 1, 1].into_iter()), 1);
+        assert_eq!(part([1, BATCH_BYTES_MAX, 1].into_iter()), 1);
+        assert_eq!(part(std::iter::empty()), 0);
     }
 }

@@ -17,6 +17,7 @@ use crate::scheduler::completer::Completer;
 use crate::scheduler::config::Config;
 use crate::scheduler::events::EventHub;
 use crate::scheduler::held::{Held, Mailbox, Registry};
+use crate::scheduler::losses::Acknowledged;
 use crate::scheduler::slots::Slots;
 use crate::store::{Changes, Store};
 use crate::task::{Name, ReplicaId, Task};
@@ -38,6 +39,7 @@ pub(super) struct Core {
     pub(super) slots: Arc<Slots>,
     pub(super) replica: Replica,
     pub(super) completer: Completer,
+    pub(super) acknowledged: Acknowledged,
     pub(super) life: Life,
 }
 
@@ -135,13 +137,15 @@ pub(super) struct Replica {
 struct Lease {
     id: ReplicaId,
     valid_until: Option<Instant>,
+    /// Nothing is claimed before that.
+    claims_from: Option<Instant>,
     /// The store's time, and when it was that time here.
     store_time: (Timestamp, Instant),
 }
 
 impl Replica {
     pub(super) fn new(id: ReplicaId, now: Timestamp) -> Self {
-        let lease = Lease { id, valid_until: None, store_time: (now, monotonic()) };
+        let lease = Lease { id, valid_until: None, claims_from: None, store_time: (now, monotonic()) };
         Replica { lease: Mutex::new(lease), renewed: Notify::new(), rescue: Notify::new() }
     }
 
@@ -171,6 +175,19 @@ impl Replica {
 
     pub(super) fn invalidate(&self) {
         self.lease().valid_until = None;
+    }
+
+    /// Claims nothing for so long.
+    pub(super) fn pause_claims(&self, pause: Duration) {
+        self.lease().claims_from = Some(monotonic() + pause);
+    }
+
+    /// Waits until the claims do not pause.
+    pub(super) async fn claims(&self) {
+        let paused_until = || self.lease().claims_from.filter(|from| monotonic() < *from);
+        while let Some(from) = paused_until() {
+            tokio::time::sleep_until(from).await;
+        }
     }
 
     /// The store's time now, as far as can be told from here.

@@ -46,7 +46,7 @@ impl Dispatcher {
     async fn turn(&mut self) {
         let core = self.core.clone();
         self.look_after_batches();
-        if !self.may_start().await {
+        if !self.may_claim().await || !self.may_start().await {
             return;
         }
         let limit = self.limit();
@@ -64,6 +64,15 @@ impl Dispatcher {
         let full = claimed == limit;
         if !(full && core.slots.free() > 0 && claimed > 0) {
             self.wait(seen, full, next_at).await;
+        }
+    }
+
+    /// Waits until the claims do not pause. False: it shuts down.
+    async fn may_claim(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.core.life.draining.cancelled() => false,
+            () = self.core.replica.claims() => true,
         }
     }
 

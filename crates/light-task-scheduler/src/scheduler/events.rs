@@ -32,12 +32,15 @@ pub enum Seen {
     Event(TaskEvent),
     /// This subscriber was too slow and missed so many events. No task is affected.
     Missed(u64),
+    /// The store has lost an acknowledged write of this task, by a failover or a restore: the task is gone, or as it was
+    /// before and may run again. Told once for each lost write that this replica knows of: its last 10,000, and its runs.
+    Lost(TaskId),
 }
 
 /// A subscription to what happens on this replica. Slow reading loses events, never blocks a task.
 #[derive(Debug)]
 pub struct Events {
-    receiver: broadcast::Receiver<TaskEvent>,
+    receiver: broadcast::Receiver<Seen>,
     _present: Arc<()>,
 }
 
@@ -45,7 +48,7 @@ impl Events {
     /// The next event; `None` once the scheduler is gone.
     pub async fn next(&mut self) -> Option<Seen> {
         match self.receiver.recv().await {
-            Ok(event) => Some(Seen::Event(event)),
+            Ok(seen) => Some(seen),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Seen::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
         }
@@ -55,7 +58,7 @@ impl Events {
 /// Tells subscribers and waiters; costs next to nothing while there are none.
 #[derive(Debug)]
 pub(super) struct EventHub {
-    subscribers: broadcast::Sender<TaskEvent>,
+    subscribers: broadcast::Sender<Seen>,
     /// Every subscription has one too: counting them takes no lock.
     present: Arc<()>,
     /// The bell of each awaited task, and how many wait for it.
@@ -84,11 +87,16 @@ impl EventHub {
     pub(super) fn tell(&self, id: &TaskId, state: State) {
         if Arc::strong_count(&self.present) > 1 {
             // An error means that the last subscriber has just left.
-            let _ = self.subscribers.send(TaskEvent { id: id.clone(), state });
+            let _ = self.subscribers.send(Seen::Event(TaskEvent { id: id.clone(), state }));
         }
         if state.is_terminal() && self.waiting.load(Ordering::Acquire) > 0 {
             self.ring(id);
         }
+    }
+
+    /// Says that the store has lost a write of a task.
+    pub(super) fn tell_lost(&self, id: &TaskId) {
+        let _ = self.subscribers.send(Seen::Lost(id.clone()));
     }
 
     /// Wakes whoever waits for the end of this task.

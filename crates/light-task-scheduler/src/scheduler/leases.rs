@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::clock::{monotonic, new_uuid};
 use crate::error::{ErrorKind, Result};
 use crate::scheduler::core::{Core, StoreRetry, hinted};
+use crate::scheduler::losses::Written;
 use crate::scheduler::run::{self, Stage};
 use crate::state::RunEvent;
 use crate::store::{Change, Changes, Heartbeat, HeartbeatReply, NewReplica, ReplicaStatus, RescueRequest, Suspect};
@@ -52,14 +53,14 @@ impl Ticker {
     }
 }
 
-/// Registers this replica.
-pub(super) async fn register(core: &Core, id: ReplicaId) -> Result<()> {
+/// Registers this replica; answers how far the store's writes have come.
+pub(super) async fn register(core: &Core, id: ReplicaId) -> Result<Written> {
     let sent = monotonic();
     let replica = NewReplica { id, name: core.config.replica_name.clone(), ttl: core.config.ttl };
     core.store.register(replica).await?;
     let reply = core.store.heartbeat(Heartbeat { replica: id, holdings: None }).await?;
     core.replica.renew(lease_end(core, sent), reply.now);
-    Ok(())
+    Ok(Written::of(&reply))
 }
 
 /// A lease counts from before the heartbeat was sent, and ends here a little before it ends in the store.
@@ -104,30 +105,6 @@ struct Heart {
     written: Option<Written>,
 }
 
-/// How far a store's writes have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Written {
-    epoch: u64,
-    op_seq: u64,
-}
-
-impl Written {
-    /// Says so if the store has lost writes since the last heartbeat.
-    fn follow(last: &mut Option<Written>, reply: &HeartbeatReply) {
-        let now = Written { epoch: reply.epoch, op_seq: reply.op_seq };
-        if last.replace(now).is_some_and(|before| before.lost_some_until(now)) {
-            let Written { epoch, op_seq } = now;
-            let what = "the store has lost acknowledged writes, by a failover or a restore";
-            tracing::error!(epoch, op_seq, "{what}: tasks may be missing or run again");
-        }
-    }
-
-    /// Whether the store has lost acknowledged writes between `self` and `now`: it says so, or its counter went back.
-    fn lost_some_until(self, now: Written) -> bool {
-        now.epoch != self.epoch || now.op_seq < self.op_seq
-    }
-}
-
 impl Heart {
     /// One heartbeat, and what it brings.
     async fn once(&mut self) -> Result<()> {
@@ -138,7 +115,7 @@ impl Heart {
         match core.store.heartbeat(Heartbeat { replica, holdings }).await {
             Ok(reply) => {
                 core.replica.renew(lease_end(core, sent), reply.now);
-                Written::follow(&mut self.written, &reply);
+                Written::follow(&mut self.written, Written::of(&reply), core);
                 self.deliver(&reply);
                 self.compare(replica, reply.owned).await
             }
@@ -147,7 +124,8 @@ impl Heart {
                 let fresh = ReplicaId::from_bytes(*new_uuid(&*core.clock).as_bytes());
                 core.replica.become_anew(fresh);
                 self.mismatched.clear();
-                register(core, fresh).await?;
+                let written = register(core, fresh).await?;
+                Written::follow(&mut self.written, written, core);
                 // Our own runs have a dead owner now: adopt them back before anybody else does.
                 core.replica.rescue.notify_one();
                 Ok(())
@@ -394,15 +372,6 @@ mod tests {
         assert!(watched.look(&[status(5, true)], me, start + 2 * observe, observe).is_empty(), "it beat in between");
         assert!(watched.look(&[status(5, false)], me, start + 3 * observe, observe).is_empty(), "it lives");
         assert!(watched.look(&[status(5, true)], me, start + 4 * observe, observe).is_empty(), "seen anew");
-    }
-
-    #[test]
-    fn writes_are_lost_if_the_store_says_so_or_goes_back() {
-        let written = |epoch, op_seq| Written { epoch, op_seq };
-        assert!(!written(1, 5).lost_some_until(written(1, 5)));
-        assert!(!written(1, 5).lost_some_until(written(1, 9)));
-        assert!(written(1, 5).lost_some_until(written(1, 4)));
-        assert!(written(1, 5).lost_some_until(written(2, 9)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,7 @@ mod export;
 mod held;
 mod housekeeping;
 mod leases;
+mod losses;
 mod quick;
 mod run;
 mod shutdown;
@@ -42,9 +43,10 @@ use crate::scheduler::core::{Core, Kind, Life, Pace, Replica};
 use crate::scheduler::events::EventHub;
 use crate::scheduler::held::Registry;
 use crate::scheduler::leases::Ticker;
+use crate::scheduler::losses::Acknowledged;
 use crate::scheduler::slots::Slots;
 use crate::state::Command;
-use crate::store::{Page, QueueCounts, Store, StoreExt, TaskQuery};
+use crate::store::{Inserted, Page, QueueCounts, Store, StoreExt, TaskQuery};
 use crate::task::{Name, NewTask, Payload, ReplicaId, ResultRef, State, Task, TaskId};
 
 pub use config::{Config, Retention, Tracking};
@@ -152,6 +154,7 @@ impl Builder {
         let (completer, writes) = completer::Completer::channel();
         let id = ReplicaId::generate(&*self.clock);
         let kinds = self.kinds.into_iter();
+        let acknowledged = Acknowledged::new(self.store.capabilities().multi_host);
         let core = Arc::new(Core {
             replica: Replica::new(id, self.clock.now()),
             slots: Arc::new(Slots::new(self.config.concurrency)),
@@ -166,6 +169,7 @@ impl Builder {
             hub: Arc::new(EventHub::new()),
             registry: Arc::new(Registry::default()),
             completer,
+            acknowledged,
             life: Life::new(),
         });
         leases::register(&core, id).await?;
@@ -240,8 +244,10 @@ impl Scheduler {
     pub async fn submit(&self, task: NewTask) -> Result<TaskHandle> {
         self.prepare(&task).await?;
         let inserted = self.core().store.insert(vec![task]).await?.into_iter().next();
-        let inserted = inserted.ok_or_else(|| Error::internal("the store answered fewer tasks than it was given"))?;
-        Ok(self.handle(inserted?.id()))
+        let inserted =
+            inserted.ok_or_else(|| Error::internal("the store answered fewer tasks than it was given"))??;
+        self.core().acknowledged.taken_in([inserted.id()].into_iter());
+        Ok(self.handle(inserted.id()))
     }
 
     /// Takes many tasks in, at most [`BATCH_MAX`](crate::store::BATCH_MAX), and answers for each.
@@ -257,7 +263,9 @@ impl Scheduler {
                 }
             }
         }
-        let mut inserted = self.core().store.insert(accepted).await?.into_iter();
+        let inserted = self.core().store.insert(accepted).await?;
+        self.core().acknowledged.taken_in(inserted.iter().flatten().map(Inserted::id));
+        let mut inserted = inserted.into_iter();
         let answer = |place| match refused.remove(&place) {
             Some(error) => Err(error),
             None => inserted

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic;
 use crate::executor::{Reporter, Started};
-use crate::scheduler::completer;
+use crate::scheduler::completer::{self, End};
 use crate::scheduler::core::Core;
 use crate::scheduler::held::{Held, Receiving};
 use crate::scheduler::run::{self, Listed, Stage};
@@ -40,7 +40,7 @@ struct Work {
     /// Not begun yet.
     waiting: vec::IntoIter<Task>,
     /// Run to their end: to be written.
-    ended: Vec<Change>,
+    ended: Vec<End>,
     /// One for each of both, and one for what the helper has in hand.
     slots: ManySlots,
 }
@@ -89,7 +89,7 @@ impl Batch {
         });
     }
 
-    fn take_ended(&self) -> (Vec<Change>, ManySlots) {
+    fn take_ended(&self) -> (Vec<End>, ManySlots) {
         let mut work = self.work();
         let ended = std::mem::take(&mut work.ended);
         let slots = work.slots.split(ended.len());
@@ -121,7 +121,7 @@ fn help(core: &Arc<Core>, batch: &Batch, runtime: &Handle) {
 }
 
 /// Starts a run and, if that ends it, says what is to be written. Otherwise the run is a task of its own now.
-fn begin(core: &Arc<Core>, task: Task, batch: &Batch, runtime: &Handle, clock: &mut Instant) -> Option<Change> {
+fn begin(core: &Arc<Core>, task: Task, batch: &Batch, runtime: &Handle, clock: &mut Instant) -> Option<End> {
     let kind = core.kinds.get(&task.spec.kind)?;
     let token = task.record.token()?;
     let (run, mailbox) = core.prepare(task)?;
@@ -133,7 +133,8 @@ fn begin(core: &Arc<Core>, task: Task, batch: &Batch, runtime: &Handle, clock: &
         && let Poll::Ready(Ok(Started::Ended(outcome))) = polled
     {
         let event = run::settle(core, &run.task, outcome);
-        return Some(Change { id: run.task.id.clone(), token, event });
+        let change = Change { id: run.task.id.clone(), token, event };
+        return Some(End { change, generation: run.task.record.generation });
     }
     let listed = Listed::add(core, Arc::new(Held { run, executor: kind.executor.clone(), mailbox }));
     let slot = batch.work().slots.split_one()?;

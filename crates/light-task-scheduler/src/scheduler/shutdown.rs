@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::monotonic;
 use crate::error::Result;
-use crate::scheduler::core::Core;
+use crate::scheduler::core::{Core, StoreRetry};
 use crate::scheduler::deadlines;
 
 /// How long the last words may take beyond the stop grace: flushing and leaving, also with a stuck handler.
@@ -43,13 +43,26 @@ pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
         }
         idle_within(core, STOP_LOOK).await;
     }
-    let replica = core.replica.id();
     // What could not be stopped in time belongs to the next owner now, like after a crash.
-    let left = tokio::time::timeout(LAST_WORDS, core.store.leave(replica)).await;
+    let left = tokio::time::timeout(LAST_WORDS, leave(core)).await;
     core.life.kill.cancel();
     left.unwrap_or_else(|_| {
         Err(crate::Error::unavailable("the store did not answer; this replica's lease will expire"))
     })
+}
+
+/// Leaves the store; one that cannot be reached is asked again.
+async fn leave(core: &Core) -> Result<()> {
+    let mut retry = StoreRetry::new();
+    loop {
+        match core.store.leave(core.replica.id()).await {
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, "the store did not take the farewell; trying again");
+            }
+            left => return left,
+        }
+        retry.wait(core.chance()).await;
+    }
 }
 
 fn is_idle(core: &Core) -> bool {

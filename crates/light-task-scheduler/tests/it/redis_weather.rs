@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use light_task_scheduler::results::{LogKey, LogStore, RedisLogs, RedisResults, ResultStore, Stream};
+use light_task_scheduler::scheduler::Seen;
 use light_task_scheduler::state::RunEvent;
 use light_task_scheduler::store::redis::{Durability, RedisOptions, RedisStore};
 use light_task_scheduler::store::{
@@ -17,7 +18,7 @@ use light_task_scheduler::store::{
 };
 use light_task_scheduler::{
     Config, Context, ErrorKind, FunctionExecutor, Name, NewTask, Payload, QueueSettings, ReplicaId, Result, ResultRef,
-    Scheduler, Shutdown, State, SystemClock, Task, TaskId,
+    Scheduler, Shutdown, Start, State, SystemClock, Task, TaskId,
 };
 use tempfile::TempDir;
 
@@ -529,4 +530,45 @@ async fn smoke_after(store: &RedisStore) {
     assert_eq!(tasks.len(), 10);
     let answers = store.apply(tasks.iter().map(complete).collect()).await.unwrap();
     assert!(answers.iter().all(|answer| answer.state() == Some(State::Succeeded)));
+}
+
+/// What a scheduler knows that its store has lost is named, and nothing starts until whoever ran it has seen that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_names_what_was_lost_and_pauses_its_claims() {
+    const TTL: Duration = Duration::from_secs(8);
+    let mut server = Server::start(&[]);
+    let functions = FunctionExecutor::new().register("work", |_: Context, n: usize| async move { Ok(n) });
+    let config = Config { ttl: TTL, ..Config::default() };
+    let store = RedisStore::open(&server.url()).await.unwrap();
+    let scheduler = Scheduler::builder(store).functions(functions).config(config).start().await.unwrap();
+    let mut events = scheduler.subscribe();
+    let done = scheduler.submit(task(1)).await.unwrap();
+    done.wait().await.unwrap();
+    let waiting = scheduler.submit_many((2..5).map(|n| task(n).start(Start::Held)).collect()).await.unwrap();
+    let mut known: Vec<TaskId> = waiting.into_iter().map(|handle| handle.unwrap().id().clone()).collect();
+    known.push(done.id().clone());
+    server.kill();
+    // Nothing was written to the disk: all is lost.
+    server.restart();
+    let mut lost = Vec::new();
+    // The end of a task is a write of its own.
+    while lost.len() < known.len() + 1 {
+        match tokio::time::timeout(PATIENCE, events.next()).await.expect("the losses are told in time") {
+            Some(Seen::Lost(id)) => lost.push(id),
+            Some(_) => {}
+            None => panic!("the scheduler has ended"),
+        }
+    }
+    lost.dedup();
+    for ids in [&mut lost, &mut known] {
+        ids.sort();
+        ids.dedup();
+    }
+    assert_eq!(lost, known);
+    let after = scheduler.submit(task(9)).await.unwrap();
+    let after = after.wait().await.unwrap();
+    let waited = after.record.started_at.unwrap().since(after.spec.created_at);
+    // As long as the ttl, less what it took to tell.
+    assert!(waited > TTL / 8, "it was claimed after {waited:?}");
+    scheduler.shutdown(Shutdown::default()).await.unwrap();
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::{Cmd, Value, cmd};
 
 use super::hints::Hints;
+use super::intake::Intake;
 use super::{Durability, RedisOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::database::redis::Link;
@@ -20,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Changes;
 
 /// The layout of the keys; another one in the server is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How long to wait for the answer to a heartbeat: a connection that is dead without saying so must be
 /// replaced while the lease lasts.
@@ -41,6 +42,7 @@ pub(super) struct Calls {
     latest: AtomicI64,
     /// The highest write counter that was acknowledged.
     acknowledged: AtomicU64,
+    pub(super) intake: Intake,
     hints: Arc<Hints>,
     poll_interval: Duration,
     durability: Durability,
@@ -70,6 +72,7 @@ impl Calls {
             stopped: options.clock_stopped,
             latest: AtomicI64::new(0),
             acknowledged: AtomicU64::new(0),
+            intake: Intake::default(),
             poll_interval: options.poll_interval,
             durability,
         };

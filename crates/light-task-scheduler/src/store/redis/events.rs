@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use redis::{Cmd, Value};
 use serde::Serialize;
 
+use super::rows;
 use crate::clock::Timestamp;
 use crate::database::redis::error::unreadable;
 use crate::database::redis::values::text;
@@ -59,50 +60,61 @@ pub(super) fn add_apply_words(command: &mut Cmd) {
     command.arg(&WORDS.cancelled).arg(&WORDS.cancelled_after_success);
 }
 
-/// Adds a change; answers how many bytes it has.
-pub(super) fn add_change(command: &mut Cmd, change: &Change) -> Result<usize> {
-    let Change { id, token, event } = change;
-    id.with_str(|id| command.arg(id).arg(token.owner.to_string()).arg(token.run));
-    let none: &[u8] = b"";
+/// The name of an event in `apply.lua`.
+fn event_name(event: &RunEvent) -> &'static str {
     match event {
-        RunEvent::Started(handle) => {
-            let text = handle.as_ref().map_or("", |handle| handle.as_str());
-            four(command, "S", [flag(handle.is_some()), text.as_bytes(), none, none])
-        }
-        RunEvent::Progress(progress) => four(command, "P", [json(progress)?.as_bytes(), none, none, none]),
-        RunEvent::StopUnconfirmed => four(command, "U", [none; 4]),
-        RunEvent::Outcome(output) => {
-            let bytes = output.as_ref().map_or(none, |output| output.as_bytes());
-            four(command, "O", [flag(output.is_some()), bytes, none, none])
-        }
-        RunEvent::Complete(ResultRef::Inline(bytes)) => four(command, "C", [b"i", bytes.as_bytes(), none, none]),
-        RunEvent::Complete(result @ ResultRef::Stored { key, .. }) => {
-            four(command, "C", [b"s", json(result)?.as_bytes(), key.as_bytes(), none])
-        }
-        RunEvent::Retry(at, failure) => ended(command, "R", Some(*at), failure, event)?,
-        RunEvent::Release(at, failure) => ended(command, "L", Some(*at), failure, event)?,
-        RunEvent::Fail(failure) => ended(command, "F", None, failure, event)?,
-        RunEvent::Cancelled => four(command, "X", [none; 4]),
-    }
-    Ok(size(event))
-}
-
-fn four(command: &mut Cmd, code: &str, arguments: [&[u8]; 4]) {
-    command.arg(code);
-    for argument in arguments {
-        command.arg(argument);
+        RunEvent::Started(Some(_)) => "S",
+        RunEvent::Started(None) => "N",
+        RunEvent::Progress(_) => "P",
+        RunEvent::StopUnconfirmed => "U",
+        RunEvent::Outcome(Some(_)) => "O",
+        RunEvent::Outcome(None) => "E",
+        RunEvent::Complete(ResultRef::Inline(bytes)) if rows::is_large(bytes.as_bytes()) => "c",
+        RunEvent::Complete(ResultRef::Inline(_)) => "C",
+        RunEvent::Complete(ResultRef::Stored { .. }) => "D",
+        RunEvent::Retry(..) => "R",
+        RunEvent::Release(..) => "L",
+        RunEvent::Fail(_) => "F",
+        RunEvent::Cancelled => "X",
     }
 }
 
-fn flag(set: bool) -> &'static [u8] {
-    if set { b"1" } else { b"" }
+/// Whether two changes go into one group of `apply.lua`.
+pub(super) fn are_alike(one: &Change, other: &Change) -> bool {
+    one.token == other.token && event_name(&one.event) == event_name(&other.event)
 }
 
-fn ended(command: &mut Cmd, code: &str, at: Option<Timestamp>, failure: &Failure, event: &RunEvent) -> Result<()> {
+/// Adds changes that are alike; there is at least one.
+pub(super) fn add_group(command: &mut Cmd, group: &[Change]) -> Result<()> {
+    let Change { token, event, .. } = &group[0];
+    command.arg(event_name(event)).arg(token.owner.to_string()).arg(token.run).arg(group.len());
+    for change in group {
+        change.id.with_str(|id| _ = command.arg(id));
+        add_arguments(command, &change.event)?;
+    }
+    Ok(())
+}
+
+fn add_arguments(command: &mut Cmd, event: &RunEvent) -> Result<()> {
+    match event {
+        RunEvent::Started(Some(handle)) => _ = command.arg(handle.as_str()),
+        RunEvent::Progress(progress) => _ = command.arg(json(progress)?),
+        RunEvent::Outcome(Some(bytes)) | RunEvent::Complete(ResultRef::Inline(bytes)) => {
+            _ = command.arg(bytes.as_bytes())
+        }
+        RunEvent::Complete(result @ ResultRef::Stored { key, .. }) => _ = command.arg(json(result)?).arg(key.as_str()),
+        RunEvent::Retry(at, failure) | RunEvent::Release(at, failure) => {
+            add_failure(command, Some(*at), failure, event)?
+        }
+        RunEvent::Fail(failure) => add_failure(command, None, failure, event)?,
+        RunEvent::Started(None) | RunEvent::StopUnconfirmed | RunEvent::Outcome(None) | RunEvent::Cancelled => {}
+    }
+    Ok(())
+}
+
+fn add_failure(command: &mut Cmd, at: Option<Timestamp>, failure: &Failure, event: &RunEvent) -> Result<()> {
     let at = at.map(|at| at.as_micros().to_string()).unwrap_or_default();
-    let cancelled = cancelled_instead(event.clone());
-    let kind = kind_name(failure.kind)?;
-    four(command, code, [at.as_bytes(), kind.as_bytes(), json(failure)?.as_bytes(), cancelled.as_bytes()]);
+    command.arg(at).arg(kind_name(failure.kind)?).arg(json(failure)?).arg(cancelled_instead(event.clone()));
     Ok(())
 }
 
@@ -112,7 +124,7 @@ fn kind_name(kind: FailureKind) -> Result<String> {
 }
 
 /// What of an event may be large.
-fn size(event: &RunEvent) -> usize {
+pub(super) fn size(event: &RunEvent) -> usize {
     match event {
         RunEvent::Outcome(Some(bytes)) | RunEvent::Complete(ResultRef::Inline(bytes)) => bytes.len(),
         RunEvent::Retry(_, failure) | RunEvent::Release(_, failure) | RunEvent::Fail(failure) => {

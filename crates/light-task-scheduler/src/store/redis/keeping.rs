@@ -106,18 +106,16 @@ async fn remove(calls: &Calls, request: &SweepRequest, state: State, limit: u64)
 /// Looks for contradictions between tasks and indexes.
 pub(super) async fn verify(calls: &Calls) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    let mut above = "0".to_owned();
-    while !above.is_empty() {
-        let mut command = calls.command(&SCRIPTS.verify);
-        command.arg("tasks").arg(&above);
-        let [go_on, found] = array(calls.read(&SCRIPTS.verify, &command).await?)?;
-        problems.extend(texts(found)?);
-        above = text(&go_on)?.to_owned();
+    for what in ["tasks", "spec", "res", "sizes"] {
+        let mut from = "0".to_owned();
+        while !from.is_empty() {
+            let mut command = calls.command(&SCRIPTS.verify);
+            command.arg(what).arg(&from);
+            let [go_on, found] = array(calls.read(&SCRIPTS.verify, &command).await?)?;
+            problems.extend(texts(found)?);
+            from = text(&go_on)?.to_owned();
+        }
     }
-    let mut command = calls.command(&SCRIPTS.verify);
-    command.arg("sizes");
-    let [_, found] = array(calls.read(&SCRIPTS.verify, &command).await?)?;
-    problems.extend(texts(found)?);
     Ok(problems)
 }
 

@@ -6,7 +6,7 @@
 //! | `script` | the list of them |
 //! | `calls` | what every call shares: time, write counter, hints |
 //! | `rows`, `events` | tasks, changes and answers on the wire |
-//! | `tasks`, `claims`, `replicas`, `keeping` | the methods of the contract |
+//! | `intake`, `tasks`, `claims`, `replicas`, `keeping` | the methods of the contract |
 //! | `hints` | `changed` |
 //!
 //! Every transition is one script, which Redis runs whole or not at all: the scripts decide by `step.lua`,
@@ -16,6 +16,7 @@ mod calls;
 mod claims;
 mod events;
 mod hints;
+mod intake;
 mod keeping;
 mod replicas;
 mod rows;
@@ -156,7 +157,7 @@ impl Store for RedisStore {
     }
 
     async fn insert(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
-        tasks::insert(&self.calls, tasks).await
+        intake::insert(&self.calls, tasks).await
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claim> {

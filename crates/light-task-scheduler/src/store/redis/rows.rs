@@ -13,14 +13,20 @@ use crate::task::{
 
 /// What an absent time is stored as.
 const NEVER: i64 = i64::MIN;
-/// A replica's id as text has so many bytes.
-const OWNER_BYTES: usize = 36;
 /// Tells apart tasks of one id, see [`fingerprint`](crate::task::fingerprint).
 const FINGERPRINT_BYTES: usize = 16;
 /// The place in the order of claims that priority 0 has.
 const RANK_OF_ZERO: i64 = i32::MAX as i64;
 /// Separates queue and kind; names have no control characters.
 const LANE_SEPARATOR: char = '\n';
+/// What is longer is kept beside the record. A script pays for every byte of a record whenever it moves the task, about
+/// as much for these in all as for what is kept apart.
+const IN_RECORD_BYTES_MAX: usize = 200;
+
+/// Whether a spec or a result is kept beside the record.
+pub(super) fn is_large(bytes: &[u8]) -> bool {
+    bytes.len() > IN_RECORD_BYTES_MAX
+}
 
 /// The names that the tasks of one answer share.
 #[derive(Debug, Default)]
@@ -45,8 +51,8 @@ impl Names {
 }
 
 /// Queue and kind as scripts have them.
-pub(super) fn lane(task: &NewTask) -> String {
-    format!("{}{LANE_SEPARATOR}{}", task.queue, task.kind)
+pub(super) fn lane(queue: &Name, kind: &Name) -> String {
+    format!("{queue}{LANE_SEPARATOR}{kind}")
 }
 
 /// The place in the order of claims: the higher priority has the lower one.
@@ -64,80 +70,114 @@ pub(super) fn spec(task: &NewTask) -> Result<Vec<u8>> {
 
 /// Reads tasks.
 pub(super) fn tasks(value: Value) -> Result<Vec<Task>> {
-    let mut names = Names::default();
-    let told = items(value)?;
-    told.chunks_exact(TOLD_ITEMS).filter_map(|told| task(&mut names, told).transpose()).collect()
+    Ok(found(value)?.into_iter().flatten().collect())
 }
 
-/// How many items `tell` in the prelude answers for one task.
-pub(super) const TOLD_ITEMS: usize = 5;
+/// Reads what `tell` in the prelude answers: tasks, `None` where there is nothing but an id.
+pub(super) fn found(value: Value) -> Result<Vec<Option<Task>>> {
+    let (mut names, mut told, mut found) = (Names::default(), Told(items(value)?.into_iter()), Vec::new());
+    while let Some(id) = told.0.next() {
+        found.push(task(&mut names, &id, &mut told)?);
+    }
+    Ok(found)
+}
 
-/// Reads one task; `None` if there is nothing but its id.
-pub(super) fn task(names: &mut Names, told: &[Value]) -> Result<Option<Task>> {
-    let [id, record, spec, result, details] = told else { return Err(unreadable("a task")) };
-    if bytes(record)?.is_empty() {
+/// The items that are still to be read.
+struct Told(std::vec::IntoIter<Value>);
+
+impl Told {
+    fn next(&mut self) -> Result<Value> {
+        self.0.next().ok_or_else(|| unreadable("a task"))
+    }
+
+    /// The next one, if it was announced.
+    fn next_if(&mut self, is_there: bool) -> Result<Option<Value>> {
+        is_there.then(|| self.next()).transpose()
+    }
+}
+
+fn task(names: &mut Names, id: &Value, told: &mut Told) -> Result<Option<Task>> {
+    let stored = told.next()?;
+    let stored = bytes(&stored)?;
+    if stored.is_empty() {
         return Ok(None);
     }
-    let details = match details {
-        Value::Array(details) => details.as_slice(),
-        _ => &[],
-    };
-    let head = head(bytes(record)?)?;
-    let (options, payload) = split_spec(bytes(spec)?)?;
-    let (queue, kind) = names.lane(head.lane)?;
-    let mut record = head.record;
+    let Stored { mut record, has, priority, created_at, lane, result, spec } = stored_task(stored)?;
+    let (spec_apart, result_apart) = (told.next_if(has(SPEC_APART))?, told.next_if(has(RESULT_APART))?);
     let mut found = Details::default();
-    for pair in details.chunks_exact(2) {
-        take_detail(&mut found, text(&pair[0])?, &pair[1])?;
+    if let Some(details) = told.next_if(has(DETAILS))? {
+        for pair in items(details)?.chunks_exact(2) {
+            take_detail(&mut found, text(&pair[0])?, &pair[1])?;
+        }
     }
-    if head.has_result {
-        found.result = Some(ResultRef::Inline(Payload::from_bytes(bytes(result)?)));
+    if let Some(result) = result_apart.as_ref().map(bytes).transpose()?.or(result) {
+        found.result = Some(ResultRef::Inline(Payload::from_bytes(result)));
     }
     record.details = (found != Details::default()).then(|| Box::new(found));
-    let spec = Spec { queue, kind, payload, priority: head.priority, created_at: head.created_at, options };
+    let (options, payload) = split_spec(spec_apart.as_ref().map(bytes).transpose()?.unwrap_or(spec))?;
+    let (queue, kind) = names.lane(lane)?;
+    let spec = Spec { queue, kind, payload, priority, created_at, options };
     Ok(Some(Task { id: TaskId::new(text(id)?)?, spec, record }))
 }
 
-struct Head<'a> {
+// The flags of a record, as in the prelude.
+const CANCEL_REQUESTED: u16 = 1;
+const STOP_UNCONFIRMED: u16 = 2;
+const DETAILS: u16 = 4;
+const SPEC_APART: u16 = 8;
+const DEADLINE: u16 = 16;
+const RESULT_APART: u16 = 32;
+const RESULT_INSIDE: u16 = 64;
+const RUN: u16 = 128;
+
+/// What the bytes of a record say.
+struct Stored<'a, H> {
     record: Record,
-    has_result: bool,
+    /// Whether a flag is set.
+    has: H,
     priority: i32,
     created_at: Timestamp,
     lane: &'a str,
+    result: Option<&'a [u8]>,
+    /// Empty if it is apart.
+    spec: &'a [u8],
 }
 
-/// Reads a record: the order of the parts is that of `FORMAT` in the prelude.
-fn head(bytes: &[u8]) -> Result<Head<'_>> {
+/// Reads a record, in the order that the prelude describes.
+fn stored_task(bytes: &[u8]) -> Result<Stored<'_, impl Fn(u16) -> bool + use<>>> {
     let mut rest = Reader(bytes);
-    let state = State::from_number(rest.byte()?).ok_or_else(broken)?;
-    let (cancel_requested, stop_unconfirmed) = (rest.byte()? == 1, rest.byte()? == 1);
-    let (_has_details, has_result) = (rest.byte()?, rest.byte()? == 1);
-    let (_insertion, rank) = (rest.long()?, rest.int()?);
-    let (run_at, _deadline, created_at) = (rest.time()?, rest.time()?, rest.time()?);
-    let (owner, _claim) = (rest.owner()?, rest.long()?);
-    let (run, execution) = (rest.long()?, rest.long()?);
-    let (generation, attempt, interruptions, lost_in_a_row) = (rest.int()?, rest.int()?, rest.int()?, rest.int()?);
-    let (started_at, finished_at) = (rest.time()?, rest.time()?);
-    rest.take::<FINGERPRINT_BYTES>()?;
-    let record = Record {
-        state,
-        cancel_requested,
-        stop_unconfirmed,
-        run_at: run_at.ok_or_else(broken)?,
-        owner,
-        run,
-        execution,
-        generation,
-        attempt,
-        interruptions,
-        lost_in_a_row,
-        started_at,
-        finished_at,
-        details: None,
+    let head_bytes = usize::from(u16::from_be_bytes(*rest.take()?));
+    let [state] = *rest.take()?;
+    let flags = u16::from_be_bytes(*rest.take()?);
+    let has = move |flag| flags & flag != 0;
+    let mut record = Record {
+        state: State::from_number(state).ok_or_else(broken)?,
+        cancel_requested: has(CANCEL_REQUESTED),
+        stop_unconfirmed: has(STOP_UNCONFIRMED),
+        ..Record::default()
     };
+    if has(RUN) {
+        rest.run(&mut record)?;
+    }
+    let lane_bytes = head_bytes.checked_sub(bytes.len() - rest.0.len()).ok_or_else(broken)?;
+    let lane = std::str::from_utf8(rest.slice(lane_bytes)?).map_err(|_| broken())?;
+    let result = match has(RESULT_INSIDE) {
+        true => {
+            let length = usize::from(u16::from_be_bytes(*rest.take()?));
+            Some(rest.slice(length)?)
+        }
+        false => None,
+    };
+    let (_insertion, rank) = (rest.long()?, rest.int()?);
+    let (run_at, created_at) = (rest.time()?, rest.time()?);
+    record.run_at = run_at.ok_or_else(broken)?;
+    if has(DEADLINE) {
+        rest.time()?;
+    }
+    rest.take::<FINGERPRINT_BYTES>()?;
     let priority = i32::try_from(RANK_OF_ZERO - i64::from(rank)).map_err(|_| broken())?;
-    let lane = std::str::from_utf8(rest.0).map_err(|_| broken())?;
-    Ok(Head { record, has_result, priority, created_at: created_at.ok_or_else(broken)?, lane })
+    let created_at = created_at.ok_or_else(broken)?;
+    Ok(Stored { record, has, priority, created_at, lane, result, spec: rest.0 })
 }
 
 fn broken() -> Error {
@@ -154,8 +194,10 @@ impl<'a> Reader<'a> {
         Ok(part)
     }
 
-    fn byte(&mut self) -> Result<u8> {
-        self.take().map(|[byte]| *byte)
+    fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
+        let (part, rest) = self.0.split_at_checked(length).ok_or_else(broken)?;
+        self.0 = rest;
+        Ok(part)
     }
 
     fn int(&mut self) -> Result<u32> {
@@ -171,12 +213,16 @@ impl<'a> Reader<'a> {
         Ok((micros != NEVER).then(|| Timestamp::from_micros(micros)))
     }
 
-    fn owner(&mut self) -> Result<Option<ReplicaId>> {
-        let bytes: &[u8; OWNER_BYTES] = self.take()?;
-        if bytes[0] == 0 {
-            return Ok(None);
-        }
-        std::str::from_utf8(bytes).map_err(|_| broken())?.parse().map(Some)
+    /// What only a task has that was ever claimed.
+    fn run(&mut self, record: &mut Record) -> Result<()> {
+        let owner: &[u8; 16] = self.take()?;
+        record.owner = (*owner != [0; 16]).then(|| ReplicaId::from_bytes(*owner));
+        let _claim = self.long()?;
+        (record.run, record.execution) = (self.long()?, self.long()?);
+        (record.generation, record.attempt) = (self.int()?, self.int()?);
+        (record.interruptions, record.lost_in_a_row) = (self.int()?, self.int()?);
+        (record.started_at, record.finished_at) = (self.time()?, self.time()?);
+        Ok(())
     }
 }
 
@@ -228,10 +274,14 @@ mod tests {
 
     #[test]
     fn a_record_that_is_cut_short_is_refused() {
-        for len in [0, 1, 60, 148, 149] {
-            assert!(head(&vec![0; len]).is_err() || len == 149, "{len} bytes");
+        let lane = b"default\nnoop";
+        let head = [0, 5 + u8::try_from(lane.len()).unwrap(), 1, 0, 0];
+        let whole = [&head[..], lane, &[0; 8 + 4 + 8 + 8 + FINGERPRINT_BYTES]].concat();
+        for len in 0..whole.len() {
+            assert!(stored_task(&whole[..len]).is_err(), "{len} bytes");
         }
-        assert!(head(&[9; 160]).is_err(), "no such state");
+        assert_eq!(stored_task(&whole).unwrap().lane.as_bytes(), lane);
+        assert!(stored_task(&[&[0, head[1], 9], &whole[3..]].concat()).is_err(), "no such state");
         assert!(split_spec(&[0, 0, 0, 9, 1]).is_err());
     }
 

@@ -1,116 +1,40 @@
-//! Taking tasks in, moving them and reading them.
+//! Moving tasks and reading them.
 
 use redis::Value;
 
 use super::calls::{Calls, PART_ITEMS_MAX, Part};
 use super::events;
-use super::rows::{self, Names};
+use super::rows;
 use super::script::SCRIPTS;
-use crate::clock::{SystemClock, micros};
 use crate::database::redis::error::unreadable;
 use crate::database::redis::values::{array, items, number, text};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::state::Command;
-use crate::store::{Answer, Change, Cursor, Inserted, PAGE_MAX, Page, Report, TaskQuery, check_batch};
-use crate::task::{NewTask, Start, State, Task, TaskId, fingerprint};
+use crate::store::{Answer, Change, Cursor, PAGE_MAX, Page, Report, TaskQuery, check_batch};
+use crate::task::{Task, TaskId};
 
 /// A page ends early once its payloads and outputs have this many bytes (64 MiB).
 const PAGE_BYTES_MAX: usize = 64 << 20;
 /// The same for the part of it that one script reads (4 MiB).
 const PAGE_PART_BYTES: usize = 4 << 20;
 
-/// Takes tasks in.
-pub(super) async fn insert(calls: &Calls, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
-    check_batch(tasks.len())?;
-    let mut answers = Vec::with_capacity(tasks.len());
-    let mut tasks = tasks.into_iter().peekable();
-    while tasks.peek().is_some() {
-        let (mut part, mut command) = (Part::default(), calls.command(&SCRIPTS.insert));
-        // Where in the answers the tasks of this part stand.
-        let mut asked: Vec<(usize, TaskId)> = Vec::new();
-        while !part.is_full()
-            && let Some(mut task) = tasks.next()
-        {
-            if let Err(e) = task.check() {
-                answers.push(Err(e));
-                continue;
-            }
-            let given = task.id.take();
-            let fresh = given.is_none();
-            let id = given.unwrap_or_else(|| TaskId::generate(&SystemClock));
-            part.add(add_task(&mut command, &id, fresh, &task)?);
-            asked.push((answers.len(), id.clone()));
-            answers.push(Ok(Inserted::New(id)));
-        }
-        if asked.is_empty() {
-            continue;
-        }
-        let told = match calls.write(&SCRIPTS.insert, &command).await {
-            Ok(written) => items(written.body)?,
-            // The server took none of this part, and says so before it does anything.
-            Err(e) if e.kind() == ErrorKind::Full => {
-                asked.iter().for_each(|(at, _)| answers[*at] = Err(Error::new(ErrorKind::Full, e.to_string())));
-                continue;
-            }
-            Err(e) => return Err(e),
-        };
-        if told.len() != asked.len() {
-            return Err(unreadable("an answer"));
-        }
-        for ((at, id), told) in asked.into_iter().zip(&told) {
-            answers[at] = inserted(id, text(told)?)?;
-        }
-    }
-    Ok(answers)
-}
-
-/// Adds a task; answers how many bytes it has.
-fn add_task(command: &mut redis::Cmd, id: &TaskId, fresh: bool, task: &NewTask) -> Result<usize> {
-    let (start, time) = match task.start {
-        Start::Now => ("now", 0),
-        Start::At(time) => ("at", time.as_micros()),
-        Start::After(delay) => ("after", micros(delay)),
-        Start::Held => ("held", 0),
-    };
-    let deadline = task.options.as_ref().and_then(|options| options.deadline);
-    let deadline = deadline.map(|deadline| deadline.as_micros().to_string()).unwrap_or_default();
-    let spec = rows::spec(task)?;
-    id.with_str(|id| command.arg(id).arg(u8::from(fresh)));
-    command.arg(rows::lane(task)).arg(rows::rank(task.priority)).arg(start).arg(time).arg(deadline);
-    command.arg(&fingerprint(&task.kind, &task.payload)[..]).arg(&spec);
-    Ok(spec.len())
-}
-
-fn inserted(id: TaskId, told: &str) -> Result<Result<Inserted>> {
-    Ok(match told.as_bytes() {
-        b"n" => Ok(Inserted::New(id)),
-        b"r" => Ok(Inserted::Removed(id)),
-        b"c" => {
-            let message = format!("the id {id} belongs to a task with another kind or payload; choose another id");
-            Err(Error::new(ErrorKind::Conflict, message))
-        }
-        [b'e', state @ b'0'..=b'6'] => match State::from_number(state - b'0') {
-            Some(state) => Ok(Inserted::Existing(id, state)),
-            None => return Err(unreadable("an answer")),
-        },
-        _ => return Err(unreadable("an answer")),
-    })
-}
-
 /// Applies what owners report.
 pub(super) async fn apply(calls: &Calls, changes: &[Change]) -> Result<Vec<Answer>> {
     check_batch(changes.len())?;
     let mut answers = Vec::with_capacity(changes.len());
     while answers.len() < changes.len() {
-        let mut command = calls.command(&SCRIPTS.apply);
-        events::add_words(&mut command);
-        events::add_apply_words(&mut command);
         let mut part = Part::default();
         for change in &changes[answers.len()..] {
-            part.add(events::add_change(&mut command, change)?);
+            part.add(events::size(&change.event));
             if part.is_full() {
                 break;
             }
+        }
+        let mut command = calls.command(&SCRIPTS.apply);
+        events::add_words(&mut command);
+        events::add_apply_words(&mut command);
+        for group in changes[answers.len()..][..part.items].chunk_by(events::are_alike) {
+            events::add_group(&mut command, group)?;
         }
         let told = items(calls.write(&SCRIPTS.apply, &command).await?.body)?;
         take(&part, told, &mut answers, events::answer)?;
@@ -167,13 +91,11 @@ pub(super) async fn post_reports(calls: &Calls, reports: &[Report]) -> Result<Ve
 /// Reads tasks by id.
 pub(super) async fn get(calls: &Calls, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
     check_batch(ids.len())?;
-    let (mut found, mut names) = (Vec::with_capacity(ids.len()), Names::default());
+    let mut found = Vec::with_capacity(ids.len());
     for ids in ids.chunks(PART_ITEMS_MAX) {
         let mut command = calls.command(&SCRIPTS.get);
         ids.iter().for_each(|id| id.with_str(|id| _ = command.arg(id)));
-        for told in items(calls.read(&SCRIPTS.get, &command).await?)?.chunks_exact(rows::TOLD_ITEMS) {
-            found.push(rows::task(&mut names, told)?);
-        }
+        found.extend(rows::found(calls.read(&SCRIPTS.get, &command).await?)?);
     }
     Ok(found)
 }

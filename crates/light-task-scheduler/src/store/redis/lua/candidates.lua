@@ -26,19 +26,42 @@ local function is_before(a, b)
   return a.n < b.n
 end
 
+-- The first of a lane's list.
+local function first_listed(lane)
+  local gone = tonumber(call('HGET', prefix .. 'gone', lane) or 0)
+  local members = call('LRANGE', prefix .. 'due:' .. lane, 0, most + math.min(gone, DUE_MAX) - 1)
+  if gone == 0 then
+    return members
+  end
+  local ids, there = {}, {}
+  for at = 1, #members do
+    ids[at] = sub(members[at], READY_HEAD + 1)
+  end
+  fetch(ids)
+  for at = 1, #members do
+    if is_listed(members[at]) then
+      there[#there + 1] = members[at]
+    end
+  end
+  return there
+end
+
 local function first_of(lane)
   local found = {}
-  for _, member in ipairs(call('ZRANGE', prefix .. 'ready:' .. lane, 0, most - 1)) do
-    local rank, due, n = struct.unpack('>I4I8I8', member)
-    found[#found + 1] = { id = string.sub(member, READY_HEAD + 1), rank = rank, due = due - 4503599627370496, n = n }
+  local listed, ready = first_listed(lane), call('ZRANGE', prefix .. 'ready:' .. lane, 0, most - 1)
+  for _, members in ipairs({ listed, ready }) do
+    for _, member in ipairs(members) do
+      local rank, due, n = struct.unpack('>I4I8I8', member)
+      found[#found + 1] = { id = sub(member, READY_HEAD + 1), rank = rank, due = due - 4503599627370496, n = n }
+    end
   end
   local key = prefix .. 'sched:' .. lane
   local due = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, DUE_MAX, 'WITHSCORES')
   for at = 1, #due, 2 do
     local rank, n = struct.unpack('>I4I8', due[at])
-    found[#found + 1] = { id = string.sub(due[at], SCHED_HEAD + 1), rank = rank, due = tonumber(due[at + 1]), n = n }
+    found[#found + 1] = { id = sub(due[at], SCHED_HEAD + 1), rank = rank, due = tonumber(due[at + 1]), n = n }
   end
-  if #due > 0 then
+  if #due > 0 or #listed > 0 and #ready > 0 then
     table.sort(found, is_before)
   end
   local told = {}
@@ -55,7 +78,7 @@ local lanes = {}
 if most > 0 then
   for _, name in ipairs(call('SMEMBERS', prefix .. 'lanes')) do
     local at = string.find(name, '\n', 1, true)
-    local queue, kind = string.sub(name, 1, at - 1), string.sub(name, at + 1)
+    local queue, kind = sub(name, 1, at - 1), sub(name, at + 1)
     if kinds[kind] and (any_queue or queues[queue]) and call('HGET', prefix .. 'queue:' .. queue, 'paused') ~= '1' then
       lanes[#lanes + 1] = { queue, kind, first_of(name) }
     end

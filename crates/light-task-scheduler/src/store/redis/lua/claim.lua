@@ -11,6 +11,8 @@
 
 local EXPIRE_MAX = 1000
 local PROMOTE_MAX = 2000
+-- How many entries of a list are looked at together.
+local TRIM_AT_ONCE = 500
 -- Fewest candidates read from a lane at a time.
 local READ_AHEAD = 16
 
@@ -51,7 +53,7 @@ local function gate(queue)
   local row = call('HMGET', prefix .. 'queue:' .. queue, 'paused', 'limit', 'interval', 'window', 'tat')
   local it = { queue = queue, paused = row[1] == '1', slots = math.huge, permits = math.huge }
   if row[2] then
-    it.slots = tonumber(row[2]) - call('SCARD', prefix .. 'running:' .. queue)
+    it.slots = tonumber(row[2]) - (call('HGET', prefix .. 'count:' .. queue, '2') or 0)
   end
   if row[3] then
     it.interval, it.window = tonumber(row[3]), tonumber(row[4])
@@ -98,11 +100,11 @@ local function open_lanes()
   local lanes = {}
   for _, name in ipairs(call('SMEMBERS', prefix .. 'lanes')) do
     local at = string.find(name, '\n', 1, true)
-    local queue, kind = string.sub(name, 1, at - 1), string.sub(name, at + 1)
+    local queue, kind = sub(name, 1, at - 1), sub(name, at + 1)
     if kinds[kind] and (queue_count == 0 or queues[queue]) then
       local it = gate(queue)
       if not it.paused then
-        lanes[#lanes + 1] = { name = name, gate = it, ahead = {}, at = 0, from = 0 }
+        lanes[#lanes + 1] = { name = name, gate = it, orders = {} }
       end
     end
   end
@@ -118,9 +120,9 @@ local function promote(lanes)
     for at = 1, #due, 2 do
       local rank, n = struct.unpack('>I4I8', due[at])
       -- The score is exact: it is not above now.
-      local t = { [RANK] = rank, [N] = n, [RA] = tonumber(due[at + 1]), id = string.sub(due[at], SCHED_HEAD + 1) }
+      local t = { [RANK] = rank, [N] = n, [RA] = tonumber(due[at + 1]), id = sub(due[at], SCHED_HEAD + 1) }
       plan('ZREM', 'sched:' .. lane.name, due[at])
-      plan('ZADD', 'ready:' .. lane.name, 0, ready_member(t))
+      plan('ZADD', 'ready:' .. lane.name, '0', ready_member(t))
     end
     room = room - #due / 2
     if room <= 0 then
@@ -131,21 +133,147 @@ local function promote(lanes)
   return room <= 0
 end
 
--- Moves a lane to its next candidate; false if there is none.
-local function advance(lane, chunk)
-  lane.at = lane.at + 1
-  if lane.at > #lane.ahead and not lane.dry then
-    lane.ahead = call('ZRANGE', prefix .. 'ready:' .. lane.name, lane.from, lane.from + chunk - 1)
-    lane.from = lane.from + #lane.ahead
-    lane.dry = #lane.ahead < chunk
-    lane.at = 1
+-- By lane: how many entries of its list were of tasks that had left it otherwise than from its front.
+local gone = {}
+
+local function has_gone(lane)
+  return (gone[lane.name] or 0) + (strayed[lane.name] or 0) > 0
+end
+
+local function fetch_members(members)
+  local ids = {}
+  for at = 1, #members do
+    ids[at] = sub(members[at], READY_HEAD + 1)
   end
-  lane.head = lane.ahead[lane.at]
-  if not lane.head then
-    return false
+  fetch(ids)
+end
+
+-- Takes from the fronts of the lists what is no more there; whether there may be more.
+local function trim(lanes)
+  local found = call('HGETALL', prefix .. 'gone')
+  for at = 1, #found, 2 do
+    gone[found[at]] = tonumber(found[at + 1])
   end
-  lane.rank, lane.due, lane.n = struct.unpack('>I4I8I8', lane.head)
-  return true
+  local room = PROMOTE_MAX
+  for _, lane in ipairs(lanes) do
+    local key, count = prefix .. 'due:' .. lane.name, 1
+    while room > 0 and count > 0 and has_gone(lane) do
+      local members = call('LRANGE', key, 0, TRIM_AT_ONCE - 1)
+      fetch_members(members)
+      count = 0
+      while count < #members and not is_listed(members[count + 1]) do
+        count = count + 1
+      end
+      if count > 0 then
+        call('LTRIM', key, count, -1)
+        stray(lane.name, -count)
+        room = room - count
+      end
+    end
+  end
+  return room <= 0
+end
+
+-- Two orders make a lane: its list and its sorted set.
+local READS = { ['due:'] = 'LRANGE', ['ready:'] = 'ZRANGE' }
+
+local function read_ahead(order, chunk)
+  local key, from = prefix .. order.kind .. order.lane.name, order.from
+  order.ahead = call(READS[order.kind], key, from, from + chunk - 1)
+  order.from = from + #order.ahead
+  order.dry = #order.ahead < chunk
+  order.at = 1
+  order.is_holey = order.kind == 'due:' and has_gone(order.lane)
+  if order.is_holey then
+    fetch_members(order.ahead)
+  end
+end
+
+-- Moves to the next candidate of an order; false if there is none.
+local function advance(order, chunk)
+  repeat
+    order.at = order.at + 1
+    if order.at > #order.ahead and not order.dry then
+      read_ahead(order, chunk)
+    end
+    order.head = order.ahead[order.at]
+    local passes = order.head and order.is_holey and not is_listed(order.head)
+    order.passed = order.passed + (passes and 1 or 0)
+  until not passes
+  return order.head ~= nil
+end
+
+-- The due time of a candidate, from the bytes that it is in order by.
+local function due_of(head)
+  return struct.unpack('>I8', head, 5) - 4503599627370496
+end
+
+-- Whether the candidate of an order comes before another's.
+local function leads(a, b)
+  return a.head < b.head
+end
+
+-- Puts an order among the others, of which the best is the last.
+local function sort_in(heads, order)
+  local low, high = 1, #heads + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if leads(heads[middle], order) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  table.insert(heads, low, order)
+end
+
+-- The orders that have candidates. A lane without any is forgotten.
+local function orders_of(lanes, chunk)
+  local heads = {}
+  for _, lane in ipairs(lanes) do
+    local any = false
+    lane.orders = {}
+    for kind in pairs(READS) do
+      local order = { kind = kind, lane = lane, ahead = {}, at = 0, from = 0, taken = 0, passed = 0 }
+      lane.orders[#lane.orders + 1] = order
+      if advance(order, chunk) then
+        any = true
+        sort_in(heads, order)
+      end
+    end
+    if not any and call('EXISTS', prefix .. 'sched:' .. lane.name) == 0 then
+      call('SREM', prefix .. 'lanes', lane.name)
+    end
+  end
+  return heads
+end
+
+-- Merges the lanes, up to `most` and to what the gates let through.
+local function pick(lanes, most)
+  local picked, size = {}, 0
+  local chunk = math.min(most + 1, math.floor(most / math.max(#lanes, 1)) + READ_AHEAD)
+  local heads = orders_of(lanes, chunk)
+  while #heads > 0 do
+    local order = table.remove(heads)
+    local gate = order.lane.gate
+    if size < most and admit(gate) then
+      local best = heads[#heads]
+      repeat
+        size = size + 1
+        order.taken, order.passed_then = order.taken + 1, order.passed
+        picked[size] = sub(order.head, READY_HEAD + 1)
+        local there = advance(order, chunk)
+        -- It often has the next one too.
+        local goes_on = there and not (best and leads(best, order)) and size < most and admit(gate)
+        if there and not goes_on then
+          sort_in(heads, order)
+        end
+      until not goes_on
+    else
+      ask_again(opens_at(gate, due_of(order.head)))
+    end
+  end
+  return picked
 end
 
 local function is_before(a, b)
@@ -155,53 +283,6 @@ local function is_before(a, b)
     return a.due < b.due
   end
   return a.n < b.n
-end
-
--- Puts a lane among the others, of which the best is the last.
-local function sort_in(heads, lane)
-  local low, high = 1, #heads + 1
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if is_before(heads[middle], lane) then
-      high = middle
-    else
-      low = middle + 1
-    end
-  end
-  table.insert(heads, low, lane)
-end
-
--- Merges the lanes, up to `most` and to what the gates let through.
-local function pick(lanes, most)
-  local picked, size, heads = {}, 0, {}
-  local chunk = math.min(most + 1, math.floor(most / math.max(#lanes, 1)) + READ_AHEAD)
-  for _, lane in ipairs(lanes) do
-    if advance(lane, chunk) then
-      sort_in(heads, lane)
-    elseif call('EXISTS', prefix .. 'sched:' .. lane.name) == 0 then
-      call('SREM', prefix .. 'lanes', lane.name)
-    end
-  end
-  while #heads > 0 do
-    local lane = table.remove(heads)
-    if size < most and admit(lane.gate) then
-      local best = heads[#heads]
-      repeat
-        size = size + 1
-        lane.taken = (lane.taken or 0) + 1
-        picked[size] = string.sub(lane.head, READY_HEAD + 1)
-        local there = advance(lane, chunk)
-        -- It often has the next one too.
-        local goes_on = there and not (best and is_before(best, lane)) and size < most and admit(lane.gate)
-        if there and not goes_on then
-          sort_in(heads, lane)
-        end
-      until not goes_on
-    else
-      ask_again(opens_at(lane.gate, lane.due - 4503599627370496))
-    end
-  end
-  return picked
 end
 
 -- The same among the named tasks: nothing is searched, only these are looked at.
@@ -232,21 +313,52 @@ local function pick_among(lanes, most)
   return picked
 end
 
--- Claims these tasks. What was picked from a lane is the beginning of its order, and leaves it in one piece.
+-- Takes what was picked out of its order: it is the beginning of that, but for what is no more there.
+local function leave_orders(lane)
+  for _, order in ipairs(lane.orders) do
+    if order.taken > 0 and order.kind == 'due:' then
+      call('LTRIM', prefix .. 'due:' .. lane.name, order.taken + order.passed_then, -1)
+      stray(lane.name, -order.passed_then)
+    elseif order.taken > 0 then
+      call('ZREMRANGEBYRANK', prefix .. 'ready:' .. lane.name, 0, order.taken - 1)
+    end
+  end
+end
+
+-- Claims these tasks.
 local function take(ids, lanes)
   local claim = tonumber(number)
   for _, lane in ipairs(lanes) do
-    if lane.taken then
-      call('ZREMRANGEBYRANK', prefix .. 'ready:' .. lane.name, 0, lane.taken - 1)
-    end
+    leave_orders(lane)
   end
   fetch(ids)
+  local moves, records, owned = {}, planned('HSET', 'rec'), planned('HSET', 'owner:' .. replica)
   for at = 1, #ids do
-    local t = record(ids[at])
-    t.is_out = not among
-    leave(t)
-    t[S], t[OW], t[CL], t[R], t[X], t[A], t[SA] = 2, replica, claim, t[R] + 1, t[R] + 1, t[A] + 1, now
-    enter(t)
+    local id = ids[at]
+    if among then
+      leave_order(record(id))
+      cache[id], dirty[id] = nil, nil
+    end
+    local head = head_of(stored[id])
+    local move = moves[head]
+    if not move then
+      move = claimed(head, replica, claim)
+      move.run = int(move[R])
+      moves[head] = move
+    end
+    move.tasks = move.tasks + 1
+    if head[TIL] == 1 then
+      plan('ZREM', 'deadlines', id)
+    end
+    local bytes = move.bytes .. sub(stored[id], #head.bytes + 1)
+    stored[id] = bytes
+    records[2 * at - 1], records[2 * at] = id, bytes
+    owned[2 * at - 1], owned[2 * at] = id, move.run
+  end
+  for _, move in pairs(moves) do
+    count(queue_of(move.lane), 1, -move.tasks)
+    count(queue_of(move.lane), 2, move.tasks)
+    owns(replica)
   end
 end
 
@@ -281,7 +393,7 @@ if refused then
 end
 local more = expire_overdue()
 local lanes = open_lanes()
-if promote(lanes) or more then
+if promote(lanes) or trim(lanes) or more then
   return finish({ '', 1, {}, expired, '' })
 end
 local last = tonumber(call('HGET', prefix .. 'rep:' .. replica, 'claim'))

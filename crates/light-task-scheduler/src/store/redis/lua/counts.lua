@@ -4,7 +4,7 @@
 
 local later = {}
 for _, lane in ipairs(call('SMEMBERS', prefix .. 'lanes')) do
-  local queue = string.sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
+  local queue = sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
   local waits = call('ZCOUNT', prefix .. 'sched:' .. lane, '(' .. now_text, '+inf')
   later[queue] = (later[queue] or 0) + waits
 end

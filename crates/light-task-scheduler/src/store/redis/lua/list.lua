@@ -7,6 +7,8 @@
 
 -- How many tasks one call looks at.
 local LOOK_MAX = 2000
+-- How many pages of all tasks.
+local PAGES_MAX = 3
 
 local before, most, bytes_max = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])
 local queue, kind = ARGV[first + 3], ARGV[first + 4]
@@ -18,32 +20,53 @@ for at = first + 9, after - 1 do
   states[tonumber(ARGV[at])] = true
 end
 
--- The sorted sets that hold everything that can match: waiting and succeeded tasks have none of their own.
--- The running ones are in sets, which are never large.
-local function sources()
-  if state_count == 0 or states[1] or states[4] then
-    return { 'all' }, {}
-  end
-  local sorted, sets = {}, {}
-  for state in pairs(states) do
-    if state ~= 2 then
-      sorted[#sorted + 1] = 'state:' .. state
-    elseif queue ~= '' then
-      sets[#sets + 1] = 'running:' .. queue
-    else
-      for _, name in ipairs(call('SMEMBERS', prefix .. 'queues')) do
-        sets[#sets + 1] = 'running:' .. name
+local top = before == '' and '+inf' or '(' .. before
+local found, full = {}, false
+
+-- Looks at everything; `bottom`: the lowest number that was looked at.
+local bottom
+local function find_all()
+  local below = before == '' and seq + 1 or tonumber(before)
+  local pages = call('ZREVRANGEBYSCORE', prefix .. 'pages', place_of(below - 1), '-inf', 'LIMIT', 0, PAGES_MAX + 1)
+  for at = 1, math.min(#pages, PAGES_MAX) do
+    local ids = call('LRANGE', prefix .. 'page:' .. pages[at], 0, -1)
+    bottom = pages[at] * PAGE + 1
+    for place = math.min(#ids, below - bottom), 1, -1 do
+      if ids[place] ~= '' then
+        found[#found + 1] = { ids[place], bottom + place - 1 }
       end
     end
   end
-  return sorted, sets
+  full = #pages > PAGES_MAX
 end
 
-local function has_labels(id)
+-- Looks at what an owner has, which is never much.
+local function find_owned(owner)
+  local ids = call('HKEYS', prefix .. 'owner:' .. owner)
+  fetch(ids)
+  for at = 1, #ids do
+    local t = record(ids[at])
+    if t[S] == 2 and (before == '' or t[N] < tonumber(before)) then
+      found[#found + 1] = { ids[at], t[N] }
+    end
+  end
+end
+
+-- Looks at a state that is in a sorted set of its own.
+local function find_in(state)
+  local key = prefix .. 'state:' .. state
+  local part = call('ZREVRANGEBYSCORE', key, top, '-inf', 'WITHSCORES', 'LIMIT', 0, LOOK_MAX)
+  full = full or #part == 2 * LOOK_MAX
+  for at = 1, #part, 2 do
+    found[#found + 1] = { part[at], tonumber(part[at + 1]) }
+  end
+end
+
+local function has_labels(t)
   if after > #ARGV then
     return true
   end
-  local labels = labels_of(id)
+  local labels = labels_of(t)
   for at = after, #ARGV, 2 do
     if labels[ARGV[at]] ~= ARGV[at + 1] then
       return false
@@ -53,44 +76,34 @@ local function has_labels(id)
 end
 
 local function matches(t)
-  return string.sub(t.id, 1, #id_prefix) == id_prefix and (state_count == 0 or states[t[S]])
+  return sub(t.id, 1, #id_prefix) == id_prefix and (state_count == 0 or states[t[S]])
     and (queue == '' or queue_of(t.lane) == queue) and (kind == '' or kind_of(t.lane) == kind)
-    and (not from or t[CA] >= from) and (not till or t[CA] < till) and has_labels(t.id)
+    and (not from or t[CA] >= from) and (not till or t[CA] < till) and has_labels(t)
 end
 
--- The newest of all sources, at most LOOK_MAX; whether there may be more.
-local function newest()
-  local found, full = {}, false
-  local top = before == '' and '+inf' or '(' .. before
-  local sorted, sets = sources()
-  for _, key in ipairs(sets) do
-    local ids = call('SMEMBERS', prefix .. key)
-    fetch(ids)
-    for at = 1, #ids do
-      local n = record(ids[at])[N]
-      if before == '' or n < tonumber(before) then
-        found[#found + 1] = { ids[at], n }
+-- The newest of all that can match, at most LOOK_MAX: waiting and succeeded tasks are in no order of their own.
+if state_count == 0 or states[1] or states[4] then
+  find_all()
+else
+  for state in pairs(states) do
+    if state ~= 2 then
+      find_in(state)
+    else
+      for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
+        find_owned(owner)
       end
     end
   end
-  for _, key in ipairs(sorted) do
-    local part = call('ZREVRANGEBYSCORE', prefix .. key, top, '-inf', 'WITHSCORES', 'LIMIT', 0, LOOK_MAX)
-    full = full or #part == 2 * LOOK_MAX
-    for at = 1, #part, 2 do
-      found[#found + 1] = { part[at], tonumber(part[at + 1]) }
-    end
-  end
   table.sort(found, function(a, b) return a[2] > b[2] end)
-  return found, full or #found > LOOK_MAX
 end
 
-local found, more = newest()
+local more, broken = full or #found > LOOK_MAX, false
 local ids, bytes, place = {}, 0, ''
 -- Records are read in portions: a page rarely needs all that were found.
 local PORTION = 100
 for at = 1, #found do
   if at > LOOK_MAX or #ids == most or bytes > bytes_max then
-    more = true
+    more, broken = true, true
     break
   end
   if at % PORTION == 1 then
@@ -103,10 +116,13 @@ for at = 1, #found do
   place = int(found[at][2])
   local t = record(found[at][1])
   if matches(t) then
-    bytes = bytes + call('HSTRLEN', prefix .. 'spec', t.id)
+    bytes = bytes + #t.spec + (t[SEP] == 1 and call('HSTRLEN', prefix .. 'spec', t.id) or 0)
     bytes = bytes + (t[RES] == 1 and call('HSTRLEN', prefix .. 'res', t.id) or 0)
     bytes = bytes + (t[DET] == 1 and call('HSTRLEN', detail_key(t.id), 'out') or 0)
     ids[#ids + 1] = t.id
   end
+end
+if full and not broken then
+  place = bottom and int(bottom) or place
 end
 return { more and place or '', tell(ids) }

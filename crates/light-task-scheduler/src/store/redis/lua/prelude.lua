@@ -12,21 +12,26 @@
 --
 -- A script that writes ends with `finish(body)` and answers { now, op, epoch, work, wishes, ends, body }.
 --
--- Keys after the prefix (Z sorted set with its score, H hash, S set):
+-- Keys after the prefix (Z sorted set with its score, H hash, S set, L list):
 --   meta          H  now: the highest time handed out; seq: the last insertion number; op: counts writing scripts;
 --                    epoch: counts found losses of writes; work, wishes, ends: the counters of `Changes`; version
 --   handles       Z  op: the last write of every store handle, to find that acknowledged writes were lost
---   rec           H  by id: a task's record, see FORMAT
---   spec          H  by id: length of the options (4 bytes), options (JSON), payload
---   res           H  by id: an inline result
+--   rec           H  by id: a task's record, see below
+--   spec          H  by id: a spec that is too large for the record: length of the options (4 bytes), options
+--                    (JSON), payload
+--   res           H  by id: an inline result that is too large for the record
 --   d:ID          H  what few tasks have at any one time, see below
---   all           Z  insertion number: every task
---   ready:LANE    Z  0: due waiting tasks, in order by themselves (see `ready_member`). LANE is QUEUE \n KIND
+--   page:K        L  the ids of the tasks number 1000 K + 1 to 1000 K + 1000, '' for a removed one: every task
+--   pages         Z  K: the pages; alive H by K: how many tasks of it are there
+--   due:LANE      L  waiting tasks of priority 0 that were due when they were taken in, in order by themselves (see
+--                    `ready_member`), and such as have left otherwise than from its front: their records are not LISTED.
+--                    LANE is QUEUE \n KIND. A list costs a fifth of a sorted set
+--   gone          H  by lane: how many those are
+--   ready:LANE    Z  0: all other due waiting tasks, in order by themselves
 --   sched:LANE    Z  run_at: waiting tasks not yet seen to be due
 --   lanes         S  lanes that have waiting tasks (or had, until a claim looks)
 --   deadlines     Z  deadline: held and waiting tasks that have one
 --   state:N       Z  insertion number: tasks in the state 0 held, 3 exporting, 5 failed, 6 cancelled
---   running:QUEUE S  running tasks; its size is what a limit is compared with
 --   owner:REPLICA H  by id: run: running and exporting tasks of a replica; without a name: of nobody
 --   owners        S  replicas that (may) own tasks
 --   wish:REPLICA  S  its running tasks that are wished to stop
@@ -34,7 +39,7 @@
 --   done:N        Z  finished_at: tasks in the terminal state N
 --   queues        S  every queue that has settings or ever had a task
 --   queue:QUEUE   H  json: its settings; limit, interval, window (of the rate), paused: the same for scripts; tat
---   count:QUEUE   H  by number of the state: how many tasks
+--   count:QUEUE   H  by number of the state: how many tasks; that of the running ones is what a limit is compared with
 --   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number)
 --   live          S  replicas that have not been declared dead and have not left
 --   reps          S  every replica that ever registered
@@ -47,21 +52,40 @@
 --   report: rx execution, re 1 if an outcome, rs said (JSON), ro output, rh the run that was told of it
 
 local call = redis.call
-local prefix = string.sub(KEYS[1], 1, -5)
+local sub, byte, pack = string.sub, string.byte, struct.pack
+local prefix = sub(KEYS[1], 1, -5)
 local first = 5
 
--- A record is an array: its parts have these places. Behind them in the stored bytes stands the lane.
--- Times are microseconds since 1970 and exact up to the year 2255, then to 32 microseconds.
-local S, C, U, DET, RES = 1, 2, 3, 4, 5 -- state; 1 or 0: cancel requested, stop unconfirmed, has d:ID, is in res
-local N, RANK = 6, 7                    -- insertion number; 2147483647 - priority
-local RA, DL, CA = 8, 9, 10             -- run_at, deadline, created_at
-local OW, CL = 11, 12                   -- owner, number of the claim that took it
-local R, X, G, A, I, L = 13, 14, 15, 16, 17, 18 -- run, execution, generation, attempt, interruptions, lost in a row
-local SA, FA, FP = 19, 20, 21           -- started_at, finished_at, fingerprint
-local FORMAT = '>BBBBBI8I4i8i8i8c36I8I8I8I4I4I4I4i8i8c16'
-local HEAD_BYTES = 149
+-- A record is an array; its parts have these places. Times are microseconds since 1970, exact up to the year 2255, then
+-- to 32 microseconds.
+local S, C, U, DET, SEP, TIL = 1, 2, 3, 4, 5, 6 -- state; 1 or 0: cancel requested, stop unconfirmed, has d:ID,
+                                                -- its spec is in spec, has a deadline
+local LISTED = 7                                -- 1 or 0: stands in due:LANE
+local RES = 8                                   -- its inline result: 0 none, 1 in res, 2 in the record
+local OW, CL = 9, 10                            -- owner, number of the claim that took it
+local R, X, G, A, I, L = 11, 12, 13, 14, 15, 16 -- run, execution, generation, attempt, interruptions, lost in a row
+local SA, FA = 17, 18                           -- started_at, finished_at
+local N, RANK, RA, CA = 19, 20, 21, 22          -- insertion number; 2147483647 - priority; run_at, created_at
+local FP, DL = 23, 24                           -- fingerprint, deadline
+--
+-- As bytes it is kept short: a script pays for each byte that it touches.
+--   head    its length (2), state (1), flags (2), the parts of RUN if it was ever claimed or ended, lane. It is what claims
+--           and ends change. Tasks that have gone the same way have the same head, and a move is worked out once for them all
+--   result  if it is here: its length (2) and bytes
+--   body    the parts of BODY, deadline if there is one (8), fingerprint (16)
+--   spec    if it is here
+local HEAD = '>I2BI2'
+local HEAD_BYTES = 5
+local RUN = '>c16I8I8I8I4I4I4I4i8i8'
+local RUN_BYTES = 72
+local BODY = '>I8I4i8i8'
 local NOBODY = string.rep('\0', 36)
 local NEVER = -9223372036854775808
+-- The flags: place and weight of what is 1 or 0; the weight of a result in res, in the record, of RUN.
+local FLAGS = { { C, 1 }, { U, 2 }, { DET, 4 }, { SEP, 8 }, { TIL, 16 }, { LISTED, 256 } }
+local IN_RES, IN_RECORD, HAS_RUN = 32, 64, 128
+-- The parts of RUN of a task that was never claimed and has not ended.
+local FRESH = { NOBODY, 0, 0, 0, 0, 0, 0, 0, NEVER, NEVER }
 
 -- A whole number as text; `tostring` would round it.
 local function int(number)
@@ -70,8 +94,8 @@ end
 
 local meta = call('HMGET', KEYS[1], 'now', 'op', 'epoch', 'seq', 'work', 'wishes', 'ends')
 local now
-if string.sub(ARGV[1], 1, 1) == '=' then
-  now = tonumber(string.sub(ARGV[1], 2))
+if sub(ARGV[1], 1, 1) == '=' then
+  now = tonumber(sub(ARGV[1], 2))
 else
   local clock = call('TIME')
   now = clock[1] * 1000000 + clock[2] + ARGV[1]
@@ -86,8 +110,9 @@ local hint = { work = false, wishes = false, ends = false }
 local tally = {}
 -- What is to be done with many members of a key at once: command → key → arguments.
 local plans = {}
--- The records that were read, by id; false: there is none. And those that are to be written.
-local cache, dirty, results = {}, {}, {}
+-- By id: the records that were read, as bytes; false: there is none. The same taken apart, where it was needed, and
+-- those of them that are to be written.
+local stored, cache, dirty, results = {}, {}, {}, {}
 
 -- Most arguments of one command: Lua's stack is bounded.
 local ARGUMENTS_MAX = 4000
@@ -115,7 +140,8 @@ local function values(key, fields)
   return found
 end
 
-local function plan(command, key, one, two)
+-- The arguments that are planned for a command and a key, to add to.
+local function planned(command, key)
   local keys = plans[command]
   if not keys then
     keys = {}
@@ -126,6 +152,11 @@ local function plan(command, key, one, two)
     list = {}
     keys[key] = list
   end
+  return list
+end
+
+local function plan(command, key, one, two)
+  local list = planned(command, key)
   local size = #list
   list[size + 1] = one
   if two then
@@ -135,34 +166,111 @@ end
 
 -- Does what is planned, what removes first; needed before a script reads what it has changed, and before it
 -- moves a task for the second time.
-local ORDER = { 'ZREM', 'SREM', 'HDEL', 'ZADD', 'SADD', 'HSET' }
+local ORDER = { 'ZREM', 'SREM', 'HDEL', 'ZADD', 'SADD', 'HSET', 'RPUSH' }
 local function flush()
   for at = 1, #ORDER do
     for key, arguments in pairs(plans[ORDER[at]] or {}) do
       send(ORDER[at], prefix .. key, arguments)
+      -- Emptied in place: somebody may be adding to it.
+      for place = #arguments, 1, -1 do
+        arguments[place] = nil
+      end
     end
   end
-  plans = {}
 end
 
-local function unpacked(id, bytes)
-  local t = { struct.unpack(FORMAT, bytes) }
-  t.id, t.lane = id, string.sub(bytes, HEAD_BYTES + 1)
-  return t
+-- An owner is text in keys and answers, and 16 bytes in records.
+local owner_texts, owner_bytes = { [string.rep('\0', 16)] = NOBODY }, { [NOBODY] = string.rep('\0', 16) }
+local UUID = '%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x'
+local function owner_text(bytes)
+  local text = owner_texts[bytes]
+  if not text then
+    text = string.format(UUID, byte(bytes, 1, 16))
+    owner_texts[bytes] = text
+  end
+  return text
 end
-
-local function packed(t)
-  local bytes = t.bytes
+local function hex(digits)
+  return string.char(tonumber(digits, 16))
+end
+local function bytes_of_owner(text)
+  local bytes = owner_bytes[text]
   if not bytes then
-    bytes = struct.pack(FORMAT, unpack(t, 1, FP)) .. t.lane
-    t.bytes = bytes
+    bytes = string.gsub(string.gsub(text, '-', ''), '..', hex)
+    owner_bytes[text] = bytes
   end
   return bytes
 end
 
+-- The head of a record, taken apart once for all that have the same.
+local heads = {}
+local function head_of(record)
+  local high, low = byte(record, 1, 2)
+  local bytes = sub(record, 1, high * 256 + low)
+  local head = heads[bytes]
+  if head then
+    return head
+  end
+  local _, state, flags = struct.unpack(HEAD, bytes)
+  head = { state, bytes = bytes }
+  for at = 1, #FLAGS do
+    head[FLAGS[at][1]] = bit.band(flags, FLAGS[at][2]) > 0 and 1 or 0
+  end
+  head[RES] = bit.band(flags, IN_RES) > 0 and 1 or bit.band(flags, IN_RECORD) > 0 and 2 or 0
+  local has_run = bit.band(flags, HAS_RUN) > 0
+  local run = has_run and { struct.unpack(RUN, bytes, HEAD_BYTES + 1) } or FRESH
+  for at = OW, FA do
+    head[at] = run[at - OW + 1]
+  end
+  head[OW] = has_run and owner_text(head[OW]) or NOBODY
+  head.lane = sub(bytes, 1 + HEAD_BYTES + (has_run and RUN_BYTES or 0))
+  heads[bytes] = head
+  return head
+end
+
+local function head_bytes(t)
+  local flags, run = t[RES] * 32, ''
+  for at = 1, #FLAGS do
+    flags = flags + t[FLAGS[at][1]] * FLAGS[at][2]
+  end
+  if t[R] > 0 or t[G] > 0 or t[FA] ~= NEVER then
+    flags = flags + HAS_RUN
+    run = pack(RUN, bytes_of_owner(t[OW]), unpack(t, CL, FA))
+  end
+  return pack(HEAD, HEAD_BYTES + #run + #t.lane, t[S], flags) .. run .. t.lane
+end
+
+-- A small result as it stands in a record.
+local function kept_result(result)
+  return pack('>I2', #result) .. result
+end
+
+local function unpacked(id, bytes)
+  local head = head_of(bytes)
+  local t, at = { unpack(head, 1, FA) }, 1 + #head.bytes
+  t.id, t.lane = id, head.lane
+  if t[RES] == 2 then
+    local size = struct.unpack('>I2', bytes, at)
+    t.result = sub(bytes, at + 2, at + 1 + size)
+    at = at + 2 + size
+  end
+  t[N], t[RANK], t[RA], t[CA], at = struct.unpack(BODY, bytes, at)
+  t[DL] = NEVER
+  if t[TIL] == 1 then
+    t[DL], at = struct.unpack('>i8', bytes, at)
+  end
+  t[FP], t.spec = sub(bytes, at, at + 15), sub(bytes, at + 16)
+  return t
+end
+
+local function packed(t)
+  local result = t[RES] == 2 and kept_result(t.result) or ''
+  local deadline = t[TIL] == 1 and pack('>i8', t[DL]) or ''
+  return head_bytes(t) .. result .. pack(BODY, unpack(t, N, CA)) .. deadline .. t[FP] .. t.spec
+end
+
 -- The record has changed.
 local function touch(t)
-  t.bytes = nil
   dirty[t.id] = t
 end
 
@@ -171,44 +279,61 @@ local function fetch(ids)
   local found = values('rec', ids)
   for at = 1, #ids do
     local id = ids[at]
-    if cache[id] == nil then
-      cache[id] = found[at] and unpacked(id, found[at])
+    if stored[id] == nil then
+      stored[id] = found[at]
     end
   end
 end
 
 -- The record of a task; false if there is none.
 local function record(id)
-  if cache[id] == nil then
-    fetch({ id })
+  local t = cache[id]
+  if t == nil then
+    if stored[id] == nil then
+      fetch({ id })
+    end
+    t = stored[id] and unpacked(id, stored[id])
+    cache[id] = t
   end
-  return cache[id]
+  return t
+end
+
+-- Its bytes as they are now; false if there is none.
+local function bytes_of(id)
+  local t = dirty[id]
+  if t then
+    return packed(t)
+  end
+  return stored[id]
 end
 
 local queues_of = {}
 local function queue_of(lane)
   local queue = queues_of[lane]
   if not queue then
-    queue = string.sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
+    queue = sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
     queues_of[lane] = queue
   end
   return queue
 end
 
 local function kind_of(lane)
-  return string.sub(lane, string.find(lane, '\n', 1, true) + 1)
+  return sub(lane, string.find(lane, '\n', 1, true) + 1)
 end
 
 -- The order of due tasks: priority (high first), due time, insertion; as bytes that sort so.
 -- The time is shifted by 2^52 so that times before 1970 sort too.
+local function ready_order(rank, run_at)
+  return pack('>I4I8', rank, math.max(run_at + 4503599627370496, 0))
+end
 local function ready_member(t)
-  return struct.pack('>I4I8I8', t[RANK], math.max(t[RA] + 4503599627370496, 0), t[N]) .. t.id
+  return ready_order(t[RANK], t[RA]) .. pack('>I8', t[N]) .. t.id
 end
 local READY_HEAD = 20
 
 -- The same without the time, which is the score.
 local function sched_member(t)
-  return struct.pack('>I4I8', t[RANK], t[N]) .. t.id
+  return pack('>I4I8', t[RANK], t[N]) .. t.id
 end
 local SCHED_HEAD = 12
 
@@ -254,7 +379,7 @@ local function is_limited(queue)
 end
 
 -- Names of keys, made once: prefix of the name → rest → name.
-local made = { ['running:'] = {}, ['owner:'] = {}, ['ready:'] = {}, ['sched:'] = {} }
+local made = { ['owner:'] = {}, ['ready:'] = {}, ['sched:'] = {} }
 local function named(kind, rest)
   local names = made[kind]
   local name = names[rest]
@@ -265,8 +390,42 @@ local function named(kind, rest)
   return name
 end
 
--- Takes a task out of the places of its state; it is then put into those of another. `is_out`: it was taken
--- out of its order already.
+-- Who waits for free slots is told.
+local function freed(queue)
+  if not hint.work then
+    hint.work = is_limited(queue)
+  end
+end
+
+-- Lane → how many of its list have left it otherwise than from its front.
+local strayed = {}
+local function stray(lane, by)
+  strayed[lane] = (strayed[lane] or 0) + by
+end
+
+-- Whether the task of an entry of a list, which is fetched, is still there.
+local function is_listed(member)
+  local bytes = bytes_of(sub(member, READY_HEAD + 1))
+  local head = bytes and head_of(bytes)
+  -- A task that waits has no result before its number.
+  return head and head[LISTED] == 1 and sub(bytes, #head.bytes + 1, #head.bytes + 8) == sub(member, 13, READY_HEAD)
+end
+
+-- Takes a waiting task out of its order.
+local function leave_order(t)
+  if t[LISTED] == 1 then
+    t[LISTED] = 0
+    touch(t)
+    stray(t.lane, 1)
+    return
+  end
+  plan('ZREM', named('ready:', t.lane), ready_member(t))
+  if t[RA] > t[CA] then
+    plan('ZREM', named('sched:', t.lane), sched_member(t))
+  end
+end
+
+-- Takes a task out of the places of its state; it is then put into those of another.
 local function leave(t)
   local state, id, queue = t[S], t.id, queue_of(t.lane)
   if t.moved then
@@ -275,21 +434,13 @@ local function leave(t)
   t.moved = true
   count(queue, state, -1)
   if state == 2 then
-    plan('SREM', named('running:', queue), id)
     plan('HDEL', named('owner:', t[OW]), id)
     if t[C] == 1 then
       call('SREM', prefix .. 'wish:' .. t[OW], id)
     end
-    if not hint.work then
-      hint.work = is_limited(queue)
-    end
+    freed(queue)
   elseif state == 1 then
-    if not t.is_out then
-      plan('ZREM', named('ready:', t.lane), ready_member(t))
-      if t[RA] > t[CA] then
-        plan('ZREM', named('sched:', t.lane), sched_member(t))
-      end
-    end
+    leave_order(t)
   elseif state == 3 then
     plan('ZREM', 'state:3', id)
     plan('HDEL', named('owner:', t[OW]), id)
@@ -301,12 +452,28 @@ local function leave(t)
       plan('ZREM', 'done:' .. state, id)
     end
   end
-  if t[DL] ~= NEVER and state < 2 then
+  if t[TIL] == 1 and state < 2 then
     plan('ZREM', 'deadlines', id)
   end
 end
 
 local known_lanes, known_owners = {}, {}
+
+-- A lane has waiting tasks, and hints of them are due.
+local function waits_in(lane)
+  hint.work = true
+  if not known_lanes[lane] then
+    known_lanes[lane] = true
+    call('SADD', prefix .. 'lanes', lane)
+  end
+end
+
+local function owns(owner)
+  if not known_owners[owner] then
+    known_owners[owner] = true
+    call('SADD', prefix .. 'owners', owner == NOBODY and '' or owner)
+  end
+end
 
 -- Puts a task into the places of its state, and has it written.
 local function enter(t)
@@ -314,39 +481,29 @@ local function enter(t)
   touch(t)
   count(queue_of(t.lane), state, 1)
   if state == 4 then
-    plan('ZADD', 'done:4', t[FA], id)
+    plan('ZADD', 'done:4', int(t[FA]), id)
     hint.ends = true
   elseif state == 2 or state == 3 then
-    local owner = t[OW] == NOBODY and '' or t[OW]
-    if state == 2 then
-      plan('SADD', named('running:', queue_of(t.lane)), id)
-    else
+    if state == 3 then
       plan('ZADD', 'state:3', t[N], id)
     end
-    plan('HSET', named('owner:', t[OW]), id, t[R])
-    if not known_owners[owner] then
-      known_owners[owner] = true
-      call('SADD', prefix .. 'owners', owner)
-    end
+    plan('HSET', named('owner:', t[OW]), id, int(t[R]))
+    owns(t[OW])
   elseif state == 1 then
     if t[RA] <= now then
-      plan('ZADD', named('ready:', t.lane), 0, ready_member(t))
+      plan('ZADD', named('ready:', t.lane), '0', ready_member(t))
     else
       plan('ZADD', named('sched:', t.lane), int(t[RA]), sched_member(t))
     end
-    if not known_lanes[t.lane] then
-      known_lanes[t.lane] = true
-      call('SADD', prefix .. 'lanes', t.lane)
-    end
-    hint.work = true
+    waits_in(t.lane)
   else
     plan('ZADD', 'state:' .. state, t[N], id)
     if state ~= 0 then
-      plan('ZADD', 'done:' .. state, t[FA], id)
+      plan('ZADD', 'done:' .. state, int(t[FA]), id)
       hint.ends = true
     end
   end
-  if t[DL] ~= NEVER and state < 2 then
+  if t[TIL] == 1 and state < 2 then
     plan('ZADD', 'deadlines', int(t[DL]), id)
   end
 end
@@ -367,56 +524,82 @@ local function discard(t)
   end
 end
 
+-- Where the task of a number stands: its page, and its place there from 0 on.
+local PAGE = 1000
+local function place_of(number)
+  return math.floor((number - 1) / PAGE), (number - 1) % PAGE
+end
+
+-- Takes a task off its page. A page without tasks goes at once.
+local function leave_page(t)
+  local page, at = place_of(t[N])
+  if call('HINCRBY', prefix .. 'alive', page, -1) > 0 then
+    call('LSET', prefix .. 'page:' .. page, at, '')
+  elseif (page + 1) * PAGE <= seq then
+    call('UNLINK', prefix .. 'page:' .. page)
+    call('ZREM', prefix .. 'pages', page)
+    call('HDEL', prefix .. 'alive', page)
+  else
+    call('LSET', prefix .. 'page:' .. page, at, '')
+  end
+end
+
 -- Removes a task and leaves a tombstone.
 local function remove(t)
   local id = t.id
   discard(t)
   leave(t)
-  plan('ZREM', 'all', id)
-  call('HSET', prefix .. 'tomb', id, t[FP] .. now_text)
+  leave_page(t)
+  plan('HSET', 'tomb', id, t[FP] .. now_text)
   plan('ZADD', 'tombs', now_text, id)
-  call('HDEL', prefix .. 'rec', id)
-  call('HDEL', prefix .. 'spec', id)
+  plan('HDEL', 'rec', id)
+  if t[SEP] == 1 then
+    plan('HDEL', 'spec', id)
+  end
   if t[RES] == 1 then
-    call('HDEL', prefix .. 'res', id)
+    plan('HDEL', 'res', id)
   end
   if t[DET] == 1 then
     call('UNLINK', detail_key(id))
   end
-  cache[id], dirty[id] = false, nil
+  cache[id], stored[id], dirty[id] = false, false, nil
   hint.ends = true
 end
 
--- What is told of tasks, five items for each: id, record or '' if there is none, spec, inline result or '',
--- details or ''. One flat list: every list within an answer costs as much as some commands.
+-- What is told of tasks, for each: id, record or '' if there is none, and if its head says that they are there:
+-- spec, inline result, details. One flat list: every list within an answer costs as much as some commands.
 local function tell(ids)
   fetch(ids)
-  local specs, told, size = values('spec', ids), {}, 0
+  local told, size = {}, 0
   for at = 1, #ids do
     local id = ids[at]
-    local t = cache[id]
-    local record, result, details = '', '', ''
-    if t then
-      record = packed(t)
-      if t[RES] == 1 then
-        result = results[id] or call('HGET', prefix .. 'res', id)
+    local bytes = bytes_of(id)
+    told[size + 1], told[size + 2] = id, bytes or ''
+    size = size + 2
+    if bytes then
+      local head = head_of(bytes)
+      if head[SEP] == 1 then
+        size = size + 1
+        told[size] = call('HGET', prefix .. 'spec', id)
       end
-      if t[DET] == 1 then
-        details = call('HGETALL', detail_key(id))
+      if head[RES] == 1 then
+        size = size + 1
+        told[size] = results[id] or call('HGET', prefix .. 'res', id)
+      end
+      if head[DET] == 1 then
+        size = size + 1
+        told[size] = call('HGETALL', detail_key(id))
       end
     end
-    told[size + 1], told[size + 2], told[size + 3], told[size + 4], told[size + 5] =
-      id, record, specs[at] or '', result, details
-    size = size + 5
   end
   return told
 end
 
 -- The labels of a task.
-local function labels_of(id)
-  local spec = call('HGET', prefix .. 'spec', id)
+local function labels_of(t)
+  local spec = t[SEP] == 1 and call('HGET', prefix .. 'spec', t.id) or t.spec
   local size = struct.unpack('>I4', spec)
-  return size > 0 and cjson.decode(string.sub(spec, 5, 4 + size)).labels or {}
+  return size > 0 and cjson.decode(sub(spec, 5, 4 + size)).labels or {}
 end
 
 -- Whether a lease has ended, or ends later than any heartbeat could have made it.
@@ -439,13 +622,18 @@ end
 
 -- Writes the records that have changed, inline results, and what else is planned.
 local function write_back()
-  for id, t in pairs(dirty) do
-    plan('HSET', 'rec', id, packed(t))
+  for id in pairs(dirty) do
+    plan('HSET', 'rec', id, bytes_of(id))
   end
   for id, bytes in pairs(results) do
     plan('HSET', 'res', id, bytes)
   end
   flush()
+  for lane, by in pairs(strayed) do
+    if by ~= 0 and call('HINCRBY', prefix .. 'gone', lane, by) == 0 then
+      call('HDEL', prefix .. 'gone', lane)
+    end
+  end
   for queue, states in pairs(tally) do
     for state, by in pairs(states) do
       if by ~= 0 then

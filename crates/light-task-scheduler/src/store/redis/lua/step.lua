@@ -15,7 +15,7 @@ local function remembered(history, line)
   history = (history or '') .. line .. '\n'
   local _, lines = string.gsub(history, '\n', '\n')
   for _ = ATTEMPTS_MAX + 1, lines do
-    history = string.sub(history, string.find(history, '\n', 1, true) + 1)
+    history = sub(history, string.find(history, '\n', 1, true) + 1)
   end
   return history
 end
@@ -53,11 +53,13 @@ local function go(t, state, run_at)
   enter(t)
 end
 
-local function complete(t, how, value, key)
+-- The result is C inline and small, c inline, D stored.
+local function complete(t, event, value, key)
   forget_details(t, 'out', 'h', 'f', 'fk')
-  if how == 'i' then
-    results[t.id] = value
-    t[RES] = 1
+  if event == 'C' then
+    t.result, t[RES] = value, 2
+  elseif event == 'c' then
+    results[t.id], t[RES] = value, 1
   else
     set_details(t, 'rr', value, 'gk', key)
   end
@@ -84,4 +86,33 @@ local function adopt(t, owner)
   if t[S] == 2 and t[C] == 1 then
     call('SADD', prefix .. 'wish:' .. owner, t.id)
   end
+end
+
+-- The two moves that nearly all tasks make change nothing but the head: they are worked out once for all tasks with the
+-- same head.
+
+local function changed(head)
+  local to = { unpack(head, 1, FA) }
+  to.lane, to.tasks = head.lane, 0
+  return to
+end
+
+-- The head of a waiting task after its claim.
+local function claimed(head, owner, number)
+  local to = changed(head)
+  to[S], to[OW], to[CL], to[R], to[X], to[A], to[SA] = 2, owner, number, to[R] + 1, to[R] + 1, to[A] + 1, now
+  to[LISTED] = 0
+  to.bytes = head_bytes(to)
+  return to
+end
+
+-- The head of a running task after its success, with a small result; nil if more than the head is to change.
+local function succeeded(head)
+  if head[S] ~= 2 or head[C] == 1 or head[DET] == 1 then
+    return nil
+  end
+  local to = changed(head)
+  to[S], to[U], to[RES], to[L], to[FA] = 4, 0, 2, 0, now
+  to.bytes = head_bytes(to)
+  return to
 end

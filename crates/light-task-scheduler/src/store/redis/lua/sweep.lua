@@ -9,8 +9,8 @@
 local LOOK_MAX = 1000
 local TOMBSTONE_TTL = 86400000000
 
-local function is_exempt(id, label)
-  return label ~= '' and labels_of(id)[label] ~= nil
+local function is_exempt(t, label)
+  return label ~= '' and labels_of(t)[label] ~= nil
 end
 
 local function tasks()
@@ -25,7 +25,7 @@ local function tasks()
     if removed == most then
       stopped = true
       break
-    elseif is_exempt(id, label) then
+    elseif is_exempt(record(id), label) then
       skip = skip + 1
     else
       remove(record(id))

@@ -1,13 +1,14 @@
 -- Looks for contradictions between tasks and the indexes, a part at a time; writes nothing.
 --
--- ARGV from 5: tasks, insertion number above which to look      every task is in the indexes of its state
---           or sizes                                            and the indexes hold nothing else
--- Answers { insertion number to go on above, '' at the end, a sentence for each contradiction }
+-- ARGV from 5: tasks, page to look at or behind      every task is in the indexes of its state
+--           or sizes                                and the indexes hold nothing else
+--           or spec or res, cursor                  what is beside a record belongs to one
+-- Answers { page or cursor to go on from, '' at the end, a sentence for each contradiction }
 --
--- Both together show that every id is in exactly one of the places where a task can stand: each is in its own,
+-- The first two together show that every id is in exactly one of the places where a task can stand: each is in its own,
 -- and together these have as many members as there are tasks.
 
--- How many tasks one call looks at.
+-- How many parts one call looks at, or so.
 local LOOK_MAX = 1000
 
 local problems = {}
@@ -31,12 +32,30 @@ local function expect(id, key, member, score)
   end
 end
 
+-- Looks where the order says that it must be.
+local function stands_in_list(t)
+  local key, member = prefix .. 'due:' .. t.lane, ready_member(t)
+  local low, high = 0, call('LLEN', key)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local is = call('LINDEX', key, middle)
+    if is == member then
+      return true
+    elseif is < member then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return false
+end
+
 -- What is beside the record is there if the record says so.
 local function check_parts(t)
-  if call('HEXISTS', prefix .. 'spec', t.id) == 0 then
-    problem('task ', t.id, ' has no spec')
+  if call('HEXISTS', prefix .. 'spec', t.id) ~= t[SEP] or (t.spec == '') ~= (t[SEP] == 1) then
+    problem('the spec of task ', t.id, ' is kept wrongly')
   end
-  if call('HEXISTS', prefix .. 'res', t.id) ~= t[RES] then
+  if call('HEXISTS', prefix .. 'res', t.id) ~= (t[RES] == 1 and 1 or 0) then
     problem('the inline result of task ', t.id, ' is kept wrongly')
   end
   if call('EXISTS', detail_key(t.id)) ~= t[DET] then
@@ -44,10 +63,10 @@ local function check_parts(t)
   end
 end
 
-local function check(id)
+local function check(id, number)
   local t = record(id)
   if not t then
-    return problem('task ', id, ' is in all and has no record')
+    return problem('task ', id, ' is on a page and has no record')
   end
   local s, owner = t[S], t[OW] == NOBODY and '' or t[OW]
   for _, state in ipairs({ 0, 3, 5, 6 }) do
@@ -57,14 +76,13 @@ local function check(id)
     expect(id, 'done:' .. state, id, s == state and t[FA] or nil)
   end
   local owned = s == 2 or s == 3
-  if call('SISMEMBER', prefix .. 'running:' .. queue_of(t.lane), id) ~= (s == 2 and 1 or 0) then
-    problem('task ', id, ' in state ', s, ' is kept wrongly in running')
-  end
   expect(id, 'deadlines', id, s < 2 and t[DL] ~= NEVER and t[DL] or nil)
   if tonumber(call('HGET', prefix .. 'owner:' .. owner, id) or -1) ~= (owned and t[R] or -1) then
     problem('task ', id, ' in state ', s, ' is kept wrongly by its owner')
   end
-  expect(id, 'all', id, t[N])
+  if t[N] ~= number then
+    problem('task ', id, ' stands in the place of number ', int(number), ' and has ', int(t[N]))
+  end
   if owned and call('SISMEMBER', prefix .. 'owners', owner) == 0 then
     problem('the owner of task ', id, ' is missing in owners')
   end
@@ -73,8 +91,12 @@ local function check(id)
   end
   local ready = call('ZSCORE', prefix .. 'ready:' .. t.lane, ready_member(t))
   local sched = call('ZSCORE', prefix .. 'sched:' .. t.lane, sched_member(t))
-  if (ready and 1 or 0) + (sched and 1 or 0) ~= (s == 1 and 1 or 0) then
-    local is = (ready and '' or 'not ') .. 'ready and ' .. (sched and '' or 'not ') .. 'sched'
+  local due = t[LISTED] == 1
+  if due and not stands_in_list(t) then
+    problem('task ', id, ' is missing in the list of its lane')
+  end
+  if (due and 1 or 0) + (ready and 1 or 0) + (sched and 1 or 0) ~= (s == 1 and 1 or 0) then
+    local is = (due and '' or 'not ') .. 'listed, ' .. (ready and '' or 'not ') .. 'ready and ' .. (sched and '' or 'not ') .. 'sched'
     problem('task ', id, ' in state ', s, ' is in ', is)
   elseif sched and tonumber(sched) ~= t[RA] then
     problem('task ', id, ' is scheduled at ', sched, ' instead of ', int(t[RA]))
@@ -86,12 +108,22 @@ local function check(id)
 end
 
 local function tasks()
-  local above = '(' .. ARGV[first + 1]
-  local found = call('ZRANGE', prefix .. 'all', above, '+inf', 'BYSCORE', 'LIMIT', 0, LOOK_MAX, 'WITHSCORES')
-  for at = 1, #found, 2 do
-    check(found[at])
+  local page = call('ZRANGE', prefix .. 'pages', ARGV[first + 1], '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if not page then
+    return ''
   end
-  return #found == 2 * LOOK_MAX and int(tonumber(found[#found])) or ''
+  local ids, there = call('LRANGE', prefix .. 'page:' .. page, 0, -1), 0
+  fetch(ids)
+  for at = 1, #ids do
+    if ids[at] ~= '' then
+      there = there + 1
+      check(ids[at], page * PAGE + at)
+    end
+  end
+  if tonumber(call('HGET', prefix .. 'alive', page) or 0) ~= there then
+    problem('page ', page, ' has ', there, ' tasks and counts others')
+  end
+  return int(page + 1)
 end
 
 local function compare(what, is, should)
@@ -100,11 +132,31 @@ local function compare(what, is, should)
   end
 end
 
+-- How many tasks have an owner, and how many of them run in each queue.
+local function owned_by_all()
+  local owned, running = 0, {}
+  for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
+    local ids = call('HKEYS', prefix .. 'owner:' .. owner)
+    owned = owned + #ids
+    fetch(ids)
+    for at = 1, #ids do
+      local t = record(ids[at])
+      if t and t[S] == 2 then
+        local queue = queue_of(t.lane)
+        running[queue] = (running[queue] or 0) + 1
+      end
+    end
+  end
+  return owned, running
+end
+
 local function sizes()
   local waiting, counted = {}, {}
+  local owned, running = owned_by_all()
   for _, lane in ipairs(call('SMEMBERS', prefix .. 'lanes')) do
-    local queue = string.sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
+    local queue = sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
     waiting[queue] = (waiting[queue] or 0) + size('ready:' .. lane) + size('sched:' .. lane)
+      + call('LLEN', prefix .. 'due:' .. lane) - (call('HGET', prefix .. 'gone', lane) or 0)
   end
   for state = 0, 6 do
     counted[state] = 0
@@ -115,10 +167,9 @@ local function sizes()
       counted[state] = counted[state] + tonumber(row[state + 1] or 0)
     end
     compare('the count of waiting tasks of ' .. queue, tonumber(row[2] or 0), waiting[queue] or 0)
-    compare('the count of running tasks of ' .. queue, tonumber(row[3] or 0),
-      call('SCARD', prefix .. 'running:' .. queue))
+    compare('the count of running tasks of ' .. queue, tonumber(row[3] or 0), running[queue] or 0)
   end
-  local total, owned = 0, 0
+  local total = 0
   for state = 0, 6 do
     total = total + counted[state]
     if state == 0 or state == 3 or state >= 5 then
@@ -128,16 +179,34 @@ local function sizes()
       compare('the size of done:' .. state, size('done:' .. state), counted[state])
     end
   end
-  for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
-    owned = owned + call('HLEN', prefix .. 'owner:' .. owner)
+  local alive = 0
+  for _, tasks in ipairs(call('HVALS', prefix .. 'alive')) do
+    alive = alive + tasks
   end
-  compare('the size of all', size('all'), total)
+  compare('how many tasks are on pages', alive, total)
+  compare('the size of pages', size('pages'), call('HLEN', prefix .. 'alive'))
   compare('the size of rec', call('HLEN', prefix .. 'rec'), total)
-  compare('the size of spec', call('HLEN', prefix .. 'spec'), total)
   compare('how many tasks have an owner', owned, counted[2] + counted[3])
   compare('the size of tombs', size('tombs'), call('HLEN', prefix .. 'tomb'))
   return ''
 end
 
-local go_on = ARGV[first] == 'tasks' and tasks() or ARGV[first] == 'sizes' and sizes() or ''
+local function parts(key, place)
+  local found = call('HSCAN', prefix .. key, ARGV[first + 1], 'COUNT', LOOK_MAX)
+  for at = 1, #found[2], 2 do
+    local t = record(found[2][at])
+    if not t or t[place] ~= 1 then
+      problem(key, ' holds something of task ', found[2][at], ', which has nothing there')
+    end
+  end
+  return found[1] ~= '0' and found[1] or ''
+end
+
+local LOOKS = {
+  tasks = tasks,
+  sizes = sizes,
+  spec = function() return parts('spec', SEP) end,
+  res = function() return parts('res', RES) end,
+}
+local go_on = LOOKS[ARGV[first]]()
 return { go_on, problems }
