@@ -12,12 +12,14 @@ use crate::scheduler::core::{Core, StoreRetry};
 use crate::scheduler::held::Held;
 use crate::state::RunEvent;
 use crate::store::{Answer, Change};
-use crate::task::Progress;
+use crate::task::{Progress, ResultRef};
 
 /// How many writes wait before those who hand over more have to.
 const QUEUE_MAX: usize = 4_096;
 /// How many are written at once.
 const BATCH_MAX: usize = 1_000;
+/// How many bytes of outputs and results are written at once (16 MiB), unless one alone has more.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// One write, and whom to tell the answer.
 pub(super) struct Write {
@@ -66,11 +68,37 @@ pub(super) async fn complete(core: Arc<Core>, mut queue: mpsc::Receiver<Write>) 
     }
 }
 
-/// Writes a batch, however long the store takes to take it, and empties it.
+/// Writes them all, however long the store takes to take them, in calls of a bounded size.
 pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
-    if writes.is_empty() {
-        return;
+    while !writes.is_empty() {
+        let part = part(writes.iter().map(|write| bytes(&write.event)));
+        if part == writes.len() {
+            return flush_part(core, std::mem::take(writes)).await;
+        }
+        let rest = writes.split_off(part);
+        flush_part(core, std::mem::replace(writes, rest)).await;
     }
+}
+
+/// How many of the writes of these sizes go into one call.
+fn part(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut total = 0_usize;
+    let fits = |(place, size): &(usize, usize)| {
+        total = total.saturating_add(*size);
+        *place == 0 || total <= BATCH_BYTES_MAX
+    };
+    sizes.enumerate().take_while(fits).count()
+}
+
+/// How many bytes of a user's are in an event.
+fn bytes(event: &RunEvent) -> usize {
+    match event {
+        RunEvent::Outcome(Some(output)) | RunEvent::Complete(ResultRef::Inline(output)) => output.len(),
+        _ => 0,
+    }
+}
+
+async fn flush_part(core: &Core, writes: Vec<Write>) {
     let mut retry = StoreRetry::new();
     let answers = loop {
         let change = |write: &Write| Change {
@@ -87,7 +115,7 @@ pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
         }
         retry.wait(core.chance()).await;
     };
-    for (write, answer) in writes.drain(..).zip(answers) {
+    for (write, answer) in writes.into_iter().zip(answers) {
         match answer {
             Answer::Applied(Some(state)) if write.event.moves() => core.hub.tell(write.held.id(), state),
             // Applied before, with the reply lost: nobody was told.
@@ -98,5 +126,20 @@ pub(super) async fn flush(core: &Core, writes: &mut Vec<Write>) {
             // An error means that the run has ended with its scheduler.
             let _ = reply.send(answer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_bounded_by_bytes_and_takes_one_write_at_least() {
+        const LARGE: usize = 4 << 20;
+        assert_eq!(part([LARGE; 1_000].into_iter()), BATCH_BYTES_MAX / LARGE);
+        assert_eq!(part([1, 2, 3].into_iter()), 3);
+        assert_eq!(part([BATCH_BYTES_MAX + 1, 1].into_iter()), 1);
+        assert_eq!(part([1, BATCH_BYTES_MAX, 1].into_iter()), 1);
+        assert_eq!(part(std::iter::empty()), 0);
     }
 }

@@ -58,7 +58,7 @@ impl Core {
         let pushes = self.config.tracking.listens().then(|| kind.pushes.clone());
         let mailbox = Mailbox::new(token, task.record.cancel_requested, pushes);
         let run = Run { namespace: self.config.namespace.clone(), task: Arc::new(task) };
-        Some(Arc::new(Held { run, executor, mailbox: Arc::new(mailbox) }))
+        Some(Arc::new(Held { run, executor, mailbox: Arc::new(mailbox), since: monotonic() }))
     }
 
     /// Starts one of the loops that a scheduler cannot be without: if it panics, the scheduler ends as in a

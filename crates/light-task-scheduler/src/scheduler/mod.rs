@@ -44,7 +44,7 @@ use crate::scheduler::held::Registry;
 use crate::scheduler::leases::Ticker;
 use crate::scheduler::slots::Slots;
 use crate::state::Command;
-use crate::store::{Page, QueueCounts, Store, StoreExt, TaskQuery};
+use crate::store::{Page, QueueCounts, QueueSettings, Store, StoreExt, TaskQuery};
 use crate::task::{Name, NewTask, Payload, ReplicaId, ResultRef, State, Task, TaskId};
 
 pub use config::{Config, Retention, Tracking};
@@ -145,7 +145,9 @@ impl Builder {
             return Err(Error::invalid(self.problems.join("; ")));
         }
         for (queue, settings) in &self.config.queue_settings {
-            self.store.set_queue(queue.clone(), *settings).await?;
+            // A pause is an operator's act: a start neither makes nor ends one.
+            let QueueSettings { paused, .. } = self.store.queue(queue).await?;
+            self.store.set_queue(queue.clone(), QueueSettings { paused, ..*settings }).await?;
         }
         let mut kind_names: Vec<Name> = self.kinds.keys().cloned().collect();
         kind_names.sort();
@@ -296,8 +298,10 @@ impl Scheduler {
     /// Cancels a task: at once where it waits; where it runs, as soon as its run is confirmed dead.
     /// Fails as [`Conflict`](ErrorKind::Conflict) if it has succeeded or failed before.
     pub async fn cancel(&self, id: &TaskId) -> Result<()> {
+        // Whatever runs here by the time of the answer may be a later run.
+        let held = self.core().registry.get(id);
         let state = self.core().store.order(id, Command::Cancel).await?;
-        match (state, self.core().registry.get(id)) {
+        match (state, held) {
             // It runs here: no need to wait for the heartbeat to say so.
             (Some(State::Running), Some(held)) => held.tell(|mail| mail.cancel = true),
             (Some(State::Cancelled), _) => self.core().hub.tell(id, State::Cancelled),
