@@ -8,6 +8,7 @@ mod input;
 mod kills;
 mod replicas;
 mod run;
+mod store;
 mod support;
 mod tasks;
 mod witness;
