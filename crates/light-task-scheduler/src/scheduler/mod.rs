@@ -145,9 +145,13 @@ impl Builder {
             return Err(Error::invalid(self.problems.join("; ")));
         }
         for (queue, settings) in &self.config.queue_settings {
-            // A pause is an operator's act: a start neither makes nor ends one.
-            let QueueSettings { paused, .. } = self.store.queue(queue).await?;
-            self.store.set_queue(queue.clone(), QueueSettings { paused, ..*settings }).await?;
+            // A pause is an operator's act: a start neither makes nor ends one. Nothing is written where nothing
+            // changes, as somebody may pause or resume the queue between the two calls.
+            let stored = self.store.queue(queue).await?;
+            let wanted = QueueSettings { paused: stored.paused, ..*settings };
+            if wanted != stored {
+                self.store.set_queue(queue.clone(), wanted).await?;
+            }
         }
         let mut kind_names: Vec<Name> = self.kinds.keys().cloned().collect();
         kind_names.sort();

@@ -158,6 +158,7 @@ async fn a_late_wish_does_not_hit_a_later_run() {
     assert_eq!(calls.load(SeqCst), 2, "the second run runs before the answer comes");
     let ended = task.wait().await.unwrap();
     assert_eq!(ended.record.state, State::Succeeded, "{:?}", ended.record);
+    assert_eq!(calls.load(SeqCst), 2, "the second run was not stopped and tried again");
 }
 
 #[tokio::test(start_paused = true)]
