@@ -12,7 +12,7 @@ pub(crate) const ERROR: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// No such task or store.
 pub(crate) const NOT_FOUND: u8 = 3;
-/// It contradicts what is stored, or the state forbids it.
+/// It contradicts what is stored, or the state forbids it; the store is of another version.
 pub(crate) const CONFLICT: u8 = 4;
 /// The store cannot be reached, or is locked.
 pub(crate) const UNREACHABLE: u8 = 6;
@@ -62,7 +62,7 @@ impl From<Error> for Problem {
         let code = match error.kind() {
             ErrorKind::Invalid => USAGE,
             ErrorKind::NotFound => NOT_FOUND,
-            ErrorKind::Conflict => CONFLICT,
+            ErrorKind::Conflict | ErrorKind::Incompatible => CONFLICT,
             ErrorKind::Unavailable => UNREACHABLE,
             _ => ERROR,
         };

@@ -1,26 +1,30 @@
 //! Opens what `--store` names: the tasks, the logs, and the place where commands run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
 use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, short_hash};
 use light_task_scheduler::store::redis::RedisOptions;
+use light_task_scheduler::store::sql::{MySqlOptions, PostgresOptions, SqliteOptions};
 use light_task_scheduler::{
-    CachedStore, Config, LogStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, Scheduler, SqliteStore, Store,
+    CachedStore, Config, Inspection, LogStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, Scheduler,
+    SqliteStore, Store,
 };
 use tempfile::TempDir;
 
 use crate::command::KIND;
 use crate::exit::{ERROR, NOT_FOUND, Problem, Result};
-use crate::store_url::{Engine, ServerUrl, StoreUrl};
+use crate::store_url::{Engine, FileUrl, ServerUrl, StoreUrl};
 
 /// Nobody can adopt a command of a store in memory: it is stopped when this program has died for so long.
 const MEMORY_ORPHAN_AFTER: Duration = Duration::from_secs(2);
 /// A command whose scheduler has died is stopped after so long unless another one on its host takes it up:
 /// those on other hosts wait for that before they try its task again.
 const SERVER_ORPHAN_AFTER: Duration = Duration::from_secs(30);
+/// What is said to whoever looks for a store in memory.
+const IN_MEMORY: &str = "a store in memory is seen by the process that has it, and by no other";
 /// The namespace on a server if the URL names none.
 const NAMESPACE_DEFAULT: &str = "lts";
 
@@ -41,7 +45,7 @@ impl StoreUrl {
     /// Opens it, and creates it if there is none.
     pub(crate) async fn open(&self) -> Result<Opened> {
         match self {
-            StoreUrl::Sqlite(path) => open_sqlite(path).await,
+            StoreUrl::Sqlite(file) => open_sqlite(file).await,
             StoreUrl::Memory => open_memory().await,
             StoreUrl::Server(server) => open_server(server).await,
             StoreUrl::Cached(inner) => {
@@ -54,16 +58,45 @@ impl StoreUrl {
 
     /// Opens it only if it is there: looking must not make an empty store.
     pub(crate) async fn open_existing(&self) -> Result<Opened> {
-        let durable = if let StoreUrl::Cached(inner) = self { inner } else { self };
-        match durable {
-            StoreUrl::Sqlite(path) if !path.exists() => Err(Problem::new(
+        self.must_exist()?;
+        self.open().await
+    }
+
+    /// Looks at it, and changes nothing.
+    pub(crate) async fn inspect(&self) -> Result<Inspection> {
+        self.must_exist()?;
+        match self.durable() {
+            StoreUrl::Sqlite(file) => Ok(SqliteStore::inspect(&file.path, &SqliteOptions::default())?),
+            StoreUrl::Server(server) => inspect_server(server).await,
+            StoreUrl::Unusable(why) => Err(Problem::usage(why)),
+            StoreUrl::Memory | StoreUrl::Cached(_) => Err(Problem::usage(IN_MEMORY)),
+        }
+    }
+
+    /// Looks for what contradicts itself in it.
+    pub(crate) async fn verify(&self) -> Result<Vec<String>> {
+        self.must_exist()?;
+        let problems = match self.durable() {
+            StoreUrl::Sqlite(file) => sqlite(file)?.verify().await,
+            StoreUrl::Server(server) => match server.engine {
+                Engine::Postgres => PostgresStore::open(&server.sql_url()?).await?.verify().await,
+                Engine::MySql => MySqlStore::open(&server.sql_url()?).await?.verify().await,
+                Engine::Redis => RedisStore::open_with(&server.url, redis_options(server)).await?.verify().await,
+            },
+            StoreUrl::Unusable(why) => return Err(Problem::usage(why)),
+            StoreUrl::Memory | StoreUrl::Cached(_) => return Err(Problem::usage(IN_MEMORY)),
+        };
+        Ok(problems?)
+    }
+
+    fn must_exist(&self) -> Result<()> {
+        match self.durable() {
+            StoreUrl::Sqlite(FileUrl { path, .. }) if !path.exists() => Err(Problem::new(
                 NOT_FOUND,
                 format!("there is no store at {}; `lts batch` and `lts run` make one", path.display()),
             )),
-            StoreUrl::Memory => {
-                Err(Problem::usage("a store in memory is seen by the process that has it, and by no other"))
-            }
-            _ => self.open().await,
+            StoreUrl::Memory => Err(Problem::usage(IN_MEMORY)),
+            _ => Ok(()),
         }
     }
 }
@@ -80,7 +113,13 @@ async fn open_memory() -> Result<Opened> {
     })
 }
 
-async fn open_sqlite(path: &Path) -> Result<Opened> {
+fn sqlite(file: &FileUrl) -> Result<SqliteStore> {
+    let options = SqliteOptions { migrate: file.migrate, ..SqliteOptions::default() };
+    Ok(SqliteStore::open_with(&file.path, options)?)
+}
+
+async fn open_sqlite(file: &FileUrl) -> Result<Opened> {
+    let path = &file.path;
     let beside = |what: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(what);
@@ -90,33 +129,69 @@ async fn open_sqlite(path: &Path) -> Result<Opened> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         return Err(Problem::usage(format!("there is no directory {} for the store", parent.display())));
     }
-    let store = Arc::new(SqliteStore::open(path)?);
+    let store = Arc::new(sqlite(file)?);
     let logs = Arc::new(DirectoryLogs::open(beside("-logs")).await?);
     Ok(Opened { store, logs, runs: beside("-runs"), orphan_after: None, _temporary: None })
 }
 
 async fn open_server(server: &ServerUrl) -> Result<Opened> {
     let runs = runs_of(server)?;
-    let namespace = server.namespace.clone().unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned());
     let (store, logs): (Arc<dyn Store>, Arc<dyn LogStore>) = match server.engine {
         Engine::Postgres => {
-            let url = server.with_parameter("schema", &namespace);
+            let url = server.sql_url()?;
             (Arc::new(PostgresStore::open(&url).await?), Arc::new(PostgresLogs::open(&url).await?))
         }
-        Engine::MySql if server.namespace.is_some() => {
-            return Err(Problem::usage("a store in MySQL or MariaDB has no namespace; use a database of its own"));
-        }
         Engine::MySql => {
-            let logs = MySqlLogs::open(&server.url).await?;
-            (Arc::new(MySqlStore::open(&server.url).await?), Arc::new(logs))
+            let url = server.sql_url()?;
+            (Arc::new(MySqlStore::open(&url).await?), Arc::new(MySqlLogs::open(&url).await?))
         }
         Engine::Redis => {
-            let logs = RedisLogs::open(&server.url, &namespace).await?;
-            let options = RedisOptions { namespace, ..RedisOptions::default() };
+            let options = redis_options(server);
+            let logs = RedisLogs::open(&server.url, &options.namespace).await?;
             (Arc::new(RedisStore::open_with(&server.url, options).await?), Arc::new(logs))
         }
     };
     Ok(Opened { store, logs, runs, orphan_after: Some(SERVER_ORPHAN_AFTER), _temporary: None })
+}
+
+async fn inspect_server(server: &ServerUrl) -> Result<Inspection> {
+    let (mut inspection, logs) = match server.engine {
+        Engine::Postgres => {
+            let url = server.sql_url()?;
+            let tasks = PostgresStore::inspect(&url, &PostgresOptions::default()).await?;
+            (tasks, PostgresLogs::inspect(&url).await?.schemas)
+        }
+        Engine::MySql => {
+            let url = server.sql_url()?;
+            let tasks = MySqlStore::inspect(&url, &MySqlOptions::default()).await?;
+            (tasks, MySqlLogs::inspect(&url).await?.schemas)
+        }
+        Engine::Redis => (RedisStore::inspect(&server.url, &redis_options(server)).await?, Vec::new()),
+    };
+    inspection.schemas.extend(logs);
+    Ok(inspection)
+}
+
+fn redis_options(server: &ServerUrl) -> RedisOptions {
+    RedisOptions { namespace: server.namespace().to_owned(), migrate: server.migrate, ..RedisOptions::default() }
+}
+
+impl ServerUrl {
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT)
+    }
+
+    /// The URL as the library takes it for an SQL server.
+    fn sql_url(&self) -> Result<String> {
+        let migrated = ServerUrl { url: self.with_parameter("migrate", &self.migrate.to_string()), ..self.clone() };
+        match self.engine {
+            Engine::Postgres => Ok(migrated.with_parameter("schema", self.namespace())),
+            _ if self.namespace.is_some() => {
+                Err(Problem::usage("a store in MySQL or MariaDB has no namespace; use a database of its own"))
+            }
+            _ => Ok(migrated.url),
+        }
+    }
 }
 
 /// The directory on this host for the commands of a server's tasks, the same for all who use these tasks.

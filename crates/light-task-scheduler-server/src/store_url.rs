@@ -13,7 +13,7 @@ const FORMS: &str = "a path, sqlite:PATH, memory:, postgres://…, mysql://…, 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// A file.
-    Sqlite(PathBuf),
+    Sqlite(FileUrl),
     /// This process.
     Memory,
     /// A server.
@@ -25,15 +25,25 @@ pub(crate) enum StoreUrl {
     Unusable(String),
 }
 
+/// A file, by its path.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct FileUrl {
+    pub(crate) path: PathBuf,
+    /// Whether its schema may be made or brought up to date.
+    pub(crate) migrate: bool,
+}
+
 /// A server, by its URL.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ServerUrl {
     /// Which kind of server.
     pub(crate) engine: Engine,
-    /// As given, but without `namespace=`.
+    /// As given, but without `namespace=` and `migrate=`.
     pub(crate) url: String,
     /// What sets apart the tasks of several users of one server.
     pub(crate) namespace: Option<String>,
+    /// Whether its tables may be made or brought up to date.
+    pub(crate) migrate: bool,
 }
 
 /// A kind of server.
@@ -62,7 +72,7 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
     };
     let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-        return Ok(StoreUrl::Sqlite(text.into()));
+        return Ok(StoreUrl::Sqlite(FileUrl { path: text.into(), migrate: true }));
     };
     if let Some(inner) = text.strip_prefix("cached+") {
         return match parse(inner)? {
@@ -74,14 +84,17 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
     match (scheme, rest) {
         ("memory", "" | "//") => Ok(StoreUrl::Memory),
         ("memory", _) => Err("a store in memory has no name; write memory:".to_owned()),
-        ("sqlite", path) => match path.strip_prefix("//").unwrap_or(path) {
-            "" => Err("the store has no path; write sqlite:PATH".to_owned()),
-            path => Ok(StoreUrl::Sqlite(path.into())),
-        },
-        ("postgres" | "postgresql", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::Postgres, text))),
-        ("mysql" | "mariadb", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::MySql, text))),
+        ("sqlite", path) => {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            match path.strip_prefix("//").unwrap_or(path) {
+                "" => Err("the store has no path; write sqlite:PATH".to_owned()),
+                path => Ok(StoreUrl::Sqlite(FileUrl { path: path.into(), migrate: may_migrate(query)? })),
+            }
+        }
+        ("postgres" | "postgresql", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::Postgres, text)?)),
+        ("mysql" | "mariadb", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::MySql, text)?)),
         ("redis" | "rediss" | "valkey" | "redis+cluster" | "redis+sentinel", _) => {
-            Ok(StoreUrl::Server(ServerUrl::new(Engine::Redis, text)))
+            Ok(StoreUrl::Server(ServerUrl::new(Engine::Redis, text)?))
         }
         (scheme, _) => {
             Err(format!("this program has no store for `{scheme}:`; give {FORMS} (a file of that name: ./…)"))
@@ -89,14 +102,51 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
     }
 }
 
+/// The value of a parameter in a query, the last one if there are several.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(|(found, _)| *found == name).map(|(_, value)| value).last()
+}
+
+/// What `migrate=` says in a query.
+fn may_migrate(query: &str) -> Result<bool, String> {
+    match parameter(query, "migrate") {
+        None | Some("true" | "1" | "") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err("migrate= in the URL of the store is neither true nor false".to_owned()),
+    }
+}
+
+impl StoreUrl {
+    /// The same store, whose schema may or may not be made or brought up to date.
+    pub(crate) fn with_migration(self, migrate: bool) -> Self {
+        match self {
+            StoreUrl::Sqlite(file) => StoreUrl::Sqlite(FileUrl { migrate, ..file }),
+            StoreUrl::Server(server) => StoreUrl::Server(ServerUrl { migrate, ..server }),
+            StoreUrl::Cached(inner) => StoreUrl::Cached(Box::new(inner.with_migration(migrate))),
+            other => other,
+        }
+    }
+
+    /// The store without the window in front of it.
+    pub(crate) fn durable(&self) -> &StoreUrl {
+        match self {
+            StoreUrl::Cached(inner) => inner,
+            other => other,
+        }
+    }
+}
+
 impl ServerUrl {
-    fn new(engine: Engine, text: &str) -> Self {
+    fn new(engine: Engine, text: &str) -> Result<Self, String> {
+        const OURS: [&str; 2] = ["namespace", "migrate"];
         let (address, query) = text.split_once('?').unwrap_or((text, ""));
-        let (ours, theirs): (Vec<&str>, Vec<&str>) =
-            query.split('&').filter(|pair| !pair.is_empty()).partition(|pair| pair.starts_with("namespace="));
-        let namespace = ours.last().and_then(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned());
+        let is_theirs = |pair: &&str| !pair.is_empty() && !OURS.contains(&pair.split('=').next().unwrap_or(pair));
+        let theirs: Vec<&str> = query.split('&').filter(is_theirs).collect();
+        let namespace = parameter(query, "namespace").map(str::to_owned);
+        let migrate = may_migrate(query)?;
         let query = if theirs.is_empty() { String::new() } else { format!("?{}", theirs.join("&")) };
-        ServerUrl { engine, url: format!("{address}{query}"), namespace }
+        Ok(ServerUrl { engine, url: format!("{address}{query}"), namespace, migrate })
     }
 
     /// The URL with another parameter, unless it has one of that name.
@@ -110,11 +160,7 @@ impl ServerUrl {
 
     /// The value of a parameter of the URL; empty if it has none.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        let pairs = self.url.split_once('?').map_or("", |(_, query)| query).split('&');
-        pairs
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        parameter(self.url.split_once('?').map_or("", |(_, query)| query), name)
     }
 
     /// Without these parameters.
@@ -150,7 +196,7 @@ impl ServerUrl {
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreUrl::Sqlite(path) => write!(f, "{}", path.display()),
+            StoreUrl::Sqlite(file) => write!(f, "{}", file.path.display()),
             StoreUrl::Memory => f.write_str("memory:"),
             StoreUrl::Server(server) => f.write_str(&server.identity()),
             StoreUrl::Cached(inner) => write!(f, "cached+{inner}"),
@@ -171,19 +217,23 @@ mod tests {
 
     #[test]
     fn paths_and_schemes_are_told_apart() {
-        let sqlite = |path: &str| Ok(StoreUrl::Sqlite(path.into()));
-        for path in ["lts.db", "./a:b", "/tmp/x y.db", "c:d", "数.db"] {
+        let file = |path: &str| StoreUrl::Sqlite(FileUrl { path: path.into(), migrate: true });
+        let sqlite = |path: &str| Ok(file(path));
+        for path in ["lts.db", "./a:b", "/tmp/x y.db", "c:d", "数.db", "what?migrate=false"] {
             assert_eq!(path.parse(), sqlite(path), "{path}");
         }
         assert_eq!("sqlite:lts.db".parse(), sqlite("lts.db"));
         assert_eq!("sqlite:///tmp/a".parse(), sqlite("/tmp/a"));
         assert_eq!("memory:".parse(), Ok(StoreUrl::Memory));
-        assert_eq!(parse("cached+sqlite:a.db"), Ok(StoreUrl::Cached(Box::new(StoreUrl::Sqlite("a.db".into())))));
+        assert_eq!(parse("cached+sqlite:a.db"), Ok(StoreUrl::Cached(Box::new(file("a.db")))));
+        assert_eq!(parse("sqlite:a.db?migrate=false"), Ok(file("a.db").with_migration(false)));
         for (bad, why) in [
             ("", "empty"),
             ("sqlite:", "no path"),
             ("memory:x", "no name"),
             ("cached+memory:", "needs no cache"),
+            ("sqlite:a.db?migrate=maybe", "neither true nor false"),
+            ("mysql://h/d?migrate=maybe", "neither true nor false"),
             ("mongodb://h/d", "no store for `mongodb:`"),
         ] {
             let error = parse(bad).unwrap_err();
@@ -207,7 +257,10 @@ mod tests {
             };
             assert!(!why.contains("s3cret"), "{why}");
         }
-        let server = ServerUrl::new(Engine::Postgres, "postgres://me:x@host:5433/work?a=1&namespace=mine&b=2");
+        let server =
+            ServerUrl::new(Engine::Postgres, "postgres://me:x@host:5433/work?a=1&namespace=mine&b=2&migrate=0")
+                .unwrap();
+        assert!(!server.migrate);
         assert_eq!(server.url, "postgres://me:x@host:5433/work?a=1&b=2");
         assert_eq!(server.namespace.as_deref(), Some("mine"));
         assert_eq!(server.identity(), "postgres://host:5433/work?namespace=mine");

@@ -55,7 +55,7 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `postgres`, `process`, `redis`, `sqlite`, `full` (these), and `testing`. None is on by default.
+//! Every feature only adds: `postgres`, `process`, `redis`, `sqlite`, `tls`, `full` (these), and `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]
@@ -76,6 +76,7 @@ pub mod clock;
 mod database;
 pub mod error;
 pub mod executor;
+pub mod inspection;
 pub mod rate;
 pub mod results;
 pub mod retry;
@@ -91,6 +92,7 @@ pub use error::{Error, ErrorKind, Result, TaskError};
 #[cfg(feature = "process")]
 pub use executor::process::ProcessExecutor;
 pub use executor::{Context, Executor, FunctionExecutor};
+pub use inspection::Inspection;
 pub use rate::RateLimit;
 pub use results::{LogStore, ResultStore};
 pub use retry::RetryPolicy;

@@ -223,10 +223,10 @@ async fn start(
     if args.queue.is_none() {
         // The batch's own queue: its limits are those of its latest run. The exact limit of the queue also
         // counts what an earlier run has left running.
-        let settings = QueueSettings { concurrency: Some(args.concurrency()), rate: args.rate, paused: before.paused };
+        let settings = QueueSettings { concurrency: Some(args.concurrency()), rate: args.rate, paused: false };
         config.queue_settings.push((queue.clone(), settings));
     } else if args.rate.is_some() {
-        config.queue_settings.push((queue.clone(), QueueSettings { rate: args.rate, ..before }));
+        config.queue_settings.push((queue.clone(), QueueSettings { rate: args.rate, paused: false, ..before }));
     }
     opened.scheduler(config).await
 }

@@ -108,6 +108,11 @@ impl Roster {
     pub(crate) async fn survey(&mut self, store: &dyn Store, mode: Mode, source: &str) -> Result<Survey> {
         let mut survey = Survey::default();
         let mut problems = Problems::new("cannot be run");
+        // A store without tasks has none of these. It is asked once, and not for each thousand of a large file.
+        let counts = patiently(|| store.counts()).await?;
+        if counts.iter().all(|counts| counts.by_state.iter().sum::<u64>() == 0) {
+            return Ok(survey);
+        }
         for start in (0..self.entries.len()).step_by(CHUNK) {
             let end = (start + CHUNK).min(self.entries.len());
             let ids: Vec<TaskId> = self.entries[start..end].iter().map(|entry| entry.id.clone()).collect();

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and how an answer becomes an exit code.
 
 mod cancel;
+mod language;
 mod logs;
 mod ls;
 mod queue;
@@ -8,8 +9,9 @@ mod retry;
 mod run;
 mod select;
 mod show;
+mod store;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::batch::{self, BatchArgs};
@@ -32,7 +34,9 @@ Examples:
   lts run --timeout 10m -- make all
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 6 store unreachable, 7 timed out;
-`run` passes the command's own (128 + n on a signal)."
+`run` passes the command's own (128 + n on a signal).
+
+LTS_LANG=zh-CN, or a locale that begins with zh, shows help in Chinese."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -50,13 +54,16 @@ enum Ask {
     Retry(retry::RetryArgs),
     Rm(retry::RmArgs),
     Queue(queue::QueueArgs),
+    Store(store::StoreCommand),
     Bench(BenchArgs),
 }
 
 /// Does what the command line says; answers the exit code.
 pub(crate) fn main() -> u8 {
     // Clap prints its own errors, and ends the program with code 2.
-    match answer(Cli::parse().command) {
+    let matches = language::in_users_language(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match answer(cli.command) {
         Ok(code) => code,
         Err(problem) => {
             if !problem.message.is_empty() {
@@ -83,6 +90,7 @@ fn answer(ask: Ask) -> Result<u8> {
             Ask::Retry(args) => retry::retry(args).await,
             Ask::Rm(args) => retry::rm(args).await,
             Ask::Queue(args) => queue::run(args).await,
+            Ask::Store(args) => store::run(args).await,
             Ask::Bench(_) => Ok(OK),
         }
     });

@@ -20,6 +20,11 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// What it is.
+    pub(crate) fn url(&self) -> &StoreUrl {
+        &self.store
+    }
+
     /// Opens it, and does not create it.
     pub(crate) async fn open(&self) -> Result<Opened> {
         self.store.open_existing().await

@@ -9,6 +9,7 @@ mod input;
 mod kills;
 mod replicas;
 mod run;
+mod store;
 mod support;
 mod tasks;
 mod witness;

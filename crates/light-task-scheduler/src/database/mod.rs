@@ -3,13 +3,19 @@
 //! | file | idea |
 //! |---|---|
 //! | `engine` | the thread that drives the connections of an SQL database |
+//! | `parameter` | what is ours in the URL of an SQL database |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod engine;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod parameter;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use self::parameter::{TLS_BUILT_IN, TlsParameters, check_built_in, flag};

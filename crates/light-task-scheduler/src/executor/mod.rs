@@ -37,7 +37,9 @@ pub trait Executor: Send + Sync + fmt::Debug {
     /// Starts an attempt. The claim is stored before; what is started here has an owner.
     ///
     /// Called at most once per execution by one owner. After a crash, [`recover`](Executor::recover)
-    /// is called instead.
+    /// is called instead. It is too, without a handle, after this call was dropped: that happens when the task is
+    /// cancelled or its time is over before the start has answered. What it had begun by then may go on or not,
+    /// but must be found again.
     async fn start(&self, run: Run, reporter: Reporter) -> Result<Started, StartError>;
 
     /// Finds a started run again after its owner died; `handle` is what was stored, if anything.

@@ -9,6 +9,7 @@ use super::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, ResultStore, short_hash, stor
 use crate::database::engine::Engine;
 use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Target, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::Inspection;
 use crate::task::{Payload, ResultRef, TaskId};
 
 const MIGRATIONS: Migrations =
@@ -37,10 +38,14 @@ const DELETE_LOGS: &str = "DELETE FROM {p}logs WHERE id = ?";
 struct Link(Arc<(Engine, Arc<Database>)>);
 
 impl Link {
-    async fn open(url: &str) -> Result<Self> {
+    fn access(url: &str) -> Result<Access> {
         let target = Target::parse(url)?;
-        let access = Access { target, prefix: PREFIX.to_owned(), connections: CONNECTIONS };
-        let (database, engine) = Database::open(access, MIGRATIONS).await?;
+        let may_migrate = target.may_migrate;
+        Ok(Access { target, prefix: PREFIX.to_owned(), connections: CONNECTIONS, may_migrate })
+    }
+
+    async fn open(url: &str) -> Result<Self> {
+        let (database, engine) = Database::open(Link::access(url)?, MIGRATIONS).await?;
         Ok(Link(Arc::new((engine, database))))
     }
 
@@ -155,6 +160,12 @@ impl MySqlLogs {
     /// [`MySqlStore`](crate::MySqlStore) does.
     pub async fn open(url: &str) -> Result<Self> {
         Ok(MySqlLogs { link: Link::open(url).await? })
+    }
+
+    /// Looks at the tables of results and logs without opening them: nothing is made or migrated. Fails as
+    /// opening them does.
+    pub async fn inspect(url: &str) -> Result<Inspection> {
+        Link::access(url)?.inspect(&[MIGRATIONS]).await
     }
 }
 

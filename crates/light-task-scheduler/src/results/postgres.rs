@@ -9,6 +9,7 @@ use super::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, ResultStore, short_hash, stor
 use crate::database::engine::Engine;
 use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, Target, Trouble, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::Inspection;
 use crate::task::{Payload, ResultRef, TaskId};
 
 const MIGRATIONS: Migrations =
@@ -38,12 +39,20 @@ const DELETE_LOGS: &str = "DELETE FROM {s}.logs WHERE id = $1";
 struct Link(Arc<(Engine, Arc<Database>)>);
 
 impl Link {
-    async fn open(url: &str) -> Result<Self> {
+    fn access(url: &str) -> Result<Access> {
         let target = Target::parse(url)?;
-        let schema = target.schema.clone().unwrap_or_else(|| SCHEMA.to_owned());
-        let pgbouncer = target.pgbouncer;
-        let access = Access { target, schema, pgbouncer, time_stopped: false, connections: CONNECTIONS };
-        let (database, engine) = Database::open(access, MIGRATIONS).await?;
+        Ok(Access {
+            schema: target.schema.clone().unwrap_or_else(|| SCHEMA.to_owned()),
+            pgbouncer: target.pgbouncer,
+            may_migrate: target.may_migrate,
+            time_stopped: false,
+            connections: CONNECTIONS,
+            target,
+        })
+    }
+
+    async fn open(url: &str) -> Result<Self> {
+        let (database, engine) = Database::open(Link::access(url)?, MIGRATIONS).await?;
         Ok(Link(Arc::new((engine, database))))
     }
 
@@ -160,6 +169,12 @@ impl PostgresLogs {
     /// [`PostgresStore`](crate::PostgresStore) does.
     pub async fn open(url: &str) -> Result<Self> {
         Ok(PostgresLogs { link: Link::open(url).await? })
+    }
+
+    /// Looks at the tables of results and logs without opening them: nothing is made or migrated. Fails as
+    /// opening them does.
+    pub async fn inspect(url: &str) -> Result<Inspection> {
+        Link::access(url)?.inspect(&[MIGRATIONS]).await
     }
 }
 

@@ -68,7 +68,8 @@ pub struct Config {
     pub concurrency: usize,
     /// The queues it serves. Default: all.
     pub queues: Vec<Name>,
-    /// Settings stored at start, per queue. Default: none; what is stored stays.
+    /// Limits and rates stored at start, per queue; whether a queue is paused stays as it is, and `paused` is refused
+    /// here. Default: none; what is stored stays.
     pub queue_settings: Vec<(Name, QueueSettings)>,
     /// How the ends of runs are learnt. Default: both, polling every second.
     pub tracking: Tracking,
@@ -156,6 +157,9 @@ impl Config {
             if let Err(problem) = settings.check() {
                 problems.push(format!("queue {queue}: {problem}"));
             }
+            if settings.paused {
+                problems.push(format!("queue {queue}: a start pauses no queue; pause it when the scheduler runs"));
+            }
         }
         if let Some(state) = self.retention.iter().flat_map(|r| &r.states).find(|state| !state.is_terminal()) {
             problems.push(format!("retention.states has `{state}`, which is not an end"));
@@ -196,10 +200,14 @@ mod tests {
             store_poll: Duration::ZERO,
             tracking: Tracking::Poll(Duration::ZERO),
             export_retry: RetryPolicy::attempts(0),
+            queue_settings: vec![(
+                crate::task::name_constant("q"),
+                QueueSettings { paused: true, ..QueueSettings::default() },
+            )],
             ..Config::default()
         };
         let message = bad.check().unwrap_err().to_string();
-        for word in ["concurrency", "ttl", "store_poll", "tracking", "export_retry"] {
+        for word in ["concurrency", "ttl", "store_poll", "tracking", "export_retry", "pauses no queue"] {
             assert!(message.contains(word), "{word} is missing in: {message}");
         }
     }

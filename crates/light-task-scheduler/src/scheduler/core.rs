@@ -55,7 +55,7 @@ impl Core {
     /// A claimed or adopted task, ready to run by an executor of its kind.
     pub(super) fn hold(&self, task: Task, kind: &Kind) -> Option<Arc<Held>> {
         let (run, mailbox) = self.prepare(task)?;
-        Some(Arc::new(Held { run, executor: kind.executor.clone(), mailbox }))
+        Some(Arc::new(Held { run, executor: kind.executor.clone(), mailbox, since: monotonic() }))
     }
 
     /// What a claimed or adopted task needs for its run, beside an executor.

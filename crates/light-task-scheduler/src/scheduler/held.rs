@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::executor::{Executor, ReportSink, Reporter, Run};
+use crate::scheduler::run::Reason;
 use crate::store::{Holdings, Said};
 use crate::task::{Handle, Outcome, Progress, ReplicaId, TaskId, Token};
 
@@ -15,6 +17,8 @@ pub(super) struct Held {
     pub(super) run: Run,
     pub(super) executor: Arc<dyn Executor>,
     pub(super) mailbox: Arc<Mailbox>,
+    /// Since when.
+    pub(super) since: Instant,
 }
 
 /// Where a run hears from others, and where what it reports arrives. A thing of its own, so that the
@@ -126,6 +130,17 @@ impl Held {
 
     pub(super) fn set_token(&self, token: Token) {
         self.mail().token = token;
+    }
+
+    /// Why a start that has not answered must not go on, if there is a reason. What can be left to the next owner
+    /// may go on, and so may what has another owner: that one looks for it.
+    pub(super) fn interruption(&self) -> Option<Reason> {
+        let mail = self.mail();
+        match (mail.cancel, mail.drain) {
+            (true, _) => Some(Reason::Cancel),
+            (_, true) => Some(Reason::Drain),
+            _ => None,
+        }
     }
 
     /// What has arrived; progress is taken, everything else stays true.

@@ -116,7 +116,7 @@ impl Heart {
             Ok(reply) => {
                 core.replica.renew(lease_end(core, sent), reply.now);
                 Written::follow(&mut self.written, Written::of(&reply), core);
-                self.deliver(&reply);
+                self.deliver(&reply, sent);
                 self.compare(replica, reply.owned).await
             }
             Err(error) if error.kind() == ErrorKind::NotRegistered => {
@@ -134,9 +134,11 @@ impl Heart {
         }
     }
 
-    fn deliver(&self, reply: &HeartbeatReply) {
+    fn deliver(&self, reply: &HeartbeatReply, sent: Instant) {
         for id in &reply.cancel {
-            if let Some(held) = self.core.registry.get(id) {
+            // A run that came after the question may be a later one than the wish is for. If the wish is for it, the
+            // next heartbeat brings it again.
+            if let Some(held) = self.core.registry.get(id).filter(|held| held.since < sent) {
                 held.tell(|mail| mail.cancel = true);
             }
         }

@@ -46,7 +46,7 @@ use crate::scheduler::leases::Ticker;
 use crate::scheduler::losses::Acknowledged;
 use crate::scheduler::slots::Slots;
 use crate::state::Command;
-use crate::store::{Inserted, Page, QueueCounts, Store, StoreExt, TaskQuery};
+use crate::store::{Inserted, Page, QueueCounts, QueueSettings, Store, StoreExt, TaskQuery};
 use crate::task::{Name, NewTask, Payload, ReplicaId, ResultRef, State, Task, TaskId};
 
 pub use config::{Config, Retention, Tracking};
@@ -147,7 +147,13 @@ impl Builder {
             return Err(Error::invalid(self.problems.join("; ")));
         }
         for (queue, settings) in &self.config.queue_settings {
-            self.store.set_queue(queue.clone(), *settings).await?;
+            // A pause is an operator's act: a start neither makes nor ends one. Nothing is written where nothing
+            // changes, as somebody may pause or resume the queue between the two calls.
+            let stored = self.store.queue(queue).await?;
+            let wanted = QueueSettings { paused: stored.paused, ..*settings };
+            if wanted != stored {
+                self.store.set_queue(queue.clone(), wanted).await?;
+            }
         }
         let mut kind_names: Vec<Name> = self.kinds.keys().cloned().collect();
         kind_names.sort();
@@ -304,8 +310,10 @@ impl Scheduler {
     /// Cancels a task: at once where it waits; where it runs, as soon as its run is confirmed dead.
     /// Fails as [`Conflict`](ErrorKind::Conflict) if it has succeeded or failed before.
     pub async fn cancel(&self, id: &TaskId) -> Result<()> {
+        // Whatever runs here by the time of the answer may be a later run.
+        let held = self.core().registry.get(id);
         let state = self.core().store.order(id, Command::Cancel).await?;
-        match (state, self.core().registry.get(id)) {
+        match (state, held) {
             // It runs here: no need to wait for the heartbeat to say so.
             (Some(State::Running), Some(held)) => held.tell(|mail| mail.cancel = true),
             (Some(State::Cancelled), _) => self.core().hub.tell(id, State::Cancelled),

@@ -136,16 +136,17 @@ fn begin(core: &Arc<Core>, task: Task, batch: &Batch, runtime: &Handle, clock: &
         let change = Change { id: run.task.id.clone(), token, event };
         return Some(End { change, generation: run.task.record.generation });
     }
-    let listed = Listed::add(core, Arc::new(Held { run, executor: kind.executor.clone(), mailbox }));
+    let held = Arc::new(Held { run, executor: kind.executor.clone(), mailbox, since: *clock });
+    let listed = Listed::add(core, held.clone());
     let slot = batch.work().slots.split_one()?;
     let answer = match polled {
-        Poll::Ready(answer) => answer,
+        Poll::Ready(answer) => Ok(answer),
         Poll::Pending => {
             // Not a quick kind any more. The start goes on here; the others do not wait for it.
             batch.take_over(core);
-            until_killed(core, runtime, starting)?
+            until_killed(core, runtime, run::begin(core, &held, starting))?
         }
     };
-    listed.spawn(slot, Stage::Started(answer));
+    listed.spawn(slot, Stage::Begun(answer));
     None
 }

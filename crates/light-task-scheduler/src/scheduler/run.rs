@@ -2,10 +2,11 @@
 //!
 //! Every step is a small function; what they decide is decided by `retry::decide` and `state::step`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -38,8 +39,8 @@ pub(super) type Starting = Pin<Box<dyn Future<Output = StartAnswer> + Send>>;
 pub(super) enum Stage {
     /// Claimed; the start has not been polled to its end.
     Starting(Starting),
-    /// Claimed; the start has answered.
-    Started(StartAnswer),
+    /// Claimed; the start has answered, or must not go on.
+    Begun(Result<StartAnswer, Reason>),
     /// Adopted while it ran: it is to be found again.
     Recovering,
     /// Adopted while its result was being saved.
@@ -106,17 +107,53 @@ async fn run(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, stage: Stage) {
             End::Event(RunEvent::Outcome(record.output().cloned()), record.handle().cloned())
         }
         Stage::Recovering => recover(core, held).await,
-        Stage::Started(answer) => started(core, held, answer).await,
-        Stage::Starting(starting) => {
+        Stage::Begun(answer) => begun_with(core, held, answer).await,
+        Stage::Starting(mut starting) => {
             let begun = monotonic();
-            let answer = starting.await;
+            let answer = begin(core, held, starting.as_mut()).await;
             if let Some(kind) = core.kinds.get(&held.run.task.spec.kind) {
-                kind.pace.observe(matches!(answer, Ok(Started::Ended(_))), begun.elapsed());
+                kind.pace.observe(matches!(answer, Ok(Ok(Started::Ended(_)))), begun.elapsed());
             }
-            started(core, held, answer).await
+            begun_with(core, held, answer).await
         }
     };
     finish(core, held, slot, end).await;
+}
+
+/// Waits until a start has answered, or must not go on for this reason. Then it is dropped as by a crash: what it
+/// may have made is to be found again.
+pub(super) async fn begin<F: Future<Output = StartAnswer> + ?Sized>(
+    core: &Core,
+    held: &Held,
+    mut starting: Pin<&mut F>,
+) -> Result<StartAnswer, Reason> {
+    // Most starts answer at once: those need no timer.
+    if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(starting.as_mut().poll(context))).await {
+        return Ok(answer);
+    }
+    let limit = deadlines::limit(core, held);
+    let limit_at = limit.as_ref().map_or_else(|| monotonic() + deadlines::NEVER, |limit| limit.at);
+    loop {
+        if let Some(reason) = held.interruption() {
+            return Err(reason);
+        }
+        tokio::select! {
+            biased;
+            answer = starting.as_mut() => return Ok(answer),
+            () = held.rung() => {}
+            () = tokio::time::sleep_until(limit_at) => {
+                let Some(limit) = limit else { continue };
+                return Err(Reason::Limit(limit));
+            }
+        }
+    }
+}
+
+async fn begun_with(core: &Arc<Core>, held: &Arc<Held>, answer: Result<StartAnswer, Reason>) -> End {
+    match answer {
+        Ok(answer) => started(core, held, answer).await,
+        Err(reason) => stop(core, held, None, reason).await,
+    }
 }
 
 async fn started(core: &Arc<Core>, held: &Arc<Held>, answer: StartAnswer) -> End {
@@ -175,8 +212,8 @@ async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
                     .map_or(End::Detached, |outcome| End::Event(settle(core, &held.run.task, outcome), stored));
             }
             // Stopping needs a handle; without one the executor must first say whether there is a run at all.
-            (Some(handle), _) if mail.cancel => return stop(core, held, handle, Reason::Cancel).await,
-            (Some(handle), Some(limit)) => return stop(core, held, handle, Reason::Limit(limit)).await,
+            (Some(handle), _) if mail.cancel => return stop(core, held, Some(handle), Reason::Cancel).await,
+            (Some(handle), Some(limit)) => return stop(core, held, Some(handle), Reason::Limit(limit)).await,
             _ => {}
         }
     }
@@ -195,11 +232,11 @@ async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
         } else if let Some(outcome) = mail.ended {
             return End::Event(settle(core, &held.run.task, outcome), Some(handle));
         } else if mail.cancel {
-            return stop(core, held, handle, Reason::Cancel).await;
+            return stop(core, held, Some(handle), Reason::Cancel).await;
         } else if mail.detach && held.executor.adoptable() {
             return End::Detached;
         } else if mail.drain || mail.detach {
-            return stop(core, held, handle, Reason::Drain).await;
+            return stop(core, held, Some(handle), Reason::Drain).await;
         }
         unsaid = mail.progress.or(unsaid);
         let may_say = said_at.map_or_else(monotonic, |at| at + PROGRESS_INTERVAL);
@@ -217,7 +254,7 @@ async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
             () = held.rung() => {}
             () = tokio::time::sleep_until(limit_at) => {
                 let Some(limit) = limit else { continue };
-                return stop(core, held, handle, Reason::Limit(limit)).await;
+                return stop(core, held, Some(handle), Reason::Limit(limit)).await;
             }
             () = tokio::time::sleep_until(say_at) => {}
         }
@@ -225,24 +262,40 @@ async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
 }
 
 /// Why a run is stopped.
-enum Reason {
+pub(super) enum Reason {
     Cancel,
     Limit(Limit),
     Drain,
 }
 
+/// Tries to stop a run. One whose start has not answered has no handle: first it is found, as after a crash.
+async fn try_stop(core: &Core, held: &Held, handle: &mut Option<Handle>) -> Stopped {
+    let found = match handle {
+        Some(handle) => handle,
+        None => match held.executor.recover(held.run.clone(), None, held.reporter()).await {
+            Recovered::Attached(found) => {
+                held.set_handle(&found);
+                handle.insert(found)
+            }
+            Recovered::Gone(_) => return Stopped::Confirmed(None),
+            Recovered::Unreachable(why) => return Stopped::Unconfirmed(why),
+        },
+    };
+    held.executor.stop(found, core.config.stop_grace).await
+}
+
 /// Stops a run and does not return before it is dead, or not ours any more.
-async fn stop(core: &Arc<Core>, held: &Arc<Held>, handle: Handle, reason: Reason) -> End {
+async fn stop(core: &Arc<Core>, held: &Arc<Held>, mut handle: Option<Handle>, reason: Reason) -> End {
     let mut marked = false;
     loop {
-        match held.executor.stop(&handle, core.config.stop_grace).await {
+        match try_stop(core, held, &mut handle).await {
             Stopped::Confirmed(outcome) => {
                 // What it said itself, to the executor or by a push, is preferred to "it was stopped".
                 let outcome = outcome.or(held.read().ended);
-                return End::Event(stopped(core, held, &reason, outcome), Some(handle));
+                return End::Event(stopped(core, held, &reason, outcome), handle);
             }
             Stopped::Unconfirmed(_) if bug!(UnconfirmedIsDead) => {
-                return End::Event(stopped(core, held, &reason, None), Some(handle));
+                return End::Event(stopped(core, held, &reason, None), handle);
             }
             Stopped::Unconfirmed(why) => {
                 tracing::warn!(id = %held.id(), why, "a run could not be confirmed dead; its slot stays taken");
@@ -259,10 +312,10 @@ async fn stop(core: &Arc<Core>, held: &Arc<Held>, handle: Handle, reason: Reason
         }
         let mail = held.read();
         if mail.lost {
-            return End::Lost(Some(handle));
+            return End::Lost(handle);
         }
         if mail.ended.is_some() {
-            return End::Event(stopped(core, held, &reason, mail.ended), Some(handle));
+            return End::Event(stopped(core, held, &reason, mail.ended), handle);
         }
         if mail.detach {
             // Shutting down with a run that cannot be stopped: nothing more can be done from here.

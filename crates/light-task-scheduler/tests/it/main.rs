@@ -15,9 +15,10 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod servers;
 mod simulation;
+mod starts;
 #[cfg(feature = "sqlite")]
 mod store_cached;
 mod store_memory;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use light_task_scheduler::store::sql::{MySqlOptions, MySqlStore};
 use light_task_scheduler::store::{Changes, ClaimRequest, Inserted, NewReplica, TaskQuery};
 use light_task_scheduler::{
-    Error, ErrorKind, Name, NewTask, Payload, ReplicaId, Result, Start, State, Store, SystemClock, TaskId, Timestamp,
+    Error, ErrorKind, Name, NewTask, Payload, QueueSettings, ReplicaId, Result, Start, State, Store, SystemClock,
+    TaskId, Timestamp,
 };
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, Row};
 
@@ -322,6 +323,7 @@ mod bad_weather {
 struct Server {
     directory: tempfile::TempDir,
     url: String,
+    tls: bool,
 }
 
 impl Server {
@@ -330,19 +332,31 @@ impl Server {
     }
 
     fn start() -> Self {
+        Server::start_with(false)
+    }
+
+    /// A server that takes nothing but TLS, or one that takes anything.
+    fn start_with(tls: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Server { directory, url: String::new() };
+        let mut server = Server { directory, url: String::new(), tls };
         server.url = server.again();
         server
     }
 
     /// Starts it, anew after it was killed; the URL stays the same.
     fn again(&self) -> String {
-        let started = Command::new(Server::script()).arg("start").arg(self.directory.path()).output().unwrap();
+        let tls = if self.tls { "1" } else { "" };
+        let started =
+            Command::new(Server::script()).env("TLS", tls).arg("start").arg(self.directory.path()).output().unwrap();
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
         let said = String::from_utf8(started.stdout).unwrap();
         let line = said.lines().find_map(|line| line.strip_prefix("export LTS_TEST_MYSQL_URL="));
         line.expect("the script tells the URL").to_owned()
+    }
+
+    #[cfg(feature = "tls")]
+    fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
     fn kill(&self) {
@@ -401,4 +415,117 @@ async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
     drop(store);
     sqlx::raw_sql("SET GLOBAL read_only = OFF").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
+}
+
+/// What is done to the tables, and what is said of it.
+const DAMAGE: &[(&str, &str)] = &[
+    ("UPDATE lts_tasks SET owner = NULL WHERE id = 'running'", "task running runs without an owner"),
+    (
+        "UPDATE lts_tasks SET owner = REPEAT(x'01', 16) WHERE id = 'running'",
+        "task running runs for a replica that is not there",
+    ),
+    ("UPDATE lts_tasks SET claim = 77 WHERE id = 'running'", "task running was taken by a claim"),
+    ("UPDATE lts_tasks SET lane = 77 WHERE id = 'waiting'", "task waiting is of a queue and kind"),
+    ("UPDATE lts_tasks SET finished_at = 1 WHERE id = 'waiting'", "task waiting has ended without an end, or"),
+    ("UPDATE lts_tasks SET stage = 4 WHERE id = 'running'", "task running succeeded and has no result"),
+    ("UPDATE lts_tasks SET flags = 4 WHERE id = 'running'", "task running has a report that is not there"),
+    (
+        "INSERT INTO lts_reports SELECT seq, 1, 0, NULL, 'x', NULL FROM lts_tasks WHERE id = 'waiting'",
+        "task waiting has a report and",
+    ),
+    ("INSERT INTO lts_reports VALUES (77, 1, 0, NULL, 'x', NULL)", "1 reports are of tasks that are not there"),
+    (
+        "INSERT INTO lts_tombstones VALUES ('waiting', REPEAT(x'00', 16), 0)",
+        "task waiting is there although it was removed",
+    ),
+    (
+        "DROP INDEX tasks_id ON lts_tasks; UPDATE lts_tasks SET id = 'waiting' WHERE id = 'running'",
+        "task waiting has an id that another task",
+    ),
+    ("UPDATE lts_queues SET paused = 1 WHERE name = 'q'", "the columns of queue q are not its settings"),
+];
+
+#[tokio::test]
+async fn verify_finds_what_was_broken_by_hand_and_nothing_else() {
+    for (damage, says) in DAMAGE {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        store.set_queue(Name::new("q").unwrap(), QueueSettings::default()).await.unwrap();
+        store.insert(vec![task("running")]).await.unwrap();
+        assert_eq!(claim(&store, 1).await, ["running"]);
+        store.insert(vec![task("waiting")]).await.unwrap();
+        assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+        execute(format!("USE {}; {damage}", database.name()));
+        let found = store.verify().await.unwrap();
+        assert!(found.iter().any(|problem| problem.contains(says)), "{damage}: {found:?}");
+        // The connection was given back in order.
+        store.set_queue(Name::new("after").unwrap(), QueueSettings::default()).await.unwrap();
+    }
+}
+
+/// Who opens without migrating makes nothing, and says what to do; looking makes nothing either.
+#[tokio::test]
+async fn an_operator_chooses_when_to_migrate() {
+    let database = Database::fresh();
+    let url = database.url();
+    let options = |migrate| MySqlOptions { connections: 2, migrate, ..MySqlOptions::default() };
+    let inspect = async || MySqlStore::inspect(&url, &options(true)).await.unwrap();
+    let found = inspect().await;
+    assert_eq!((found.schemas[0].found, found.is_current()), (0, false));
+    let not_migrated = format!("{url}?migrate=false");
+    for (url, options) in [(&url, options(false)), (&not_migrated, options(true))] {
+        let refused = MySqlStore::open_with(url, options).await.unwrap_err();
+        check(&refused, ErrorKind::Incompatible, password(url));
+        assert!(refused.to_string().contains("lts store migrate"), "{refused}");
+    }
+    assert_eq!(inspect().await.schemas[0].found, 0);
+    MySqlStore::open_with(&url, options(true)).await.unwrap();
+    let found = inspect().await;
+    assert!(found.is_current() && found.bytes > Some(0) && found.engine == "MariaDB", "{found:?}");
+    MySqlStore::open_with(&not_migrated, options(false)).await.unwrap();
+    execute(format!("UPDATE {}.lts_versions SET version = version - 1", database.name()));
+    let older = MySqlStore::open_with(&url, options(false)).await.unwrap_err();
+    check(&older, ErrorKind::Incompatible, password(&url));
+    assert!(older.to_string().contains("lts store migrate"), "{older}");
+    MySqlStore::open_with(&url, options(true)).await.unwrap();
+    assert!(inspect().await.is_current());
+}
+
+/// A server that takes nothing but TLS, whose certificate is trusted or not, and is of the name asked for or not.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn tls_is_used_and_verified_as_the_url_says() {
+    let server = tokio::task::spawn_blocking(|| Server::start_with(true)).await.unwrap();
+    let (ca, other) = (server.file("ca.pem"), server.file("other.pem"));
+    // By another name, which is not in the certificate.
+    let by_name = server.url.replace("127.0.0.1", "localhost");
+    for (url, query) in [
+        (&server.url, String::new()),
+        (&server.url, "ssl-mode=required".to_owned()),
+        (&server.url, format!("ssl-mode=verify_identity&ssl-ca={ca}")),
+        (&by_name, format!("ssl-mode=verify_ca&ssl-ca={ca}")),
+    ] {
+        let store = MySqlStore::open(&format!("{url}?{query}")).await.unwrap_or_else(|e| panic!("{query}: {e}"));
+        store.insert(vec![task(if query.is_empty() { "none" } else { &query })]).await.unwrap().remove(0).unwrap();
+        assert!(!ids(&store).await.is_empty());
+    }
+    let text = "certificate";
+    for (url, query, kind, says) in [
+        (&server.url, "ssl-mode=disabled".to_owned(), ErrorKind::Invalid, "Access denied"),
+        (&server.url, "ssl-mode=verify_identity".to_owned(), ErrorKind::Unavailable, text),
+        (&server.url, format!("ssl-mode=verify_ca&ssl-ca={other}"), ErrorKind::Unavailable, text),
+        (&by_name, format!("ssl-mode=verify_identity&ssl-ca={ca}"), ErrorKind::Unavailable, text),
+        (&server.url, "ssl-mode=required&ssl-ca=/nowhere".to_owned(), ErrorKind::Invalid, "/nowhere cannot be read"),
+        (
+            &server.url,
+            "sslrootcert=x".to_owned(),
+            ErrorKind::Invalid,
+            "the parameter sslrootcert in the URL is unknown",
+        ),
+    ] {
+        let refused = MySqlStore::open(&format!("{url}?{query}")).await.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{query}: {refused}");
+        assert!(refused.to_string().contains(says), "{query}: {refused}");
+        check(&refused, kind, password(&server.url));
+    }
 }

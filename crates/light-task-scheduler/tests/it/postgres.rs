@@ -5,8 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use light_task_scheduler::store::sql::{PostgresOptions, PostgresStore};
-use light_task_scheduler::store::{Changes, Inserted, TaskQuery};
-use light_task_scheduler::{Error, ErrorKind, NewTask, Result, Store, TaskId};
+use light_task_scheduler::store::{Changes, ClaimRequest, Inserted, NewReplica, TaskQuery};
+use light_task_scheduler::{
+    Error, ErrorKind, Name, NewTask, QueueSettings, ReplicaId, Result, Store, SystemClock, TaskId,
+};
 use sqlx::{AssertSqlSafe, PgPool, Row};
 
 use crate::servers::fresh_name;
@@ -233,6 +235,7 @@ mod bad_weather {
 struct Server {
     directory: tempfile::TempDir,
     url: String,
+    tls: bool,
 }
 
 impl Server {
@@ -241,19 +244,31 @@ impl Server {
     }
 
     fn start() -> Self {
+        Server::start_with(false)
+    }
+
+    /// A server that takes nothing but TLS, or one that takes anything.
+    fn start_with(tls: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Server { directory, url: String::new() };
+        let mut server = Server { directory, url: String::new(), tls };
         server.url = server.again();
         server
     }
 
     /// Starts it, anew after it was killed; the URL stays the same.
     fn again(&self) -> String {
-        let started = Command::new(Server::script()).arg("start").arg(self.directory.path()).output().unwrap();
+        let tls = if self.tls { "1" } else { "" };
+        let started =
+            Command::new(Server::script()).env("TLS", tls).arg("start").arg(self.directory.path()).output().unwrap();
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
         let said = String::from_utf8(started.stdout).unwrap();
         let line = said.lines().find_map(|line| line.strip_prefix("export LTS_TEST_POSTGRES_URL="));
         line.expect("the script tells the URL").to_owned()
+    }
+
+    #[cfg(feature = "tls")]
+    fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
     fn kill(&self) {
@@ -297,4 +312,111 @@ async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
     let mut there = ids(&store).await;
     there.retain(|id| id != "never");
     assert_eq!(there, accepted);
+}
+
+/// What is done to the tables, and what is said of it.
+const DAMAGE: &[(&str, &str)] = &[
+    ("UPDATE {s}.tasks SET owner = NULL WHERE id = 'running'", "task running runs without an owner"),
+    (
+        "UPDATE {s}.tasks SET owner = gen_random_uuid() WHERE id = 'running'",
+        "task running runs for a replica that is not there",
+    ),
+    ("UPDATE {s}.tasks SET claim = 77 WHERE id = 'running'", "task running was taken by a claim"),
+    ("UPDATE {s}.tasks SET lane = 77 WHERE id = 'waiting'", "task waiting is of a queue and kind"),
+    ("UPDATE {s}.tasks SET finished_at = 1 WHERE id = 'waiting'", "task waiting has ended without an end, or"),
+    ("UPDATE {s}.tasks SET stage = 4 WHERE id = 'running'", "task running succeeded and has no result"),
+    ("UPDATE {s}.tasks SET flags = 4 WHERE id = 'running'", "task running has a report that is not there"),
+    (
+        "INSERT INTO {s}.reports SELECT seq, 1, false, NULL, 'x', NULL FROM {s}.tasks WHERE id = 'waiting'",
+        "task waiting has a report and",
+    ),
+    ("INSERT INTO {s}.reports VALUES (77, 1, false, NULL, 'x', NULL)", "1 reports are of tasks that are not there"),
+    ("INSERT INTO {s}.tombstones VALUES ('waiting', '\\x00', 0)", "task waiting is there although it was removed"),
+    (
+        "DROP INDEX {s}.tasks_id; UPDATE {s}.tasks SET id = 'waiting' WHERE id = 'running'",
+        "task waiting has an id that another task",
+    ),
+    ("UPDATE {s}.queues SET paused = true WHERE name = 'q'", "the columns of queue q are not its settings"),
+];
+
+#[tokio::test]
+async fn verify_finds_what_was_broken_by_hand_and_nothing_else() {
+    for (damage, says) in DAMAGE {
+        let schema = Schema::fresh();
+        let store = open(&schema).await;
+        store.set_queue(Name::new("q").unwrap(), QueueSettings::default()).await.unwrap();
+        let replica = ReplicaId::generate(&SystemClock);
+        store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60) }).await.unwrap();
+        store.insert(vec![task("running")]).await.unwrap();
+        let (kinds, queues) = (vec![Name::new("k").unwrap()], Vec::new());
+        let request = ClaimRequest { replica, number: 1, kinds, queues, limit: 1, among: None };
+        assert_eq!(store.claim(request).await.unwrap().tasks.len(), 1);
+        store.insert(vec![task("waiting")]).await.unwrap();
+        assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+        execute(damage.replace("{s}", &format!("\"{}\"", schema.0)));
+        let found = store.verify().await.unwrap();
+        assert!(found.iter().any(|problem| problem.contains(says)), "{damage}: {found:?}");
+    }
+}
+
+/// Who opens without migrating makes nothing, and says what to do; looking makes nothing either.
+#[tokio::test]
+async fn an_operator_chooses_when_to_migrate() {
+    let schema = Schema::fresh();
+    let options =
+        |migrate| PostgresOptions { schema: schema.0.clone(), connections: 2, migrate, ..PostgresOptions::default() };
+    let url = direct_url();
+    let inspect = async || PostgresStore::inspect(&url, &options(true)).await.unwrap();
+    let found = inspect().await;
+    assert_eq!((found.schemas[0].found, found.is_current()), (0, false));
+    let not_migrated = format!("{url}?migrate=false");
+    for (url, options) in [(&url, options(false)), (&not_migrated, options(true))] {
+        let refused = PostgresStore::open_with(url, options).await.unwrap_err();
+        check(&refused, ErrorKind::Incompatible, password(url));
+        assert!(refused.to_string().contains("lts store migrate"), "{refused}");
+    }
+    assert_eq!(inspect().await.schemas[0].found, 0);
+    PostgresStore::open_with(&url, options(true)).await.unwrap();
+    let found = inspect().await;
+    assert!(found.is_current() && found.bytes > Some(0), "{found:?}");
+    assert!(found.durability.contains("fsync = off") || found.durability.starts_with("always"), "{found:?}");
+    PostgresStore::open_with(&not_migrated, options(false)).await.unwrap();
+    execute(format!("UPDATE \"{}\".versions SET version = 99", schema.0));
+    assert_eq!(inspect().await.schemas[0].found, 99);
+    let newer = PostgresStore::open_with(&url, options(true)).await.unwrap_err();
+    check(&newer, ErrorKind::Incompatible, password(&url));
+}
+
+/// A server that takes nothing but TLS, whose certificate is trusted or not, and is of the name asked for or not.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn tls_is_used_and_verified_as_the_url_says() {
+    let server = tokio::task::spawn_blocking(|| Server::start_with(true)).await.unwrap();
+    let (ca, other) = (server.file("ca.pem"), server.file("other.pem"));
+    // By another name, which is not in the certificate.
+    let by_name = server.url.replace("127.0.0.1", "localhost");
+    for (url, query) in [
+        (&server.url, String::new()),
+        (&server.url, "sslmode=require".to_owned()),
+        (&server.url, format!("sslmode=verify-full&sslrootcert={ca}")),
+        (&by_name, format!("sslmode=verify-ca&sslrootcert={ca}")),
+    ] {
+        let store = PostgresStore::open(&format!("{url}?{query}")).await.unwrap_or_else(|e| panic!("{query}: {e}"));
+        store.insert(vec![task(if query.is_empty() { "none" } else { &query })]).await.unwrap().remove(0).unwrap();
+        assert!(!ids(&store).await.is_empty());
+    }
+    let text = "certificate";
+    for (url, query, kind, says) in [
+        (&server.url, "sslmode=disable".to_owned(), ErrorKind::Invalid, "no encryption"),
+        (&server.url, "sslmode=verify-full".to_owned(), ErrorKind::Unavailable, text),
+        (&server.url, format!("sslmode=verify-ca&sslrootcert={other}"), ErrorKind::Unavailable, text),
+        (&by_name, format!("sslmode=verify-full&sslrootcert={ca}"), ErrorKind::Unavailable, text),
+        (&server.url, "sslmode=require&sslrootcert=/nowhere".to_owned(), ErrorKind::Invalid, "/nowhere cannot be read"),
+        (&server.url, "ssl=true".to_owned(), ErrorKind::Invalid, "the parameter ssl in the URL is unknown"),
+    ] {
+        let refused = PostgresStore::open(&format!("{url}?{query}")).await.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{query}: {refused}");
+        assert!(refused.to_string().contains(says), "{query}: {refused}");
+        check(&refused, kind, password(&server.url));
+    }
 }

@@ -14,6 +14,16 @@ pub(crate) fn fresh_name(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
 }
 
+/// Every case of the suite ends with a look for contradictions in the stores that it has used. On a thread with a
+/// runtime of its own: the test's may be ending.
+pub(crate) fn assert_consistent(look: impl AsyncFnOnce() -> Vec<String> + Send) {
+    let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(look());
+    let problems = std::thread::scope(|scope| scope.spawn(run).join());
+    if !std::thread::panicking() {
+        assert_eq!(problems.expect("the store can be read"), Vec::<String>::new());
+    }
+}
+
 /// How many sequences are compared with the model on a server: each takes up to a second there, for most of which
 /// a fresh set of tables is made.
 pub(crate) const SERVER_SEQUENCES: u32 = 100;

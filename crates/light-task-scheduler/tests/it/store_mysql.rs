@@ -10,7 +10,7 @@ use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
-use crate::servers::{SERVER_SEQUENCES, fresh_name, url};
+use crate::servers::{SERVER_SEQUENCES, assert_consistent, fresh_name, url};
 
 /// The server, with a database that is always there.
 pub(crate) fn server_url() -> String {
@@ -25,6 +25,10 @@ impl Database {
         let name = fresh_name("lts");
         execute(format!("CREATE DATABASE {name}"));
         Database(name)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0
     }
 
     pub(crate) fn url(&self) -> String {
@@ -69,18 +73,22 @@ impl MariaDb {
     /// With a clock that stands still between its steps.
     fn stopped() -> Self {
         const SOME_DAY: i64 = 1_790_000_000_000_000;
-        MariaDb { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, ..MariaDb::default() }
+        MariaDb { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, databases: Mutex::default() }
     }
 
-    async fn handle(&self) -> Arc<dyn Store> {
+    async fn handle(&self) -> MySqlStore {
         let url = self.databases.lock().unwrap().last().expect("a store was opened").url();
+        self.at(&url).await
+    }
+
+    async fn at(&self, url: &str) -> MySqlStore {
         let options = MySqlOptions {
             connections: 4,
             time_offset: Arc::clone(&self.offset),
             time_stopped: self.stopped,
             ..MySqlOptions::default()
         };
-        MySqlStore::open_with(&url, options).await.expect("a store").into()
+        MySqlStore::open_with(url, options).await.expect("a store")
     }
 }
 
@@ -92,11 +100,11 @@ impl StoreHarness for MariaDb {
 
     async fn open(&self) -> Arc<dyn Store> {
         self.databases.lock().unwrap().push(Database::fresh());
-        self.handle().await
+        self.handle().await.into()
     }
 
     async fn again(&self) -> Option<Arc<dyn Store>> {
-        Some(self.handle().await)
+        Some(self.handle().await.into())
     }
 
     async fn advance(&self, by: Duration) {
@@ -105,6 +113,19 @@ impl StoreHarness for MariaDb {
 
     fn sequences(&self) -> u32 {
         SERVER_SEQUENCES
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        let databases = std::mem::take(&mut *self.databases.lock().unwrap());
+        assert_consistent(async || {
+            let mut problems = Vec::new();
+            for database in &databases {
+                problems.extend(self.at(&database.url()).await.verify().await.expect("it can be read"));
+            }
+            problems
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::servers::{SERVER_SEQUENCES, fresh_name, url};
+use crate::servers::{SERVER_SEQUENCES, assert_consistent, fresh_name, url};
 
 /// The server itself.
 pub(crate) fn direct_url() -> String {
@@ -76,18 +76,23 @@ impl Postgres {
     /// With a clock that stands still between its steps.
     fn stopped(url: String) -> Self {
         const SOME_DAY: i64 = 1_790_000_000_000_000;
-        Postgres { offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true, ..Postgres::new(url) }
+        Postgres { url, schemas: Mutex::default(), offset: Arc::new(AtomicI64::new(SOME_DAY)), stopped: true }
     }
 
-    async fn handle(&self) -> Arc<dyn Store> {
+    async fn handle(&self) -> PostgresStore {
+        let schema = self.schemas.lock().unwrap().last().expect("a store was opened").0.clone();
+        self.in_schema(schema).await
+    }
+
+    async fn in_schema(&self, schema: String) -> PostgresStore {
         let options = PostgresOptions {
-            schema: self.schemas.lock().unwrap().last().expect("a store was opened").0.clone(),
+            schema,
             connections: 4,
             time_offset: Arc::clone(&self.offset),
             time_stopped: self.stopped,
             ..PostgresOptions::default()
         };
-        PostgresStore::open_with(&self.url, options).await.expect("a store").into()
+        PostgresStore::open_with(&self.url, options).await.expect("a store")
     }
 }
 
@@ -99,11 +104,11 @@ impl StoreHarness for Postgres {
 
     async fn open(&self) -> Arc<dyn Store> {
         self.schemas.lock().unwrap().push(Schema::fresh());
-        self.handle().await
+        self.handle().await.into()
     }
 
     async fn again(&self) -> Option<Arc<dyn Store>> {
-        Some(self.handle().await)
+        Some(self.handle().await.into())
     }
 
     async fn advance(&self, by: Duration) {
@@ -112,6 +117,20 @@ impl StoreHarness for Postgres {
 
     fn sequences(&self) -> u32 {
         SERVER_SEQUENCES
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let schemas = std::mem::take(&mut *self.schemas.lock().unwrap());
+        assert_consistent(async || {
+            let mut problems = Vec::new();
+            for schema in &schemas {
+                let store = self.in_schema(schema.0.clone()).await;
+                problems.extend(store.verify().await.expect("it can be read"));
+            }
+            problems
+        });
     }
 }
 

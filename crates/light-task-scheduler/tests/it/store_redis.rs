@@ -9,7 +9,7 @@ use light_task_scheduler::store::redis::{RedisOptions, RedisStore};
 use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 
-use crate::servers::SERVER_SEQUENCES;
+use crate::servers::{SERVER_SEQUENCES, assert_consistent};
 
 /// The server of the tests.
 pub(crate) fn url() -> String {
@@ -82,18 +82,8 @@ impl StoreHarness for Redis {
 impl Drop for Redis {
     /// Every case ends with a look at the indexes, and leaves nothing.
     fn drop(&mut self) {
-        let problems = std::thread::scope(|scope| scope.spawn(|| self.verify_and_erase()).join());
-        if !std::thread::panicking() {
-            assert_eq!(problems.expect("the server answers"), Vec::<String>::new());
-        }
-    }
-}
-
-impl Redis {
-    fn verify_and_erase(&self) -> Vec<String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let namespaces = std::mem::take(&mut *self.namespaces.lock().unwrap());
-        runtime.block_on(async {
+        assert_consistent(async || {
             let mut problems = Vec::new();
             for namespace in namespaces {
                 let store = self.handle(namespace).await;
@@ -101,7 +91,7 @@ impl Redis {
                 store.erase().await.expect("it can be erased");
             }
             problems
-        })
+        });
     }
 }
 

@@ -11,6 +11,8 @@ use light_task_scheduler::testing::TestClock;
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 use tempfile::TempDir;
 
+use crate::servers::assert_consistent;
+
 pub(crate) struct Sqlite {
     directory: TempDir,
     /// How many files were made; each is of another store.
@@ -25,11 +27,14 @@ impl Sqlite {
         Sqlite { directory, files: AtomicU32::new(0), clock: Arc::new(TestClock::new(1)), durability }
     }
 
-    fn handle(&self) -> Arc<dyn Store> {
+    fn handle(&self) -> SqliteStore {
+        self.file(self.files.load(SeqCst))
+    }
+
+    fn file(&self, number: u32) -> SqliteStore {
         let options =
             SqliteOptions { clock: self.clock.clone(), durability: self.durability, ..SqliteOptions::default() };
-        let file = format!("{}.db", self.files.load(SeqCst));
-        SqliteStore::open_with(self.directory.path().join(file), options).expect("a store").into()
+        SqliteStore::open_with(self.directory.path().join(format!("{number}.db")), options).expect("a store")
     }
 }
 
@@ -41,15 +46,27 @@ impl StoreHarness for Sqlite {
 
     async fn open(&self) -> Arc<dyn Store> {
         self.files.fetch_add(1, SeqCst);
-        self.handle()
+        self.handle().into()
     }
 
     async fn again(&self) -> Option<Arc<dyn Store>> {
-        Some(self.handle())
+        Some(self.handle().into())
     }
 
     async fn advance(&self, by: Duration) {
         self.clock.step(by);
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        assert_consistent(async || {
+            let mut problems = Vec::new();
+            for number in 1..=self.files.load(SeqCst) {
+                problems.extend(self.file(number).verify().await.expect("it can be read"));
+            }
+            problems
+        });
     }
 }
 

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use super::error::{Trouble, Work};
 use super::sql::with_prefix;
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::{Inspection, Schema};
 
 /// Oldest servers that can do what the statements need (`SKIP LOCKED`): major and minor number.
 const MARIADB_MIN: (u32, u32) = (10, 6);
@@ -42,12 +43,14 @@ pub(crate) async fn migrate(
     prefix: &str,
     place: &str,
     migrations: Migrations,
+    may_migrate: bool,
 ) -> Result<()> {
     let name = format!("{prefix}versions");
     let migrated = async {
         check_server(connection).await?;
         // Most of the time there is nothing to do, and nobody need wait.
-        if version(connection, prefix, migrations).await? == migrations.statements().len() {
+        let found = version_of(connection, prefix, migrations).await?;
+        if found.check(tables(prefix), may_migrate)? {
             return Ok(());
         }
         // A lock of this session: the connection is not of a pool and is closed after this.
@@ -61,9 +64,45 @@ pub(crate) async fn migrate(
     migrated.await.map_err(|trouble: Trouble| trouble.into_error(place))
 }
 
+/// Looks at the server and at the tables of these components, and changes nothing.
+pub(crate) async fn inspect(
+    connection: &mut MySqlConnection,
+    prefix: &str,
+    place: &str,
+    components: &[Migrations],
+) -> Result<Inspection> {
+    let inspected = async {
+        let asked = "SELECT CAST(VERSION() AS BINARY), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED),
+            (SELECT CAST(SUM(data_length + index_length) AS SIGNED) FROM information_schema.tables
+                WHERE table_schema = DATABASE() AND LEFT(table_name, ?) = ?)";
+        let query = sqlx::query(asked).bind(i64::try_from(prefix.len()).unwrap_or(0)).bind(prefix);
+        let row = query.fetch_one(&mut *connection).await?;
+        let version = String::from_utf8_lossy(row.try_get(0)?).into_owned();
+        let durability = match row.try_get::<i64, _>(1)? {
+            1 => "always (innodb_flush_log_at_trx_commit = 1)".to_owned(),
+            other => format!("every second (innodb_flush_log_at_trx_commit = {other})"),
+        };
+        let mut schemas = Vec::with_capacity(components.len());
+        for migrations in components {
+            schemas.push(version_of(connection, prefix, *migrations).await?);
+        }
+        let engine = if version.contains("MariaDB") { "MariaDB" } else { "MySQL" }.to_owned();
+        let bytes = row.try_get::<Option<i64>, _>(2)?.map(i64::cast_unsigned);
+        Ok(Inspection { engine, version, durability, schemas, bytes })
+    };
+    inspected.await.map_err(|trouble: Trouble| trouble.into_error(place))
+}
+
+/// How errors call the tables of a prefix.
+fn tables(prefix: &str) -> String {
+    format!("the database, in its tables {prefix}*,")
+}
+
 async fn make(connection: &mut MySqlConnection, prefix: &str, migrations: Migrations) -> Work<()> {
     let statements = migrations.statements();
-    let mut done = version(connection, prefix, migrations).await?;
+    let found = version_of(connection, prefix, migrations).await?;
+    found.check(tables(prefix), true)?;
+    let mut done = found.found;
     if done == 0 {
         let begin = "CREATE TABLE IF NOT EXISTS {p}versions (
             component VARBINARY(100) NOT NULL PRIMARY KEY, version INT NOT NULL) ENGINE=InnoDB";
@@ -101,25 +140,16 @@ async fn check_server(connection: &mut MySqlConnection) -> Work<()> {
 }
 
 /// How many statements were executed; 0: there are no tables.
-async fn version(connection: &mut MySqlConnection, prefix: &str, migrations: Migrations) -> Work<usize> {
+async fn version_of(connection: &mut MySqlConnection, prefix: &str, migrations: Migrations) -> Work<Schema> {
+    let of = |found| Schema::new(migrations.component, found, migrations.statements().len());
     let there = "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
     let known = sqlx::query(there).bind(format!("{prefix}versions")).fetch_optional(&mut *connection).await?;
     if known.is_none() {
-        return Ok(0);
+        return Ok(of(0));
     }
     let read = with_prefix("SELECT version FROM {p}versions WHERE component = ?", prefix);
     let query = sqlx::query(AssertSqlSafe(read)).bind(migrations.component.as_bytes());
     let row = query.fetch_optional(connection).await?;
     let version = row.map(|row| row.try_get::<i64, _>(0)).transpose()?.unwrap_or(0);
-    let known = migrations.statements().len();
-    match usize::try_from(version) {
-        Ok(version) if version <= known => Ok(version),
-        _ => Err(Trouble::Ours(Error::new(
-            ErrorKind::Incompatible,
-            format!(
-                "the tables {prefix}* have version {version} of the {}, this program knows {known}; use a newer release",
-                migrations.component
-            ),
-        ))),
-    }
+    Ok(of(usize::try_from(version).unwrap_or(0)))
 }

@@ -26,6 +26,7 @@ pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 
 /// Most bytes of a prefix: with it no name of a table or an index is longer than a server takes (64).
 const PREFIX_BYTES_MAX: usize = 40;
@@ -54,6 +55,38 @@ pub(crate) struct Access {
     pub(crate) prefix: String,
     /// Most connections for everything but heartbeats.
     pub(crate) connections: u32,
+    /// Whether tables may be made and changed.
+    pub(crate) may_migrate: bool,
+}
+
+impl Access {
+    fn check(&self) -> Result<()> {
+        let Access { prefix, connections, .. } = self;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if prefix.len() > PREFIX_BYTES_MAX || !prefix.chars().all(plain) {
+            return Err(Error::invalid(format!(
+                "`{prefix}` cannot begin the names of tables: at most {PREFIX_BYTES_MAX} of a to z, 0 to 9 and _"
+            )));
+        }
+        if *connections == 0 {
+            return Err(Error::invalid("connections is 0; the default is 8"));
+        }
+        Ok(())
+    }
+
+    /// Looks at the server and at the tables of these components, and changes nothing.
+    pub(crate) async fn inspect(self, components: &'static [Migrations]) -> Result<Inspection> {
+        self.check()?;
+        let engine = Engine::start(|| async {})?;
+        let work = async move {
+            let Access { target, prefix, .. } = &self;
+            let mut connection = first_connection(&connect_options(target), &target.place).await?;
+            let found = migrate::inspect(&mut connection, prefix, &target.place, components).await?;
+            let _ = connection.close().await;
+            Ok(found)
+        };
+        engine.run(work).await
+    }
 }
 
 /// A database, open for work. All of it runs on its [`Engine`].
@@ -84,17 +117,9 @@ pub(crate) enum Purpose {
 impl Database {
     /// Connects, brings the tables up to date, and returns the database with the thread that drives it.
     pub(crate) async fn open(access: Access, migrations: Migrations) -> Result<(Arc<Self>, Engine)> {
-        let Access { target, prefix, connections } = access;
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if prefix.len() > PREFIX_BYTES_MAX || !prefix.chars().all(plain) {
-            return Err(Error::invalid(format!(
-                "`{prefix}` cannot begin the names of tables: at most {PREFIX_BYTES_MAX} of a to z, 0 to 9 and _"
-            )));
-        }
-        if connections == 0 {
-            return Err(Error::invalid("connections is 0; the default is 8"));
-        }
-        let options = target.options.clone().statement_cache_capacity(STATEMENTS_MAX).pipes_as_concat(false);
+        access.check()?;
+        let Access { target, prefix, connections, may_migrate } = access;
+        let options = connect_options(&target);
         let place = target.place;
         let (ready, opened) = tokio::sync::oneshot::channel();
         let last = move || async move {
@@ -108,7 +133,7 @@ impl Database {
             .run(async move {
                 // Not from a pool: its error says why, where a pool's says only that it took too long.
                 let mut first = first_connection(&options, &place).await?;
-                migrate(&mut first, &prefix, &place, migrations).await?;
+                migrate(&mut first, &prefix, &place, migrations, may_migrate).await?;
                 let _ = first.close().await;
                 let pool = |connections| pool(connections).connect_lazy_with(options.clone());
                 let (pool, pulse) = (pool(connections), pool(1));
@@ -229,6 +254,10 @@ impl<'c> Session<'c> {
             Link::Begun(transaction) => Ok(transaction.rollback().await?),
         }
     }
+}
+
+fn connect_options(target: &Target) -> MySqlConnectOptions {
+    target.options.clone().statement_cache_capacity(STATEMENTS_MAX).pipes_as_concat(false)
 }
 
 fn pool(connections: u32) -> MySqlPoolOptions {

@@ -80,6 +80,10 @@ pub(crate) fn explain(error: sqlx::Error, place: &str) -> Error {
 fn meaning(error: &sqlx::Error) -> (ErrorKind, &'static str) {
     let Some(code) = code(error) else {
         return match error {
+            // A handshake that fails is a failure of the connection, with what was wrong in it.
+            sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                (ErrorKind::Unavailable, "check sslmode and the certificates")
+            }
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
                 (ErrorKind::Unavailable, "check that the server runs and can be reached")
             }

@@ -2,9 +2,10 @@
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::error::{Trouble, Work};
+use super::error::Work;
 use super::{SCHEMA, quoted};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::{Inspection, Schema};
 
 /// Oldest server that is known to work, as `server_version_num`.
 const SERVER_VERSION_MIN: i32 = 130_000;
@@ -24,15 +25,58 @@ pub(crate) async fn migrate(
     schema: &str,
     place: &str,
     migrations: Migrations,
+    may_migrate: bool,
 ) -> Result<()> {
-    try_migrate(connection, schema, migrations).await.map_err(|trouble| trouble.into_error(place))
+    let migrated = try_migrate(connection, schema, migrations, may_migrate).await;
+    migrated.map_err(|trouble| trouble.into_error(place))
 }
 
-async fn try_migrate(connection: &mut PgConnection, schema: &str, migrations: Migrations) -> Work<()> {
+/// Looks at the server and at the tables of these components, and changes nothing.
+pub(crate) async fn inspect(
+    connection: &mut PgConnection,
+    schema: &str,
+    place: &str,
+    components: &[Migrations],
+) -> Result<Inspection> {
+    try_inspect(connection, schema, components).await.map_err(|trouble| trouble.into_error(place))
+}
+
+async fn try_inspect(connection: &mut PgConnection, schema: &str, components: &[Migrations]) -> Work<Inspection> {
+    let asked = "SELECT current_setting('server_version'), current_setting('synchronous_commit'),
+        current_setting('fsync'), (SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_catalog.pg_class AS c
+            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'r')";
+    let row = sqlx::query(asked).bind(schema).persistent(false).fetch_one(&mut *connection).await?;
+    let (version, synchronous, fsync): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let bytes: Option<i64> = row.try_get(3)?;
+    let durability = match (synchronous.as_str(), fsync.as_str()) {
+        (_, "off") => "volatile (fsync = off)".to_owned(),
+        ("off", _) => "relaxed (synchronous_commit = off)".to_owned(),
+        _ => format!("always (synchronous_commit = {synchronous})"),
+    };
+    let mut schemas = Vec::with_capacity(components.len());
+    for migrations in components {
+        schemas.push(version_of(&mut *connection, schema, *migrations).await?);
+    }
+    Ok(Inspection {
+        engine: "PostgreSQL".to_owned(),
+        version,
+        durability,
+        schemas,
+        bytes: bytes.map(i64::cast_unsigned),
+    })
+}
+
+async fn try_migrate(
+    connection: &mut PgConnection,
+    schema: &str,
+    migrations: Migrations,
+    may_migrate: bool,
+) -> Work<()> {
+    let place = format!("the schema {schema}");
     let mut transaction = connection.begin().await?;
     check_server(&mut transaction).await?;
     // Most of the time there is nothing to do, and nobody need wait.
-    if version(&mut transaction, schema, migrations).await? == migrations.steps.len() {
+    if version_of(&mut transaction, schema, migrations).await?.check(&place, may_migrate)? {
         return Ok(transaction.rollback().await?);
     }
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
@@ -41,7 +85,9 @@ async fn try_migrate(connection: &mut PgConnection, schema: &str, migrations: Mi
         .persistent(false)
         .execute(&mut *transaction)
         .await?;
-    let done = version(&mut transaction, schema, migrations).await?;
+    let found = version_of(&mut transaction, schema, migrations).await?;
+    found.check(&place, may_migrate)?;
+    let done = found.found;
     let quoted = quoted(schema);
     if done == 0 {
         // Who may use a schema that is there need not be allowed to make one.
@@ -83,25 +129,16 @@ async fn check_server(connection: &mut PgConnection) -> Work<()> {
 }
 
 /// The version of the tables; 0: there are none.
-async fn version(connection: &mut PgConnection, schema: &str, migrations: Migrations) -> Work<usize> {
+async fn version_of(connection: &mut PgConnection, schema: &str, migrations: Migrations) -> Work<Schema> {
+    let of = |found| Schema::new(migrations.component, found, migrations.steps.len());
     let there = "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'versions'";
     let known = sqlx::query(there).bind(schema).persistent(false).fetch_optional(&mut *connection).await?;
     if known.is_none() {
-        return Ok(0);
+        return Ok(of(0));
     }
     let read = format!("SELECT version FROM {}.versions WHERE component = $1", quoted(schema));
     let query = sqlx::query(AssertSqlSafe(read)).bind(migrations.component).persistent(false);
     let row = query.fetch_optional(connection).await?;
     let version = row.map(|row| row.try_get::<i32, _>(0)).transpose()?.unwrap_or(0);
-    let known = migrations.steps.len();
-    match usize::try_from(version) {
-        Ok(version) if version <= known => Ok(version),
-        _ => Err(Trouble::Ours(Error::new(
-            ErrorKind::Incompatible,
-            format!(
-                "the schema {schema} has version {version} of the {}, this program knows {known}; use a newer release",
-                migrations.component
-            ),
-        ))),
-    }
+    Ok(of(usize::try_from(version).unwrap_or(0)))
 }

@@ -25,6 +25,7 @@ pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 
 /// Most bytes of a schema's name (PostgreSQL cuts longer ones).
 const SCHEMA_BYTES_MAX: usize = 63;
@@ -58,6 +59,37 @@ pub(crate) struct Access {
     pub(crate) time_stopped: bool,
     /// Most connections for everything but heartbeats and notifications.
     pub(crate) connections: u32,
+    /// Whether tables may be made and changed.
+    pub(crate) may_migrate: bool,
+}
+
+impl Access {
+    fn check(&self) -> Result<()> {
+        let schema = &self.schema;
+        if schema.is_empty() || schema.len() > SCHEMA_BYTES_MAX || schema.contains('\0') || schema.starts_with("pg_") {
+            return Err(Error::invalid(format!(
+                "`{schema}` cannot be the name of a schema: 1 to {SCHEMA_BYTES_MAX} bytes, not beginning with pg_"
+            )));
+        }
+        if self.connections == 0 {
+            return Err(Error::invalid("connections is 0; the default is 8"));
+        }
+        Ok(())
+    }
+
+    /// Looks at the server and at the tables of these components, and changes nothing.
+    pub(crate) async fn inspect(self, components: &'static [Migrations]) -> Result<Inspection> {
+        self.check()?;
+        let engine = Engine::start(|| async {})?;
+        let work = async move {
+            let Access { target, schema, .. } = &self;
+            let mut connection = first_connection(&connect_options(&self), &target.place).await?;
+            let found = migrate::inspect(&mut connection, schema, &target.place, components).await?;
+            let _ = connection.close().await;
+            Ok(found)
+        };
+        engine.run(work).await
+    }
 }
 
 /// A database, open for work. All of it runs on its [`Engine`].
@@ -92,15 +124,8 @@ pub(crate) enum Purpose {
 impl Database {
     /// Connects, brings the tables up to date, and returns the database with the thread that drives it.
     pub(crate) async fn open(access: Access, migrations: Migrations) -> Result<(Arc<Self>, Engine)> {
+        access.check()?;
         let (schema, place) = (access.schema.clone(), access.target.place.clone());
-        if schema.is_empty() || schema.len() > SCHEMA_BYTES_MAX || schema.contains('\0') || schema.starts_with("pg_") {
-            return Err(Error::invalid(format!(
-                "`{schema}` cannot be the name of a schema: 1 to {SCHEMA_BYTES_MAX} bytes, not beginning with pg_"
-            )));
-        }
-        if access.connections == 0 {
-            return Err(Error::invalid("connections is 0; the default is 8"));
-        }
         let options = connect_options(&access);
         let pool = |connections| {
             PgPoolOptions::new()
@@ -122,7 +147,7 @@ impl Database {
             .run(async move {
                 // Not from a pool: its error says why, where a pool's says only that it took too long.
                 let mut first = first_connection(&options, &place).await?;
-                migrate(&mut first, &schema, &place, migrations).await?;
+                migrate(&mut first, &schema, &place, migrations, access.may_migrate).await?;
                 let _ = first.close().await;
                 let (pool, pulse) = (work.connect_lazy_with(options.clone()), pulse.connect_lazy_with(options));
                 Ok(Arc::new(Database {

@@ -3,9 +3,16 @@
 use std::str::FromStr;
 
 use sqlx::ConnectOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::database::{TLS_BUILT_IN, TlsParameters, check_built_in, flag};
 use crate::error::{Error, Result};
+
+/// What can be said of TLS.
+const TLS: TlsParameters = TlsParameters {
+    mode: &["sslmode", "ssl-mode"],
+    files: &["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"],
+};
 
 /// What a URL says.
 #[derive(Clone)]
@@ -16,6 +23,7 @@ pub(crate) struct Target {
     /// Parameters of ours.
     pub(crate) schema: Option<String>,
     pub(crate) pgbouncer: bool,
+    pub(crate) may_migrate: bool,
 }
 
 impl std::fmt::Debug for Target {
@@ -25,21 +33,21 @@ impl std::fmt::Debug for Target {
 }
 
 impl Target {
-    /// Reads `postgres://user:password@host:port/database?parameters`. The parameters `schema` and
-    /// `pgbouncer` are ours, the others libpq's.
+    /// Reads `postgres://user:password@host:port/database?parameters`. The parameters `schema`,
+    /// `pgbouncer` and `migrate` are ours, the others libpq's.
     pub(crate) fn parse(url: &str) -> Result<Self> {
         const FORM: &str = "postgres://user:password@host:5432/database";
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut schema, mut pgbouncer, mut others) = (None, false, Vec::new());
+        let (mut schema, mut pgbouncer, mut may_migrate, mut others) = (None, false, true, Vec::new());
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=').unwrap_or((parameter, "")) {
                 ("schema", name) => schema = Some(name.to_owned()),
-                ("pgbouncer", "true" | "1" | "") => pgbouncer = true,
-                ("pgbouncer", "false" | "0") => pgbouncer = false,
-                ("pgbouncer", other) => {
-                    return Err(Error::invalid(format!("pgbouncer={other} in the URL is neither true nor false")));
+                ("pgbouncer", value) => pgbouncer = flag("pgbouncer", value)?,
+                ("migrate", value) => may_migrate = flag("migrate", value)?,
+                (name, value) => {
+                    TLS.check(name, value)?;
+                    others.push(parameter);
                 }
-                _ => others.push(parameter),
             }
         }
         let known = base.starts_with("postgres://") || base.starts_with("postgresql://");
@@ -50,13 +58,16 @@ impl Target {
             Ok(_) => return Err(Error::invalid(format!("the URL of a PostgreSQL store begins as in {FORM}"))),
             Err(e) => return Err(Error::invalid(format!("not a PostgreSQL URL such as {FORM}: {e}"))),
         };
+        let demands =
+            matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        check_built_in(demands, TLS_BUILT_IN)?;
         let host = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => options.get_host().to_owned(),
         };
         let database = options.get_database().unwrap_or_else(|| options.get_username());
         let place = format!("{host}:{}/{database}", options.get_port());
-        Ok(Target { options, place, schema, pgbouncer })
+        Ok(Target { options, place, schema, pgbouncer, may_migrate })
     }
 }
 

@@ -72,6 +72,11 @@ pub(crate) async fn check(link: &Link, strict: bool) -> Result<Durability> {
     Ok(durability)
 }
 
+/// Which version the server has.
+pub(crate) async fn version(link: &Link) -> Result<String> {
+    Ok(info(link).await?.remove("redis_version").unwrap_or_default())
+}
+
 async fn info(link: &Link) -> Result<BTreeMap<String, String>> {
     let mut fields = BTreeMap::new();
     for section in ["server", "replication", "memory", "persistence"] {

@@ -18,10 +18,11 @@ use crate::database::redis::link::RESPONSE_TIMEOUT;
 use crate::database::redis::server;
 use crate::database::redis::values::{array, items, number, text, time};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::{Inspection, Schema};
 use crate::store::Changes;
 
 /// The layout of the keys; another one in the server is refused.
-const VERSION: u32 = 2;
+const VERSION: usize = 2;
 
 /// How long to wait for the answer to a heartbeat: a connection that is dead without saying so must be
 /// replaced while the lease lasts.
@@ -48,6 +49,34 @@ pub(super) struct Calls {
     durability: Durability,
 }
 
+/// What the keys of a namespace begin with.
+fn prefix(namespace: &str) -> String {
+    format!("{{lts:{namespace}}}:")
+}
+
+/// The layout of a namespace; 0: it is new.
+async fn layout(link: &Link, meta_key: &str) -> Result<Schema> {
+    let found = match link.send(cmd("HGET").arg(meta_key).arg("version")).await? {
+        Value::Nil => 0,
+        version => number(&version)?,
+    };
+    Ok(Schema::new("tasks", found, VERSION))
+}
+
+/// Looks at a server and a namespace, and changes nothing.
+pub(super) async fn inspect(url: &str, options: &RedisOptions) -> Result<Inspection> {
+    let link = Link::new(Place::parse(url)?, RESPONSE_TIMEOUT);
+    let durability = server::check(&link, options.strict).await?;
+    Ok(Inspection {
+        engine: "Redis".to_owned(),
+        version: server::version(&link).await?,
+        durability: durability.to_string(),
+        schemas: vec![layout(&link, &format!("{}meta", prefix(&options.namespace))).await?],
+        // A namespace shares the memory of its server with others.
+        bytes: None,
+    })
+}
+
 /// What a writing script answered.
 pub(super) struct Written {
     pub(super) now: Timestamp,
@@ -59,7 +88,7 @@ pub(super) struct Written {
 impl Calls {
     pub(super) async fn open(url: &str, options: RedisOptions) -> Result<Self> {
         let place = Place::parse(url)?;
-        let prefix = format!("{{lts:{}}}:", options.namespace);
+        let prefix = prefix(&options.namespace);
         let link = Link::new(place.clone(), RESPONSE_TIMEOUT);
         let durability = server::check(&link, options.strict).await?;
         let calls = Calls {
@@ -76,28 +105,19 @@ impl Calls {
             poll_interval: options.poll_interval,
             durability,
         };
-        calls.check_version().await?;
+        calls.check_version(&format!("the namespace {}", options.namespace), options.migrate).await?;
         Ok(calls)
     }
 
-    async fn check_version(&self) -> Result<()> {
-        let mut ask = cmd("HGET");
-        ask.arg(&self.meta_key).arg("version");
-        let mut found = self.link.send(&ask).await?;
-        if found == Value::Nil {
+    async fn check_version(&self, place: &str, may_migrate: bool) -> Result<()> {
+        let mut found = layout(&self.link, &self.meta_key).await?;
+        if !found.check(place, may_migrate)? && found.found == 0 {
             // Only a new namespace is written: one that has tasks can be opened while the server is full.
             self.link.send(cmd("HSETNX").arg(&self.meta_key).arg("version").arg(VERSION)).await?;
-            found = self.link.send(&ask).await?;
+            found = layout(&self.link, &self.meta_key).await?;
         }
-        match number::<u32>(&found)? {
-            VERSION => Ok(()),
-            other => Err(Error::new(
-                ErrorKind::Incompatible,
-                format!(
-                    "the tasks in redis have layout {other}, this program knows {VERSION}; use the program that wrote them"
-                ),
-            )),
-        }
+        // There is no older layout that could be brought up to date.
+        found.check(place, false).map(drop)
     }
 
     pub(super) fn durability(&self) -> Durability {

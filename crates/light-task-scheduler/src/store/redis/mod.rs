@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use self::calls::Calls;
 use crate::database::redis::check_namespace;
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::state::Command;
 use crate::store::{
     Answer, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
@@ -49,6 +50,9 @@ pub struct RedisOptions {
     pub namespace: String,
     /// Refuse a server that is not set to [`Durability::Always`]. Default: take it as it is.
     pub strict: bool,
+    /// Begin a new namespace if there is none, and bring an older layout up to date. Default `true`; without it such
+    /// a namespace is refused as [`Incompatible`](crate::ErrorKind::Incompatible).
+    pub migrate: bool,
     /// How often to ask whether anything has changed while somebody waits for it, beside the published
     /// hints. Longer than 0, default 1 s.
     pub poll_interval: Duration,
@@ -65,6 +69,7 @@ impl Default for RedisOptions {
         RedisOptions {
             namespace: "default".to_owned(),
             strict: false,
+            migrate: true,
             poll_interval: Duration::from_secs(1),
             clock_offset: Arc::default(),
             clock_stopped: false,
@@ -125,6 +130,13 @@ impl RedisStore {
         options.check()?;
         let calls = Calls::open(url, options).await?;
         Ok(RedisStore { calls: Arc::new(calls) })
+    }
+
+    /// Looks at a server and a namespace without opening it as a store: nothing is made or migrated. Fails as
+    /// opening it does.
+    pub async fn inspect(url: &str, options: &RedisOptions) -> Result<Inspection> {
+        options.check()?;
+        calls::inspect(url, options).await
     }
 
     /// What "accepted" means on this server, as it was set when the store was opened.

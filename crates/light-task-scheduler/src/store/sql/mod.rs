@@ -13,6 +13,7 @@
 //! | `moves` | what becomes of locked rows |
 //! | `plan` | what a claim sees and may take |
 //! | `texts` | labels, settings and reports as text |
+//! | `verify` | which rows contradict each other |
 
 mod codec;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -35,6 +36,7 @@ mod postgres;
 mod sqlite;
 #[cfg(feature = "mysql")]
 mod texts;
+mod verify;
 
 #[cfg(feature = "mysql")]
 pub use mysql::{MySqlOptions, MySqlStore};

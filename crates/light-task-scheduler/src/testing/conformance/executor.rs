@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite fails by panicking")]
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -91,6 +92,7 @@ macro_rules! executor_conformance {
             what_can_never_run_is_refused
             what_can_run_is_prepared
             what_never_started_is_gone_and_stays_so
+            a_start_that_was_dropped_is_found_or_never_was
             another_replica_finds_a_live_run
             another_replica_finds_it_without_a_handle
             another_replica_finds_an_end
@@ -477,6 +479,34 @@ pub async fn what_never_started_is_gone_and_stays_so(harness: Harness<'_>) {
         let run = run(harness, task(harness, Work::Succeed), "task", 1);
         let recovered = executor.recover(run, None, listen().0).await;
         assert!(matches!(recovered, Recovered::Gone(_)), "{recovered:?}");
+    }
+}
+
+/// Without an answer to its start, a run can be found and stopped, or will never be.
+pub async fn a_start_that_was_dropped_is_found_or_never_was(harness: Harness<'_>) {
+    // After how many polls it is dropped.
+    for polls in 1..=4 {
+        let executor = harness.open().await;
+        let run = run(harness, task(harness, Work::UntilStopped), &format!("dropped-{polls}"), 1);
+        let (reporter, _said) = listen();
+        let mut starting = executor.start(run.clone(), reporter);
+        for _ in 0..polls {
+            let polled = std::future::poll_fn(|context| Poll::Ready(starting.as_mut().poll(context))).await;
+            if polled.is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(starting);
+        let (reporter, _said) = listen();
+        let handle = match executor.recover(run.clone(), None, reporter).await {
+            Recovered::Attached(handle) => handle,
+            Recovered::Gone(_) => continue,
+            Recovered::Unreachable(why) => panic!("after {polls} polls: {why}"),
+        };
+        let stopped = executor.stop(&handle, GRACE).await;
+        assert!(matches!(stopped, Stopped::Confirmed(_)), "after {polls} polls: {stopped:?}");
+        executor.release(&handle).await;
     }
 }
 

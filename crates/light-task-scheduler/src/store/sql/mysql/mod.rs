@@ -8,6 +8,7 @@
 //! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
 //! | `window` | `candidates` |
 //! | `hints` | `changed` |
+//! | `verify` | what contradicts itself |
 //!
 //! Connections, migrations and errors are those of [`database::mysql`](crate::database::mysql).
 
@@ -23,6 +24,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod verify;
 mod window;
 
 use std::fmt;
@@ -41,6 +43,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::database::engine::Engine;
 use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Target, Work};
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::state::Command;
 use crate::store::sql::hints::Hints;
 use crate::store::sql::incoming::incoming;
@@ -67,6 +70,10 @@ pub struct MySqlOptions {
     /// How often to look for changes by other processes, while somebody waits for any. Longer than 0, default
     /// 500 ms. Changes by this handle are seen at once.
     pub poll_interval: Duration,
+    /// Make the tables if there are none, and bring older ones up to date. Default `true`; without it they are
+    /// refused as [`Incompatible`](crate::ErrorKind::Incompatible), so that an operator can choose the moment.
+    /// `migrate=false` in the URL switches it off too.
+    pub migrate: bool,
     /// Where fresh ids come from. Times are the server's. Default [`SystemClock`].
     pub clock: Arc<dyn Clock>,
     /// Microseconds added to the server's time: for tests that let time pass.
@@ -83,6 +90,7 @@ impl Default for MySqlOptions {
             prefix: "lts_".to_owned(),
             connections: 8,
             poll_interval: Duration::from_millis(500),
+            migrate: true,
             clock: Arc::new(SystemClock),
             time_offset: Arc::default(),
             time_stopped: false,
@@ -90,13 +98,23 @@ impl Default for MySqlOptions {
     }
 }
 
+impl MySqlOptions {
+    /// How to use the server of a URL, whose parameters go before these options.
+    fn access(&self, url: &str) -> Result<Access> {
+        let target = Target::parse(url)?;
+        let may_migrate = self.migrate && target.may_migrate;
+        Ok(Access { target, prefix: self.prefix.clone(), connections: self.connections, may_migrate })
+    }
+}
+
 impl fmt::Debug for MySqlOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MySqlOptions { prefix, connections, poll_interval, .. } = self;
+        let MySqlOptions { prefix, connections, poll_interval, migrate, .. } = self;
         f.debug_struct("MySqlOptions")
             .field("prefix", prefix)
             .field("connections", connections)
             .field("poll_interval", poll_interval)
+            .field("migrate", migrate)
             .finish_non_exhaustive()
     }
 }
@@ -140,8 +158,9 @@ type Job<I, T> = for<'t> fn(&'t mut Tx<'static>, &'t I) -> Pin<Box<dyn Future<Ou
 impl MySqlStore {
     /// Opens a database with the default options, and creates the tables if there are none.
     ///
-    /// The URL is `mysql://user:password@host:port/database?parameters`; the parameters are those of `sqlx`, such as
-    /// `ssl-mode`.
+    /// The URL is `mysql://user:password@host:port/database?parameters`. The parameter `migrate` is ours; the others
+    /// are those of `sqlx`, such as `ssl-mode` (`preferred` by default; with feature `tls`: `required`, `verify_ca`,
+    /// `verify_identity`) and `ssl-ca` (a file in PEM beside the certificates that the system trusts).
     ///
     /// Fails as [`Invalid`](crate::ErrorKind::Invalid) if the URL, the user, the password or the database is
     /// wrong, as [`Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached within 10 s or
@@ -153,12 +172,12 @@ impl MySqlStore {
 
     /// Opens a database.
     pub async fn open_with(url: &str, options: MySqlOptions) -> Result<Self> {
-        let MySqlOptions { prefix, connections, poll_interval, clock, time_offset, time_stopped } = options;
+        let access = options.access(url)?;
+        let MySqlOptions { poll_interval, clock, time_offset, time_stopped, .. } = options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
         }
-        let target = Target::parse(url)?;
-        let (database, engine) = Database::open(Access { target, prefix, connections }, MIGRATIONS).await?;
+        let (database, engine) = Database::open(access, MIGRATIONS).await?;
         let shared = Arc::new(Shared {
             database,
             lanes: Lanes::default(),
@@ -169,6 +188,17 @@ impl MySqlStore {
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(MySqlStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
+    }
+
+    /// Looks at a database without opening it as a store: nothing is made or migrated. Fails as opening it does.
+    pub async fn inspect(url: &str, options: &MySqlOptions) -> Result<Inspection> {
+        options.access(url)?.inspect(&[MIGRATIONS]).await
+    }
+
+    /// Looks for contradictions between the tasks and all that is kept of them, and answers a sentence for each;
+    /// there should be none. Reads everything, in one transaction; may be used at any time.
+    pub async fn verify(&self) -> Result<Vec<String>> {
+        self.read((), |tx, ()| Box::pin(verify::verify(tx))).await
     }
 
     /// Takes tasks in within the caller's own transaction: they are there if and when it commits, together with

@@ -9,6 +9,7 @@
 //! | `quick` | the two moves that nearly every task makes, in one statement each |
 //! | `window` | `candidates` |
 //! | `hints` | `changed` |
+//! | `verify` | what contradicts itself |
 //!
 //! Connections, migrations and errors are those of [`database::postgres`](crate::database::postgres).
 
@@ -23,6 +24,7 @@ mod replicas;
 mod rows;
 mod sweep;
 mod tx;
+mod verify;
 mod window;
 
 use std::fmt;
@@ -43,6 +45,7 @@ use crate::clock::{Clock, SystemClock, new_uuid};
 use crate::database::engine::Engine;
 use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, Target, Work};
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::state::Command;
 use crate::store::{
     Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
@@ -69,6 +72,10 @@ pub struct PostgresOptions {
     /// How often to look for changes by other processes, while somebody waits for any and no notification
     /// comes. Longer than 0, default 500 ms. Changes by this handle are seen at once.
     pub poll_interval: Duration,
+    /// Make the tables if there are none, and bring older ones up to date. Default `true`; without it they are
+    /// refused as [`Incompatible`](crate::ErrorKind::Incompatible), so that an operator can choose the moment.
+    /// `migrate=false` in the URL switches it off too.
+    pub migrate: bool,
     /// Where fresh ids come from. Times are the server's. Default [`SystemClock`].
     pub clock: Arc<dyn Clock>,
     /// Microseconds added to the server's time: for tests that let time pass.
@@ -86,6 +93,7 @@ impl Default for PostgresOptions {
             connections: 8,
             pgbouncer: false,
             poll_interval: Duration::from_millis(500),
+            migrate: true,
             clock: Arc::new(SystemClock),
             time_offset: Arc::default(),
             time_stopped: false,
@@ -93,14 +101,30 @@ impl Default for PostgresOptions {
     }
 }
 
+impl PostgresOptions {
+    /// How to use the server of a URL, whose parameters go before these options.
+    fn access(&self, url: &str) -> Result<Access> {
+        let target = Target::parse(url)?;
+        Ok(Access {
+            schema: target.schema.clone().unwrap_or_else(|| self.schema.clone()),
+            pgbouncer: self.pgbouncer || target.pgbouncer,
+            may_migrate: self.migrate && target.may_migrate,
+            time_stopped: self.time_stopped,
+            connections: self.connections,
+            target,
+        })
+    }
+}
+
 impl fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PostgresOptions { schema, connections, pgbouncer, poll_interval, .. } = self;
+        let PostgresOptions { schema, connections, pgbouncer, poll_interval, migrate, .. } = self;
         f.debug_struct("PostgresOptions")
             .field("schema", schema)
             .field("connections", connections)
             .field("pgbouncer", pgbouncer)
             .field("poll_interval", poll_interval)
+            .field("migrate", migrate)
             .finish_non_exhaustive()
     }
 }
@@ -141,8 +165,10 @@ type Job<I, T> = for<'t> fn(&'t mut Tx<'static>, &'t I) -> Pin<Box<dyn Future<Ou
 impl PostgresStore {
     /// Opens a database with the default options, and creates the tables if there are none.
     ///
-    /// The URL is `postgres://user:password@host:port/database?parameters`. Two parameters are ours, `schema` and
-    /// `pgbouncer`; the others are libpq's, such as `sslmode`.
+    /// The URL is `postgres://user:password@host:port/database?parameters`. Three parameters are ours, `schema`,
+    /// `pgbouncer` and `migrate`; the others are libpq's, such as `sslmode`
+    /// (`prefer` by default; with feature `tls`: `require`, `verify-ca`, `verify-full`) and `sslrootcert` (a file in PEM
+    /// beside the certificates that the system trusts).
     ///
     /// Fails as [`Invalid`](crate::ErrorKind::Invalid) if the URL, the user, the password or the database is
     /// wrong, as [`Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached within 10 s or
@@ -154,15 +180,11 @@ impl PostgresStore {
 
     /// Opens a database.
     pub async fn open_with(url: &str, options: PostgresOptions) -> Result<Self> {
-        let PostgresOptions { schema, connections, pgbouncer, poll_interval, clock, time_offset, time_stopped } =
-            options;
+        let access = options.access(url)?;
+        let PostgresOptions { poll_interval, clock, time_offset, .. } = options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
         }
-        let target = Target::parse(url)?;
-        let schema = target.schema.clone().unwrap_or(schema);
-        let pgbouncer = pgbouncer || target.pgbouncer;
-        let access = Access { target, schema, pgbouncer, time_stopped, connections };
         let (database, engine) = Database::open(access, MIGRATIONS).await?;
         let shared = Arc::new(Shared {
             database,
@@ -173,6 +195,17 @@ impl PostgresStore {
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
+    }
+
+    /// Looks at a database without opening it as a store: nothing is made or migrated. Fails as opening it does.
+    pub async fn inspect(url: &str, options: &PostgresOptions) -> Result<Inspection> {
+        options.access(url)?.inspect(&[MIGRATIONS]).await
+    }
+
+    /// Looks for contradictions between the tasks and all that is kept of them, and answers a sentence for each;
+    /// there should be none. Reads everything, in one transaction; may be used at any time.
+    pub async fn verify(&self) -> Result<Vec<String>> {
+        self.write(Purpose::Work, (), |tx, ()| Box::pin(verify::verify(tx))).await
     }
 
     /// Takes tasks in within the caller's own transaction: they are there if and when it commits, together with

@@ -12,6 +12,7 @@
 //! | `insert`, `claim`, `window`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
 //! | `locks` | proof of death |
 //! | `hints` | `changed` |
+//! | `verify` | what contradicts itself |
 
 mod apply;
 mod claim;
@@ -29,6 +30,7 @@ mod rows;
 mod sweep;
 mod threads;
 mod tx;
+mod verify;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +45,7 @@ use self::threads::Threads;
 use self::tx::Tx;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::state::Command;
 use crate::store::{
     Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
@@ -72,6 +75,9 @@ pub struct SqliteOptions {
     /// How often to look for changes by other processes, while somebody waits for any. Longer than 0,
     /// default 50 ms. Changes by this process are seen at once.
     pub poll_interval: Duration,
+    /// Make the file if there is none, and bring an older schema up to date. Default `true`; without it such a file
+    /// is refused as [`Incompatible`](crate::ErrorKind::Incompatible), so that an operator can choose the moment.
+    pub migrate: bool,
 }
 
 impl Default for SqliteOptions {
@@ -80,6 +86,7 @@ impl Default for SqliteOptions {
             durability: Durability::default(),
             clock: Arc::new(SystemClock),
             poll_interval: Duration::from_millis(50),
+            migrate: true,
         }
     }
 }
@@ -134,16 +141,29 @@ impl SqliteStore {
 
     /// Opens a file.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self> {
-        let SqliteOptions { durability, clock, poll_interval } = options;
+        let SqliteOptions { durability, clock, poll_interval, migrate } = options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 50 ms"));
         }
         let path = open::absolute(path.as_ref())?;
-        let writer = open::writer(&path, durability)?;
+        let writer = open::writer(&path, durability, migrate)?;
         let hints = Arc::new(Hints::new());
         let threads = Threads::start(writer, Arc::clone(&hints), || open::reader(&path))?;
         let locks = Arc::new(Locks::new(open::lock_directory(&path)));
         Ok(SqliteStore { inner: Arc::new(Inner { threads, path, clock, poll_interval, hints, locks }) })
+    }
+
+    /// Looks at a file without opening it as a store: nothing is made or migrated. Waits for the disk.
+    ///
+    /// Fails as [`NotFound`](crate::ErrorKind::NotFound) if there is no such file, and else as opening it does.
+    pub fn inspect(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Inspection> {
+        open::inspect(&open::absolute(path.as_ref())?, options)
+    }
+
+    /// Looks for contradictions in the file and between the tasks and all that is kept of them, and answers a
+    /// sentence for each; there should be none. Reads everything; may be used at any time, and keeps nobody waiting.
+    pub async fn verify(&self) -> Result<Vec<String>> {
+        verify::verify(self.inner.path.clone()).await
     }
 
     /// The file.

@@ -1,5 +1,6 @@
 //! Opening the file: connections, settings and migrations.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::Durability;
+use super::{Durability, SqliteOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspection::{Inspection, Schema};
 
 /// Older versions can corrupt a file in WAL mode that two connections check-point at once.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -46,9 +48,9 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
         .map_err(|e| Error::invalid(format!("{} is not a usable path: {e}", path.display())).with_source(e))
 }
 
-/// Opens the file for writing, creates it if there is none, and brings its schema up to date.
-pub(super) fn writer(path: &Path, durability: Durability) -> Result<Connection> {
-    named(path, try_writer(path, durability, MIGRATIONS))
+/// Opens the file for writing. If it `may_migrate`, creates it if there is none, and brings its schema up to date.
+pub(super) fn writer(path: &Path, durability: Durability, may_migrate: bool) -> Result<Connection> {
+    named(path, try_writer(path, durability, MIGRATIONS, may_migrate))
 }
 
 /// Opens the file for reading.
@@ -61,7 +63,42 @@ fn named<T>(path: &Path, opened: Result<T>) -> Result<T> {
     opened.map_err(|e| Error::new(e.kind(), format!("cannot open {}: {e}", path.display())).with_source(e))
 }
 
-fn try_writer(path: &Path, durability: Durability, migrations: &[&str]) -> Result<Connection> {
+/// Looks at a file that is there, and changes nothing.
+pub(super) fn inspect(path: &Path, options: &SqliteOptions) -> Result<Inspection> {
+    if !path.exists() {
+        return Err(Error::new(ErrorKind::NotFound, format!("there is no file {}", path.display())));
+    }
+    let schemas = vec![named(path, try_reader(path).and_then(|connection| schema(&connection, MIGRATIONS.len())))?];
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    Ok(Inspection {
+        engine: "SQLite".to_owned(),
+        version: rusqlite::version().to_owned(),
+        durability: match options.durability {
+            Durability::Full => "always (synchronous = FULL)".to_owned(),
+            Durability::Relaxed => "relaxed (synchronous = NORMAL)".to_owned(),
+        },
+        schemas,
+        bytes: Some(bytes(path) + bytes(Path::new(&log))),
+    })
+}
+
+/// What a schema consists of: the statement that made each table and index.
+pub(super) fn objects(connection: &Connection) -> Result<BTreeMap<String, String>> {
+    let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
+    let objects = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(objects.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What the schema should consist of.
+pub(super) fn expected_objects() -> Result<BTreeMap<String, String>> {
+    let connection = Connection::open_in_memory()?;
+    MIGRATIONS.iter().try_for_each(|step| connection.execute_batch(step))?;
+    objects(&connection)
+}
+
+fn try_writer(path: &Path, durability: Durability, migrations: &[&str], may_migrate: bool) -> Result<Connection> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         let found = rusqlite::version();
         return Err(Error::new(
@@ -69,10 +106,11 @@ fn try_writer(path: &Path, durability: Durability, migrations: &[&str]) -> Resul
             format!("SQLite {found} can corrupt data; use 3.51.3 or later"),
         ));
     }
+    let create = if may_migrate { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     // Two processes that create one file at the same time would get in each other's way.
     let _one_at_a_time = opening_lock(path)?;
-    let mut connection = connect(path, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
-    check_owner(&connection, migrations.len())?;
+    let mut connection = connect(path, flags() | create)?;
+    let is_current = schema(&connection, migrations.len())?.check("it", may_migrate)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {
         Durability::Full => "FULL",
@@ -84,7 +122,9 @@ fn try_writer(path: &Path, durability: Durability, migrations: &[&str]) -> Resul
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    migrate(&mut connection, migrations)?;
+    if !is_current {
+        migrate(&mut connection, migrations)?;
+    }
     Ok(connection)
 }
 
@@ -124,38 +164,27 @@ fn opening_lock(path: &Path) -> Result<File> {
     })
 }
 
-/// Refuses files of other programs, and of later versions of this one, before anything is written.
-fn check_owner(connection: &Connection, known: usize) -> Result<()> {
-    let (application, version) = owner(connection)?;
+/// The version of the schema, of which `needed` is known. Refuses files of other programs.
+fn schema(connection: &Connection, needed: usize) -> Result<Schema> {
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application != APPLICATION_ID && (application != 0 || version != 0 || objects != 0) {
         let message = "it is an SQLite database of another program; choose another path";
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
-    if version > i64::try_from(known).unwrap_or(i64::MAX) {
-        let message = format!("it has schema version {version}, this program knows {known}; use a newer release");
-        return Err(Error::new(ErrorKind::Incompatible, message));
-    }
-    Ok(())
-}
-
-fn owner(connection: &Connection) -> Result<(i32, i64)> {
-    let application = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    Ok((application, version))
+    Ok(Schema::new("tasks", usize::try_from(version).unwrap_or(0), needed))
 }
 
 /// Brings the schema up to date: all missing steps in one transaction.
 fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
-    let (_, version) = owner(connection)?;
-    let done = usize::try_from(version).unwrap_or(0);
-    if done >= migrations.len() {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Again, now that nobody else can write.
+    let found = schema(&transaction, migrations.len())?;
+    if found.check("it", true)? {
         return Ok(());
     }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    check_owner(&transaction, migrations.len())?;
-    let (_, version) = owner(&transaction)?;
-    for step in migrations.iter().skip(usize::try_from(version).unwrap_or(0)) {
+    for step in migrations.iter().skip(found.found) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -173,15 +202,32 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
         let steps = [MIGRATIONS[0], "CREATE TABLE later (x INTEGER) STRICT; INSERT INTO later VALUES (1);"];
-        drop(try_writer(&path, Durability::Full, &steps[..1]).unwrap());
-        let connection = try_writer(&path, Durability::Full, &steps).unwrap();
-        assert_eq!(owner(&connection).unwrap(), (APPLICATION_ID, 2));
+        drop(try_writer(&path, Durability::Full, &steps[..1], true).unwrap());
+        let old = try_writer(&path, Durability::Full, &steps, false).unwrap_err();
+        assert_eq!(old.kind(), ErrorKind::Incompatible);
+        assert!(old.to_string().contains("version 1") && old.to_string().contains("lts store migrate"), "{old}");
+        let connection = try_writer(&path, Durability::Full, &steps, true).unwrap();
+        assert_eq!(schema(&connection, 2).unwrap(), Schema::new("tasks", 2, 2));
         connection.query_row("SELECT x FROM later", [], |row| row.get::<_, i64>(0)).unwrap();
         drop(connection);
-        drop(try_writer(&path, Durability::Full, &steps).unwrap());
-        let refused = writer(&path, Durability::Full).unwrap_err();
+        drop(try_writer(&path, Durability::Full, &steps, false).unwrap());
+        assert_eq!(inspect(&path, &SqliteOptions::default()).unwrap().schemas, [Schema::new("tasks", 2, 1)]);
+        let refused = writer(&path, Durability::Full, true).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Incompatible);
-        assert!(refused.to_string().contains("tasks.db: it has schema version 2"), "{refused}");
+        assert!(refused.to_string().contains("tasks.db: it has version 2"), "{refused}");
+    }
+
+    #[test]
+    fn who_may_not_migrate_makes_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks.db");
+        assert!(writer(&path, Durability::Full, false).is_err());
+        assert_eq!(inspect(&path, &SqliteOptions::default()).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!path.exists());
+        File::create(&path).unwrap();
+        let empty = writer(&path, Durability::Full, false).unwrap_err();
+        assert!(empty.to_string().contains("it has no tasks yet"), "{empty}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     }
 
     #[test]
@@ -189,10 +235,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
         let steps = [MIGRATIONS[0], "CREATE TABLE later (x INTEGER) STRICT; nonsense"];
-        drop(try_writer(&path, Durability::Full, &steps[..1]).unwrap());
-        assert!(try_writer(&path, Durability::Full, &steps).is_err());
-        let connection = try_writer(&path, Durability::Full, &steps[..1]).unwrap();
-        assert_eq!(owner(&connection).unwrap().1, 1);
+        drop(try_writer(&path, Durability::Full, &steps[..1], true).unwrap());
+        assert!(try_writer(&path, Durability::Full, &steps, true).is_err());
+        let connection = try_writer(&path, Durability::Full, &steps[..1], true).unwrap();
+        assert_eq!(schema(&connection, 1).unwrap().found, 1);
         assert!(connection.prepare("SELECT * FROM later").is_err());
     }
 }

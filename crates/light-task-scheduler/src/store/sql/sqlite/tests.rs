@@ -9,7 +9,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::state::RunEvent;
 use crate::store::Suspect;
-use crate::task::{Failure, FailureKind, Handle, Payload, Record, ResultRef, State, Token};
+use crate::task::{Failure, FailureKind, Handle, Payload, Record, ResultRef, Start, State, Token};
 
 const TTL: Duration = Duration::from_secs(15);
 
@@ -583,5 +583,48 @@ async fn batches_through_one_handle_are_single_writes_through_two() {
         }
         drop((batched, singly));
         directories.iter().for_each(|directory| recount(&directory.path().join("tasks.db")));
+    }
+}
+
+/// What is done to a file, and what is said of it.
+const DAMAGE: &[(&str, &str)] = &[
+    ("UPDATE tasks SET owner = NULL WHERE id = 'running'", "task running runs without an owner"),
+    ("UPDATE tasks SET owner = 77 WHERE id = 'running'", "task running runs for a replica that is not there"),
+    ("UPDATE tasks SET claim = 77 WHERE id = 'running'", "task running was taken by a claim"),
+    ("UPDATE tasks SET execution = 77 WHERE id = 'running'", "task running has an execution after its run"),
+    ("UPDATE tasks SET lane = 77 WHERE id = 'waiting'", "task waiting is of a queue and kind"),
+    ("UPDATE tasks SET stage = 9 WHERE id = 'waiting'", "task waiting is in no state"),
+    ("UPDATE tasks SET finished_at = NULL WHERE id = 'done'", "task done has ended without an end"),
+    ("UPDATE tasks SET result = NULL WHERE id = 'done'", "task done succeeded and has no result"),
+    ("UPDATE tasks SET flags = 4 WHERE id = 'running'", "task running has a report that is not there"),
+    ("INSERT INTO reports SELECT seq, 1, 0, NULL, '', NULL FROM tasks WHERE id = 'done'", "task done has a report and"),
+    ("INSERT INTO reports VALUES (77, 1, 0, NULL, '', NULL)", "1 reports are of tasks that are not there"),
+    ("INSERT INTO tombstones VALUES (1, 'waiting', x'00', 0)", "task waiting is there although it was removed"),
+    ("UPDATE tallies SET n = 77 WHERE stage = 1", "is 77 instead of 1"),
+    ("DELETE FROM blobs", "bytes of task big are missing"),
+    ("UPDATE blobs SET bytes = x'00'", "bytes of task big are missing or cut"),
+    ("INSERT INTO blobs VALUES (1, x'00')", "1 values are kept of tasks that do not have them"),
+    ("UPDATE meta SET seq = 1", "tasks have numbers that were never given"),
+    ("DROP INDEX tasks_rare", "index tasks_rare is missing"),
+    ("PRAGMA writable_schema = 1; DELETE FROM sqlite_schema WHERE name = 'tasks_ready'", "the file is broken"),
+];
+
+#[tokio::test]
+async fn verify_finds_what_was_broken_by_hand_and_nothing_else() {
+    let directory = directory();
+    for (at, (damage, says)) in DAMAGE.iter().enumerate() {
+        let path = directory.path().join(format!("{at}.db"));
+        let store = SqliteStore::open(&path).unwrap();
+        let replica = register(&store).await;
+        store.insert(vec![new_task("done"), new_task("running")]).await.unwrap();
+        let tasks = claim(&store, replica, 1, 2).await.tasks;
+        store.apply(vec![change(&tasks[0], inline("1"))]).await.unwrap();
+        let big = NewTask::new("k", &"x".repeat(5_000)).unwrap().id("big").unwrap();
+        store.insert(vec![new_task("waiting"), big.queue("q").unwrap().start(Start::Held)]).await.unwrap();
+        assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+        drop(store);
+        Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+        let found = SqliteStore::open(&path).unwrap().verify().await.unwrap();
+        assert!(found.iter().any(|problem| problem.contains(says)), "{damage}: {found:?}");
     }
 }
