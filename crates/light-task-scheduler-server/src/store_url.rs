@@ -270,6 +270,7 @@ mod tests {
         assert_eq!(server.without(&["a", "c"]).url, "postgres://me:x@host:5433/work?b=2");
         assert_eq!(server.without(&["a", "b"]).url, "postgres://me:x@host:5433/work");
         assert_eq!(server.with_database("new"), "postgres://me:x@host:5433/new?a=1&b=2");
-        assert_eq!(ServerUrl::new(Engine::MySql, "mysql://host").with_database("new"), "mysql://host/new");
+        let bare = ServerUrl::new(Engine::MySql, "mysql://host").unwrap();
+        assert_eq!(bare.with_database("new"), "mysql://host/new");
     }
 }

@@ -151,8 +151,7 @@ async fn apply<W: Written>(core: &Core, writes: &[W]) -> Vec<Answer> {
 }
 
 async fn apply_part<W: Written>(core: &Core, writes: &[W]) -> Vec<Answer> {
-    let change =
-        |write: &W| Change { id: write.id().clone(), token: write.token(), event: write.event().clone() };
+    let change = |write: &W| Change { id: write.id().clone(), token: write.token(), event: write.event().clone() };
     let mut retry = StoreRetry::new();
     let answers = loop {
         match core.store.apply(writes.iter().map(change).collect()).await {

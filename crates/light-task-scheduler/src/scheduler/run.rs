@@ -111,6 +111,8 @@ async fn run(core: &Arc<Core>, held: &Arc<Held>, mut slot: Slot, stage: Stage) {
         Stage::Starting(mut starting) => {
             let begun = monotonic();
             let answer = begin(core, held, starting.as_mut()).await;
+            // What an interrupted start holds is free again before its run is looked for.
+            drop(starting);
             if let Some(kind) = core.kinds.get(&held.run.task.spec.kind) {
                 kind.pace.observe(matches!(answer, Ok(Ok(Started::Ended(_)))), begun.elapsed());
             }
