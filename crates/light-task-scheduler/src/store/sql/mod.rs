@@ -1,7 +1,6 @@
 //! Stores in SQL databases.
 //!
-//! What is not about one server is here: it knows neither statements nor connections. `PostgresStore` still has
-//! a copy of its own of what only the feature `mysql` builds; it belongs here too.
+//! What is not about one server is here: it knows neither statements nor connections.
 //!
 //! | file | idea |
 //! |---|---|
@@ -18,23 +17,23 @@
 mod codec;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod hints;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod incoming;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod lanes;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod moves;
 #[cfg(feature = "mysql")]
 mod mysql;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod texts;
 mod verify;
 

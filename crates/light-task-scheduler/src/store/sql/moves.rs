@@ -39,7 +39,7 @@ pub(super) struct Applied {
 }
 
 /// Applies what owners report.
-pub(super) fn apply(rows: &mut [Stored], changes: &[store::Change], now: Timestamp) -> Applied {
+pub(super) fn apply(rows: &mut [Stored], changes: &[&store::Change], now: Timestamp) -> Applied {
     let by_id: HashMap<TaskId, usize> =
         rows.iter().enumerate().map(|(index, stored)| (stored.id.clone(), index)).collect();
     let mut dirty = vec![false; rows.len()];

@@ -82,6 +82,12 @@ impl Gates {
         ready.map(room).filter(|(_, room)| *room > 0).collect()
     }
 
+    /// Whether none of them holds anything back.
+    #[cfg(feature = "postgres")]
+    pub(super) fn are_open(&self) -> bool {
+        self.by_queue.values().all(|gate| gate.room() == usize::MAX)
+    }
+
     /// One task of a queue passes, if there is room.
     pub(super) fn pass(&mut self, queue: &Name) -> bool {
         self.by_queue.get_mut(queue).is_some_and(Gate::pass)

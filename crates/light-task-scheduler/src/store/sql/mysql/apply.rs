@@ -47,7 +47,7 @@ async fn lock(tx: &mut Tx<'_>, ids: Vec<Vec<u8>>) -> Work<(Vec<Stored>, Timestam
 /// Applies what owners report.
 pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
     let (mut locked, now) = lock(tx, texts(changes.iter().map(|change| &change.id))).await?;
-    let Applied { answers, changed, left } = moves::apply(&mut locked, changes, now);
+    let Applied { answers, changed, left } = moves::apply(&mut locked, &changes.iter().collect::<Vec<_>>(), now);
     let changed: Vec<moves::Change<'_>> =
         changed.into_iter().filter_map(|index| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
     rows::save(tx, &changed, now).await?;

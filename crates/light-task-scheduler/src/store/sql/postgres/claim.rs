@@ -5,19 +5,21 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::apply::texts;
-use super::lanes::Lane;
 use super::quick;
 use super::replicas;
-use super::rows::{self, Stored, task_columns};
-use super::tx::Tx;
+use super::rows::{self, task_columns};
+use super::tx::{Tx, texts};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Error;
 use crate::state::{Event, step};
 use crate::store::sql::codec::unreadable;
 use crate::store::sql::gate::Gate;
-use crate::store::{Claim, ClaimRequest, QueueSettings};
+use crate::store::sql::lanes::Lane;
+use crate::store::sql::moves::Stored;
+use crate::store::sql::plan::{Gates, OpenLane, View};
+use crate::store::sql::texts;
+use crate::store::{Claim, ClaimRequest};
 use crate::task::{Name, Record, Task, TaskId};
 
 /// Most overdue tasks failed by one claim; the next one goes on.
@@ -81,151 +83,99 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
-    let mut view = View::look(tx, request).await?;
+    let mut view = look(tx, request).await?;
     if view.deadline.is_some_and(|deadline| deadline <= now) {
         claim.expired = expire(tx, now).await?;
-        view = View::look(tx, request).await?;
+        view = look(tx, request).await?;
     }
-    if view.lanes.iter().any(|lane| lane.scheduled.is_some_and(|at| at <= now)) {
-        promote(tx, &view, now).await?;
-        view = View::look(tx, request).await?;
+    let due = view.due(now);
+    if !due.is_empty() {
+        promote(tx, due, now).await?;
+        view = look(tx, request).await?;
     }
-    let mut gates = Gates::open(tx, &view, request.limit, now).await?;
-    let last = replica.claim.cast_unsigned().max(tx.shared.last_empty_claim(request.replica));
+    let mut gates = open(tx, &view, request.limit, now).await?;
+    let last = replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica));
     if request.number <= last {
         claim.tasks = claimed_before(tx, request).await?;
     } else {
         take(tx, request, &view, &mut gates, &mut claim).await?;
         if claim.tasks.is_empty() {
-            tx.shared.note_empty_claim(request.replica, request.number);
+            tx.shared.empty_claims.note(request.replica, request.number);
         } else {
-            gates.save(tx, now).await?;
-            view = View::look(tx, request).await?;
+            save_rates(tx, &gates, now).await?;
+            view = look(tx, request).await?;
         }
     }
     claim.next_at = view.next_at(&gates, now);
     Ok(claim)
 }
 
-/// A lane from which may be claimed.
-struct OpenLane {
-    number: i32,
-    queue: Name,
-    settings: Option<QueueSettings>,
-    tat: Timestamp,
-    /// The due time of its first ready task.
-    ready: Option<Timestamp>,
-    /// The due time of its next delayed task.
-    scheduled: Option<Timestamp>,
-}
-
-/// What waits.
-struct View {
-    /// Of the asked kinds and queues, without the paused ones.
-    lanes: Vec<OpenLane>,
-    /// The next deadline of any task that has not run.
-    deadline: Option<Timestamp>,
-}
-
-impl View {
-    async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Self> {
-        let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
-        let query = tx.query(LOOK).bind(texts(&request.kinds)).bind(texts(&request.queues));
-        let found = query.fetch_all(tx.connection()).await?;
-        let time = |row: &PgRow, column| {
-            Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+/// Sees what waits.
+async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
+    let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+    let query = tx.query(LOOK).bind(texts(&request.kinds)).bind(texts(&request.queues));
+    let found = query.fetch_all(tx.connection()).await?;
+    let time =
+        |row: &PgRow, column| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros));
+    let mut view = View::default();
+    for row in &found {
+        view.deadline = time(row, 0)?;
+        let Some(number) = row.try_get(1)? else { continue };
+        let lane = match tx.shared.lanes.get(number) {
+            Some(lane) => lane,
+            None => {
+                let lane = Lane { queue: Name::new(row.try_get(2)?)?, kind: Name::new(row.try_get(3)?)? };
+                tx.shared.lanes.keep([(number, lane.clone())]);
+                lane
+            }
         };
-        let mut view = View { lanes: Vec::new(), deadline: None };
-        for row in &found {
-            view.deadline = time(row, 0)?;
-            let Some(number) = row.try_get(1)? else { continue };
-            let lane = match tx.shared.lanes.get(number) {
-                Some(lane) => lane,
-                None => {
-                    let lane = Lane { queue: Name::new(row.try_get(2)?)?, kind: Name::new(row.try_get(3)?)? };
-                    tx.shared.lanes.keep([(number, lane.clone())]);
-                    lane
-                }
-            };
-            let settings = row.try_get::<Option<&str>, _>(4)?.map(super::list::settings).transpose()?;
-            if settings.is_some_and(|settings| settings.paused) {
-                continue;
-            }
-            let tat = time(row, 5)?.unwrap_or_default();
-            view.lanes.push(OpenLane {
-                number,
-                queue: lane.queue,
-                settings,
-                tat,
-                ready: time(row, 6)?,
-                scheduled: time(row, 7)?,
-            });
+        let settings = row.try_get::<Option<&str>, _>(4)?.map(|json| texts::settings(json.as_bytes())).transpose()?;
+        if settings.is_some_and(|settings| settings.paused) {
+            continue;
         }
-        Ok(view)
+        let tat = time(row, 5)?.unwrap_or_default();
+        view.lanes.push(OpenLane {
+            number,
+            queue: lane.queue,
+            settings,
+            tat,
+            ready: time(row, 6)?,
+            scheduled: time(row, 7)?,
+        });
     }
-
-    /// When time alone will have changed what can be claimed.
-    fn next_at(&self, gates: &Gates, now: Timestamp) -> Option<Timestamp> {
-        let ready = |lane: &OpenLane| gates.of(&lane.queue)?.opens_at(lane.ready?, now);
-        let lanes = self.lanes.iter().flat_map(|lane| [ready(lane), lane.scheduled]);
-        lanes.chain([self.deadline]).flatten().min()
-    }
+    Ok(view)
 }
 
-/// The gates of the queues in a view.
-struct Gates {
-    by_queue: HashMap<Name, Gate>,
+/// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit.
+async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<Gates> {
+    let mut gates = Gates::new(view, limit, now);
+    let guarded: Vec<&str> = view.guarded().iter().map(|name| name.as_str()).collect();
+    if guarded.is_empty() {
+        return Ok(gates);
+    }
+    let locked = tx.query(GATES).bind(&guarded).fetch_all(tx.connection()).await?;
+    let counted = tx.query(RUNNING).bind(&guarded).fetch_all(tx.connection()).await?;
+    let mut running: HashMap<&str, i64> = HashMap::new();
+    for row in &counted {
+        running.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    for row in &locked {
+        let (name, json): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        let tat = Timestamp::from_micros(row.try_get(2)?);
+        let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
+        gates.set(Name::new(name)?, Gate::new(texts::settings(json.as_bytes())?, tat, running, limit, now));
+    }
+    Ok(gates)
 }
 
-impl Gates {
-    /// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit.
-    async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<Self> {
-        let mut by_queue = HashMap::new();
-        let mut guarded = Vec::new();
-        for lane in view.lanes.iter().filter(|lane| lane.ready.is_some()) {
-            let settings = lane.settings.unwrap_or_default();
-            if settings.concurrency.is_some() || settings.rate.is_some() {
-                guarded.push(lane.queue.as_str().to_owned());
-            }
-            by_queue.entry(lane.queue.clone()).or_insert_with(|| Gate::new(settings, lane.tat, 0, limit, now));
-        }
-        if guarded.is_empty() {
-            return Ok(Gates { by_queue });
-        }
-        let locked = tx.query(GATES).bind(&guarded).fetch_all(tx.connection()).await?;
-        let counted = tx.query(RUNNING).bind(&guarded).fetch_all(tx.connection()).await?;
-        let mut running: HashMap<&str, i64> = HashMap::new();
-        for row in &counted {
-            running.insert(row.try_get(0)?, row.try_get(1)?);
-        }
-        for row in &locked {
-            let name: &str = row.try_get(0)?;
-            let (queue, settings) = (Name::new(name)?, super::list::settings(row.try_get(1)?)?);
-            let tat = Timestamp::from_micros(row.try_get(2)?);
-            let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
-            by_queue.insert(queue, Gate::new(settings, tat, running, limit, now));
-        }
-        Ok(Gates { by_queue })
+/// Writes what the rate limits have counted.
+async fn save_rates(tx: &mut Tx<'_>, gates: &Gates, now: Timestamp) -> Work<()> {
+    let (names, tats): (Vec<&str>, Vec<i64>) =
+        gates.new_tats(now).into_iter().map(|(queue, tat)| (queue.as_str(), tat.as_micros())).unzip();
+    if !names.is_empty() {
+        tx.query(SAVE_RATES).bind(names).bind(tats).execute(tx.connection()).await?;
     }
-
-    fn of(&self, queue: &Name) -> Option<&Gate> {
-        self.by_queue.get(queue)
-    }
-
-    /// Writes what the rate limits have counted.
-    async fn save(&self, tx: &mut Tx<'_>, now: Timestamp) -> Work<()> {
-        let (mut names, mut tats) = (Vec::new(), Vec::new());
-        for (queue, gate) in &self.by_queue {
-            if let Some(tat) = gate.new_tat(now) {
-                names.push(queue.as_str());
-                tats.push(tat.as_micros());
-            }
-        }
-        if !names.is_empty() {
-            tx.query(SAVE_RATES).bind(names).bind(tats).execute(tx.connection()).await?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Fails what is overdue.
@@ -247,27 +197,20 @@ async fn expire_these(tx: &mut Tx<'_>, mut tasks: Vec<(Stored, Task)>, now: Time
 }
 
 /// Moves what has become due to the ready ones, so that a delayed task of high priority never hides them.
-async fn promote(tx: &mut Tx<'_>, view: &View, now: Timestamp) -> Work<()> {
-    let due = |lane: &&OpenLane| lane.scheduled.is_some_and(|at| at <= now);
-    let lanes: Vec<i32> = view.lanes.iter().filter(due).map(|lane| lane.number).collect();
+async fn promote(tx: &mut Tx<'_>, lanes: Vec<i32>, now: Timestamp) -> Work<()> {
     tx.query(PROMOTE).bind(lanes).bind(now.as_micros()).bind(PROMOTE_MAX).execute(tx.connection()).await?;
     Ok(())
 }
 
 /// Claims the first ready tasks of all lanes, as far as the gates let them through.
 async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut Gates, claim: &mut Claim) -> Work<()> {
-    let (mut lanes, mut counts) = (Vec::new(), Vec::new());
-    for lane in view.lanes.iter().filter(|lane| lane.ready.is_some()) {
-        let room = gates.of(&lane.queue).map_or(0, Gate::room).min(request.limit);
-        if room > 0 {
-            lanes.push(lane.number);
-            counts.push(i64::try_from(room).unwrap_or(i64::MAX));
-        }
-    }
+    let rooms = gates.rooms(view, request.limit);
+    let (lanes, counts): (Vec<i32>, Vec<i64>) =
+        rooms.into_iter().map(|(lane, room)| (lane, i64::try_from(room).unwrap_or(i64::MAX))).unzip();
     if lanes.is_empty() || request.among.as_ref().is_some_and(Vec::is_empty) {
         return Ok(());
     }
-    if request.among.is_none() && gates.by_queue.values().all(|gate| gate.room() == usize::MAX) {
+    if request.among.is_none() && gates.are_open() {
         claim.tasks = quick::claim(tx, request, lanes, claim.now).await?;
         return Ok(());
     }
@@ -285,7 +228,7 @@ async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut 
         }
         let number: i32 = head.try_get(1)?;
         let lane = tx.shared.lanes.get(number).ok_or_else(|| unreadable("lane of a task", number))?;
-        if gates.by_queue.get_mut(&lane.queue).is_some_and(Gate::pass) {
+        if gates.pass(&lane.queue) {
             picked.push(head);
         }
     }

@@ -1,18 +1,16 @@
 //! Hints that something may have changed: told after commits, coalesced, to other processes by a
 //! notification, and by one row of counters for those that cannot hear notifications.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgListener;
-use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::tx::{Hint, Shared, Tx};
+use super::tx::{Shared, Tx};
 use crate::database::postgres::{Database, Work};
-use crate::store::Changes;
+use crate::store::sql::hints::Hint;
 
 /// Least time between two notifications of one process: under load, many commits share one.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -27,75 +25,14 @@ const READ: &str = "SELECT work, wishes, ends FROM {s}.hints";
 
 const ALL: Hint = Hint { work: true, wishes: true, ends: true };
 
-/// What this handle knows of.
-#[derive(Debug)]
-pub(super) struct Hints {
-    changes: watch::Sender<Changes>,
-    /// Not told yet.
-    untold: Mutex<Hint>,
-    to_tell: Notify,
-    listening: AtomicBool,
-    /// Marks notifications of this handle, which knows already.
-    origin: Uuid,
-}
-
-impl Hints {
-    pub(super) fn new(origin: Uuid) -> Self {
-        Hints {
-            changes: watch::Sender::new(Changes::default()),
-            untold: Mutex::default(),
-            to_tell: Notify::new(),
-            listening: AtomicBool::new(false),
-            origin,
-        }
-    }
-
-    /// Something was committed here.
-    pub(super) fn raise(&self, hint: Hint) {
-        if hint == Hint::default() {
-            return;
-        }
-        self.publish(hint);
-        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.work |= hint.work;
-        untold.wishes |= hint.wishes;
-        untold.ends |= hint.ends;
-        drop(untold);
-        self.to_tell.notify_one();
-    }
-
-    fn publish(&self, hint: Hint) {
-        self.changes.send_if_modified(|known| {
-            known.work += u64::from(hint.work);
-            known.wishes += u64::from(hint.wishes);
-            known.ends += u64::from(hint.ends);
-            hint != Hint::default()
-        });
-    }
-
-    /// For waiting until the counters differ from those that were seen.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Changes> {
-        self.changes.subscribe()
-    }
-
-    /// Whether nobody listens for this handle yet; from now on somebody does.
-    pub(super) fn begins_to_listen(&self) -> bool {
-        !self.listening.swap(true, SeqCst)
-    }
-}
-
 /// Tells other processes what was committed here, until the handle is dropped.
 pub(super) async fn tell(shared: Arc<Shared>) {
-    let Shared { hints, database, .. } = &*shared;
+    let Shared { hints, origin, database, .. } = &*shared;
     let channel = channel(database);
     loop {
-        let hint = std::mem::take(&mut *hints.untold.lock().unwrap_or_else(PoisonError::into_inner));
-        if hint == Hint::default() {
-            hints.to_tell.notified().await;
-            continue;
-        }
+        let hint = hints.untold().await;
         // A hint may be lost: whoever waits polls too.
-        if let Err(trouble) = tell_once(database, &channel, hints.origin, hint).await {
+        if let Err(trouble) = tell_once(database, &channel, *origin, hint).await {
             tracing::debug!(place = database.place(), ?trouble, "a hint was not told");
         }
         tokio::time::sleep(PAUSE).await;
@@ -126,8 +63,9 @@ async fn tell_once(database: &Arc<Database>, channel: &str, origin: Uuid, hint: 
 /// Hears of other processes' commits, until the handle is dropped: by notification where there is one, and
 /// by looking at the counters every `poll_interval` while somebody waits.
 pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
-    let Shared { hints, database, .. } = &*shared;
+    let Shared { hints, origin, database, .. } = &*shared;
     let channel = channel(database);
+    let origin = origin.to_string();
     let mut seen: Option<[i64; 3]> = None;
     let mut listener = None;
     let mut next_try = crate::clock::monotonic();
@@ -143,8 +81,8 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
         let heard = tokio::time::timeout(poll_interval, hear(&mut listener)).await;
         match heard {
             Ok(Some(payload)) => {
-                let (origin, letters) = payload.split_once(' ').unwrap_or_default();
-                if origin != hints.origin.to_string() {
+                let (teller, letters) = payload.split_once(' ').unwrap_or_default();
+                if teller != origin {
                     let has = |letter| letters.contains(letter);
                     hints.publish(Hint { work: has('w'), wishes: has('c'), ends: has('e') });
                 }
@@ -154,7 +92,7 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
                 listener = None;
                 hints.publish(ALL);
             }
-            Err(_) if hints.changes.receiver_count() > 0 => {
+            Err(_) if hints.is_awaited() => {
                 if let Ok(now) = look(database).await {
                     // What was committed before the first look may be news.
                     hints.publish(seen.map_or(ALL, |seen: [i64; 3]| Hint {

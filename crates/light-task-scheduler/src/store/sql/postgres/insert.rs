@@ -4,16 +4,18 @@ use std::collections::HashMap;
 
 use sqlx::Row;
 
-use super::apply::texts;
-use super::lanes::{self, Lane};
+use super::lanes;
 use super::rows::rank;
-use super::tx::{Tx, now};
+use super::tx::{Tx, now, texts};
 use crate::clock::{Timestamp, micros};
 use crate::database::postgres::{Trouble, Work};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::store::sql::codec::{self, options_json, unreadable};
+use crate::store::sql::incoming::{Incoming, Known, sort_out};
+use crate::store::sql::lanes::Lane;
+use crate::store::sql::texts::{label, label_name};
 use crate::store::{Inserted, TOMBSTONE_TTL};
-use crate::task::{Name, NewTask, Options, Payload, Start, State, TaskId, fingerprint};
+use crate::task::{Name, NewTask, Options, Payload, Start, TaskId};
 
 // What is known of ids: the tasks that have them, and the tombstones of those that had them.
 const KNOWN: &str = concat!(
@@ -49,59 +51,14 @@ const INSERT: &str = insert!(" ON CONFLICT (id) DO NOTHING");
 /// Ids made here just now. Looking out for a conflict would cost a write of its own for each row.
 const INSERT_FRESH: &str = insert!("");
 
-/// A task to take in, with its id.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) id: TaskId,
-    /// Made here just now: nobody can have used it before.
-    pub(super) fresh: bool,
-    pub(super) task: NewTask,
-}
-
 /// Takes tasks in, one answer each.
 pub(super) async fn insert(tx: &mut Tx<'_>, incoming: &[Incoming]) -> Work<Vec<Result<Inserted>>> {
     let known = known(tx, incoming).await?;
-    let mut new: Vec<&Incoming> = Vec::with_capacity(incoming.len());
-    let mut first: HashMap<&TaskId, usize> = HashMap::with_capacity(incoming.len());
-    let mut answers = Vec::with_capacity(incoming.len());
-    for one in incoming {
-        answers.push(if let Err(e) = one.task.check() {
-            Err(e)
-        } else if let Some(known) = known.get(&one.id) {
-            known.answer(one)
-        } else if let Some(index) = first.get(&one.id) {
-            twice(new[*index], one)
-        } else {
-            first.insert(&one.id, new.len());
-            new.push(one);
-            Ok(Inserted::New(one.id.clone()))
-        });
-    }
+    let (answers, new) = sort_out(incoming, &known);
     if !new.is_empty() {
         make_rows(tx, &new).await?;
     }
     Ok(answers)
-}
-
-/// What is known of an id.
-enum Known {
-    Task { kind: Name, payload: Payload, state: State },
-    Tombstone { hash: Vec<u8> },
-}
-
-impl Known {
-    fn answer(&self, incoming: &Incoming) -> Result<Inserted> {
-        let Incoming { id, task, .. } = incoming;
-        match self {
-            Known::Task { kind, payload, state } if *kind == task.kind && *payload == task.payload => {
-                Ok(Inserted::Existing(id.clone(), *state))
-            }
-            Known::Tombstone { hash } if *hash == fingerprint(&task.kind, &task.payload) => {
-                Ok(Inserted::Removed(id.clone()))
-            }
-            _ => Err(conflict(id)),
-        }
-    }
 }
 
 /// Looks up the ids that others may have used. Tombstones that are too old are removed.
@@ -132,15 +89,6 @@ async fn known(tx: &mut Tx<'_>, incoming: &[Incoming]) -> Work<HashMap<TaskId, K
         tx.query(FORGET).bind(forgotten).execute(tx.connection()).await?;
     }
     Ok(known)
-}
-
-/// The answer for an id that came before in the same call.
-fn twice(first: &Incoming, again: &Incoming) -> Result<Inserted> {
-    if first.task.kind != again.task.kind || first.task.payload != again.task.payload {
-        return Err(conflict(&again.id));
-    }
-    let state = if first.task.start == Start::Held { State::Held } else { State::Waiting };
-    Ok(Inserted::Existing(again.id.clone(), state))
 }
 
 /// Makes rows. Others may have used one of the ids in the meantime: then all is tried again.
@@ -252,25 +200,9 @@ impl<'t> Columns<'t> {
     }
 }
 
-/// One element of the column `labels` for a label's name: JSON, because a value may have any character in it,
-/// also the one that PostgreSQL cannot keep.
-pub(super) fn label_name(name: &Name) -> String {
-    serde_json::Value::from(name.as_str()).to_string()
-}
-
-/// One element of the column `labels` for a label.
-pub(super) fn label(name: &Name, value: &str) -> String {
-    serde_json::Value::from(vec![name.as_str(), value]).to_string()
-}
-
 /// The column `labels` as PostgreSQL writes arrays: an array of arrays of different lengths cannot be bound.
 fn labels(options: &Options) -> String {
     let elements = options.labels.iter().flat_map(|(name, value)| [label_name(name), label(name, value)]);
     let quoted = |element: String| format!("\"{}\"", element.replace('\\', "\\\\").replace('"', "\\\""));
     format!("{{{}}}", elements.map(quoted).collect::<Vec<_>>().join(","))
-}
-
-fn conflict(id: &TaskId) -> Error {
-    let message = format!("the id {id} belongs to a task with another kind or payload; choose another id");
-    Error::new(ErrorKind::Conflict, message)
 }

@@ -1,14 +1,11 @@
-//! The small numbers that stand for pairs of queue and kind. Their rows are never changed nor removed, so
-//! that what was once read from a commit stays true.
-
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+//! The table `lanes`.
 
 use sqlx::Row;
 
 use super::tx::Tx;
 use crate::database::postgres::Work;
 use crate::store::sql::codec::unreadable;
+use crate::store::sql::lanes::Lane;
 use crate::task::Name;
 
 const ALL: &str = "SELECT id, queue, kind FROM {s}.lanes WHERE id > $1 ORDER BY id";
@@ -16,46 +13,6 @@ const MAKE: &str = "INSERT INTO {s}.lanes (queue, kind) SELECT * FROM unnest($1:
     ON CONFLICT DO NOTHING";
 const FIND: &str = "SELECT id, queue, kind FROM {s}.lanes
     JOIN unnest($1::text[], $2::text[]) AS asked (queue, kind) USING (queue, kind)";
-
-/// A queue and a kind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Lane {
-    pub(super) queue: Name,
-    pub(super) kind: Name,
-}
-
-/// What is known already.
-#[derive(Debug, Default)]
-pub(super) struct Lanes {
-    known: RwLock<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    by_number: HashMap<i32, Lane>,
-    by_name: HashMap<Lane, i32>,
-}
-
-impl Lanes {
-    /// The lane of a number, if it is known.
-    pub(super) fn get(&self, number: i32) -> Option<Lane> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).by_number.get(&number).cloned()
-    }
-
-    /// The number of a lane, if it is known.
-    pub(super) fn number(&self, lane: &Lane) -> Option<i32> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).by_name.get(lane).copied()
-    }
-
-    /// Keeps what was read. Only what is committed: what is rolled back may get another number later.
-    pub(super) fn keep(&self, lanes: impl IntoIterator<Item = (i32, Lane)>) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        for (number, lane) in lanes {
-            known.by_name.insert(lane.clone(), number);
-            known.by_number.insert(number, lane);
-        }
-    }
-}
 
 /// The lane of a number that a row has.
 pub(super) async fn lane(tx: &mut Tx<'_>, number: i32) -> Work<Lane> {

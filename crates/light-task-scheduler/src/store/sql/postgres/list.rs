@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::Row;
 
-use super::apply::texts;
-use super::insert::label;
 use super::lanes;
 use super::rows::{self, TASK_COLUMNS, task_columns};
-use super::tx::{Tx, now};
+use super::tx::{Tx, now, texts};
 use crate::database::postgres::Work;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::store::sql::codec::{self, SCHEDULED, unreadable};
+use crate::store::sql::texts::{self, label};
 use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
 use crate::task::{Name, State, Task, TaskId};
 
@@ -187,17 +186,15 @@ pub(super) async fn set_queue(tx: &mut Tx<'_>, (queue, settings): &(Name, QueueS
     Ok(())
 }
 
-/// Reads a queue's settings.
-pub(super) fn settings(json: &str) -> Result<QueueSettings> {
-    serde_json::from_str(json).map_err(|e| unreadable("settings of a queue", e))
-}
-
 /// Every queue that has settings or has ever had a task.
 pub(super) async fn queues(tx: &mut Tx<'_>) -> Work<Vec<(Name, QueueSettings)>> {
     let mut queues = Vec::new();
     for row in tx.query(QUEUES).fetch_all(tx.connection()).await? {
         let json: Option<&str> = row.try_get(1)?;
-        queues.push((Name::new(row.try_get(0)?)?, json.map(settings).transpose()?.unwrap_or_default()));
+        queues.push((
+            Name::new(row.try_get(0)?)?,
+            json.map(|json| texts::settings(json.as_bytes())).transpose()?.unwrap_or_default(),
+        ));
     }
     Ok(queues)
 }

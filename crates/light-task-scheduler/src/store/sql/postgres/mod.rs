@@ -30,16 +30,13 @@ mod window;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{Acquire, Postgres, Transaction};
 
-use self::hints::Hints;
-use self::insert::Incoming;
-use self::lanes::Lanes;
 use self::tx::{Shared, Tx};
 use crate::clock::{Clock, SystemClock, new_uuid};
 use crate::database::engine::Engine;
@@ -47,6 +44,10 @@ use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, 
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::state::Command;
+use crate::store::sql::hints::Hints;
+use crate::store::sql::incoming::incoming;
+use crate::store::sql::lanes::Lanes;
+use crate::store::sql::plan::EmptyClaims;
 use crate::store::{
     Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
     HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
@@ -189,9 +190,10 @@ impl PostgresStore {
         let shared = Arc::new(Shared {
             database,
             lanes: Lanes::default(),
-            hints: Hints::new(new_uuid(&*clock)),
+            hints: Hints::default(),
+            origin: new_uuid(&*clock),
             time_offset,
-            empty_claims: Mutex::default(),
+            empty_claims: EmptyClaims::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
@@ -231,7 +233,7 @@ impl PostgresStore {
         tasks: Vec<NewTask>,
     ) -> Result<Vec<Result<Inserted>>> {
         check_batch(tasks.len())?;
-        let incoming = self.incoming(tasks);
+        let incoming = incoming(tasks, &*self.inner.clock);
         let Inner { shared, .. } = &*self.inner;
         let database = &shared.database;
         let mut tries = 0;
@@ -257,15 +259,6 @@ impl PostgresStore {
                 }
             }
         }
-    }
-
-    fn incoming(&self, tasks: Vec<NewTask>) -> Vec<Incoming> {
-        let clock = &*self.inner.clock;
-        let incoming = |mut task: NewTask| {
-            let given = task.id.take();
-            Incoming { fresh: given.is_none(), id: given.unwrap_or_else(|| TaskId::generate(clock)), task }
-        };
-        tasks.into_iter().map(incoming).collect()
     }
 
     /// Does work in a transaction of its own, again if it meets others.
@@ -341,7 +334,8 @@ impl Store for PostgresStore {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Purpose::Work, self.incoming(tasks), |tx, tasks| Box::pin(insert::insert(tx, tasks))).await
+        let tasks = incoming(tasks, &*self.inner.clock);
+        self.write(Purpose::Work, tasks, |tx, tasks| Box::pin(insert::insert(tx, tasks))).await
     }
 
     async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {

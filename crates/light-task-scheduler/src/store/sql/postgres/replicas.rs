@@ -13,10 +13,12 @@ use crate::database::postgres::Work;
 use crate::error::{Error, ErrorKind};
 use crate::state::{Event, step};
 use crate::store::sql::codec::unreadable;
+use crate::store::sql::moves::Stored;
+use crate::store::sql::texts;
 use crate::store::{
-    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
+    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
-use crate::task::{Outcome, Payload, Record, ReplicaId, State, Task, TaskId};
+use crate::task::{Record, ReplicaId, State, Task, TaskId};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: i64 = 16 << 20;
@@ -200,11 +202,8 @@ async fn hand_out_reports(tx: &mut Tx<'_>, owner: Uuid) -> Work<Vec<Report>> {
 
 fn report(row: &PgRow) -> Work<Report> {
     let id = TaskId::new(row.try_get(0)?)?;
-    let mut said = serde_json::from_str(row.try_get(2)?).map_err(|e| unreadable("report", e))?;
-    if let Said::Ended(Outcome::Succeeded(place)) = &mut said {
-        *place = row.try_get::<Option<&[u8]>, _>(3)?.map(Payload::from_bytes);
-    }
-    Ok(Report { id, execution: row.try_get::<i64, _>(1)?.cast_unsigned(), said })
+    let (execution, said): (i64, &str) = (row.try_get(1)?, row.try_get(2)?);
+    Ok(texts::report(id, execution.cast_unsigned(), said.as_bytes(), row.try_get(3)?)?)
 }
 
 /// Ends a replica's registration.
@@ -290,7 +289,7 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work
     let mut adopted = rows::tasks(tx, &found).await?;
     let owner = request.replica;
     adopted.retain_mut(|(_, task)| step(&mut task.record, Event::Adopt { owner }, now).is_ok());
-    let changes: Vec<(&rows::Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();
+    let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();
     // The numbers of the former owner's claims mean nothing to the new one.
     rows::save_owned(tx, &changes, owner, None).await?;
     Ok(adopted.into_iter().map(|(_, task)| task).collect())

@@ -13,6 +13,7 @@ use crate::state::Moved;
 use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
 };
+use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
 /// The columns of a [`Stored`], in the order in which it reads them, of a table called `t`.
@@ -56,19 +57,6 @@ const REMOVE: &str = "WITH gone AS (DELETE FROM {s}.tasks WHERE seq = ANY($1)),
     ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, removed_at = excluded.removed_at";
 const KEEP_GARBAGE: &str = "INSERT INTO {s}.garbage (key) SELECT * FROM unnest($1::bytea[]) ON CONFLICT DO NOTHING";
 const ANY_LIMIT: &str = "SELECT EXISTS (SELECT 1 FROM {s}.queues WHERE limited)";
-
-/// A record and where it is.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) seq: i64,
-    pub(super) lane: i32,
-    pub(super) stage: i64,
-    /// The number of the claim that took it, while that owner has it.
-    pub(super) claim: Option<i64>,
-    pub(super) has_report: bool,
-    pub(super) id: TaskId,
-    pub(super) record: Record,
-}
 
 /// The column `rank`: high priorities come first. Not the negative, which the lowest number does not have.
 pub(super) fn rank(priority: i32) -> i32 {
@@ -133,10 +121,6 @@ pub(super) async fn tasks(tx: &mut Tx<'_>, rows: &[PgRow]) -> Work<Vec<(Stored, 
     }
     Ok(tasks)
 }
-
-/// A row as it was read, but with the claim number that it shall have, and what
-/// [`step`](crate::state::step) made of its record.
-pub(super) type Change<'a> = (&'a Stored, &'a Record);
 
 /// Writes records.
 pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<()> {
@@ -209,10 +193,6 @@ pub(super) async fn save_owned(
 
 fn column<T>(changes: &[Change<'_>], value: impl Fn(&Change<'_>) -> T) -> Vec<T> {
     changes.iter().map(value).collect()
-}
-
-fn keeps_report(was: &Stored, after: &Record) -> bool {
-    was.has_report && after.state == State::Running
 }
 
 /// A replica's id as a column takes it.

@@ -2,13 +2,14 @@
 
 use sqlx::Row;
 
-use super::insert::label_name;
 use super::list::numbers;
-use super::rows::{self, Stored, task_columns};
+use super::rows::{self, task_columns};
 use super::tx::Tx;
 use crate::database::postgres::Work;
 use crate::state::{Command, Event, step};
 use crate::store::sql::codec::unreadable;
+use crate::store::sql::moves::Stored;
+use crate::store::sql::texts::label_name;
 use crate::store::{Sweep, SweepRequest, TOMBSTONE_TTL};
 use crate::task::Task;
 

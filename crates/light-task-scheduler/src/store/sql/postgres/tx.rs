@@ -1,18 +1,19 @@
 //! One transaction of the store, and what all of a handle's transactions share.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
+use uuid::Uuid;
 
-use super::hints::Hints;
-use super::lanes::{Lane, Lanes};
 use crate::clock::Timestamp;
 use crate::database::postgres::{Database, Session, Work};
-use crate::task::ReplicaId;
+use crate::store::sql::hints::{Hint, Hints};
+use crate::store::sql::lanes::{Lane, Lanes};
+use crate::store::sql::plan::EmptyClaims;
+use crate::task::TaskId;
 
 /// The server's time in a statement, in microseconds since 1970.
 macro_rules! now {
@@ -28,36 +29,18 @@ pub(super) struct Shared {
     pub(super) database: Arc<Database>,
     pub(super) lanes: Lanes,
     pub(super) hints: Hints,
+    /// Marks notifications of this handle, which knows already.
+    pub(super) origin: Uuid,
     /// Added to the server's time: zero outside tests.
     pub(super) time_offset: Arc<AtomicI64>,
-    /// The last claim of each replica that took nothing. Kept in memory only, to save a commit: a replica claims
-    /// through one handle, and one that has lost its memory is another replica.
-    pub(super) empty_claims: Mutex<HashMap<ReplicaId, u64>>,
+    pub(super) empty_claims: EmptyClaims,
 }
 
 impl Shared {
-    /// Notes that a claim of a replica took nothing.
-    pub(super) fn note_empty_claim(&self, replica: ReplicaId, number: u64) {
-        self.empty_claims.lock().unwrap_or_else(PoisonError::into_inner).insert(replica, number);
-    }
-
-    /// The number of the last claim of a replica that took nothing.
-    pub(super) fn last_empty_claim(&self, replica: ReplicaId) -> u64 {
-        self.empty_claims.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).copied().unwrap_or(0)
-    }
-
     /// What is added to the server's time, in microseconds.
     pub(super) fn offset(&self) -> i64 {
         self.time_offset.load(SeqCst)
     }
-}
-
-/// What is to be hinted at after the commit.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hint {
-    pub(super) work: bool,
-    pub(super) wishes: bool,
-    pub(super) ends: bool,
 }
 
 /// A transaction, or a connection for one read.
@@ -104,4 +87,12 @@ impl<'c> Tx<'c> {
         let row = query.fetch_one(self.connection()).await?;
         Ok(self.time(sqlx::Row::try_get(&row, 0)?))
     }
+}
+
+/// Ids as a statement takes them, in order and each once.
+pub(super) fn texts<'i>(ids: impl Iterator<Item = &'i TaskId>) -> Vec<String> {
+    let mut texts: Vec<String> = ids.map(TaskId::to_string).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
 }
