@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::floors::Key;
 use super::gate::Gate;
 use crate::clock::Timestamp;
 use crate::store::QueueSettings;
@@ -15,8 +16,8 @@ pub(super) struct OpenLane {
     pub(super) settings: Option<QueueSettings>,
     /// Where the queue's rate limit stands.
     pub(super) tat: Timestamp,
-    /// The due time of its first ready task.
-    pub(super) ready: Option<Timestamp>,
+    /// Its first ready task.
+    pub(super) ready: Option<Key>,
     /// The due time of its next delayed task.
     pub(super) scheduled: Option<Timestamp>,
 }
@@ -31,6 +32,12 @@ pub(super) struct View {
 }
 
 impl View {
+    /// Where the ready tasks of each lane begin.
+    #[cfg(feature = "postgres")]
+    pub(super) fn begins(&self) -> Vec<(i32, Key)> {
+        self.lanes.iter().filter_map(|lane| Some((lane.number, lane.ready?))).collect()
+    }
+
     /// The lanes with delayed tasks that have become due.
     pub(super) fn due(&self, now: Timestamp) -> Vec<i32> {
         let due = |lane: &&OpenLane| lane.scheduled.is_some_and(|at| at <= now);
@@ -51,7 +58,7 @@ impl View {
 
     /// When time alone will have changed what can be claimed.
     pub(super) fn next_at(&self, gates: &Gates, now: Timestamp) -> Option<Timestamp> {
-        let ready = |lane: &OpenLane| gates.by_queue.get(&lane.queue)?.opens_at(lane.ready?, now);
+        let ready = |lane: &OpenLane| gates.by_queue.get(&lane.queue)?.opens_at(lane.ready?.run_at, now);
         let lanes = self.lanes.iter().flat_map(|lane| [ready(lane), lane.scheduled]);
         lanes.chain([self.deadline]).flatten().min()
     }

@@ -12,6 +12,7 @@ use crate::database::mysql::sql::LIST_MAX;
 use crate::error::Error;
 use crate::state::{Event, step};
 use crate::store::sql::codec::unreadable;
+use crate::store::sql::floors::Key;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
@@ -140,7 +141,7 @@ async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
             queue: lane.queue,
             settings,
             tat: time(row, 5)?.unwrap_or_default(),
-            ready: time(row, 6)?,
+            ready: time(row, 6)?.map(|run_at| Key { run_at, ..Key::FIRST }),
             scheduled: time(row, 7)?,
         });
     }
