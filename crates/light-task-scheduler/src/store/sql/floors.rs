@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Timestamp;
+use super::plan::Key;
 
 /// A look at a lane that takes longer has walked over entries of tasks that have gone.
 const DEAR: Duration = Duration::from_micros(500);
@@ -23,20 +23,6 @@ const DEAR: Duration = Duration::from_micros(500);
 const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Full looks at a lane take at most this share of the time: one in ten.
 const SHARE: u32 = 10;
-
-/// The place of a ready task in its lane: the smallest is claimed first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    /// The priority, its bits turned over.
-    pub(super) rank: i32,
-    pub(super) run_at: Timestamp,
-    pub(super) seq: i64,
-}
-
-impl Key {
-    /// Before every task.
-    pub(super) const FIRST: Key = Key { rank: i32::MIN, run_at: Timestamp::from_micros(i64::MIN), seq: i64::MIN };
-}
 
 /// What is known of one lane.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +137,7 @@ impl Floors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     const LANE: i32 = 7;
     const MILLI: Duration = Duration::from_millis(1);

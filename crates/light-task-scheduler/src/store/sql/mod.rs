@@ -17,7 +17,7 @@
 //! | `texts` | labels, settings and reports as text |
 
 mod codec;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(feature = "postgres")]
 mod floors;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;

@@ -3,11 +3,24 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::floors::Key;
 use super::gate::Gate;
 use crate::clock::Timestamp;
 use crate::store::QueueSettings;
 use crate::task::{Name, ReplicaId};
+
+/// The place of a ready task in its lane: the smallest is claimed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The priority, its bits turned over.
+    pub(super) rank: i32,
+    pub(super) run_at: Timestamp,
+    pub(super) seq: i64,
+}
+
+impl Key {
+    /// Before every task.
+    pub(super) const FIRST: Key = Key { rank: i32::MIN, run_at: Timestamp::from_micros(i64::MIN), seq: i64::MIN };
+}
 
 /// A lane from which may be claimed.
 pub(super) struct OpenLane {

@@ -13,8 +13,8 @@ use crate::state::Moved;
 use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
 };
-use crate::store::sql::floors::Key;
 use crate::store::sql::moves::{Change, Stored, keeps_report};
+use crate::store::sql::plan::Key;
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
 /// The columns of a [`Stored`], in the order in which it reads them, of a table called `t`.
