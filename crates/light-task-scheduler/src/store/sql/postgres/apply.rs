@@ -53,7 +53,7 @@ pub(super) async fn apply_rest(tx: &mut Tx<'_>, changes: &[Change], answers: &[O
     rows::save(tx, &changed, now).await?;
     rows::keep_garbage(tx, &left).await?;
     let mut late = late.into_iter();
-    let answer = |answer: &Option<Answer>| answer.clone().or_else(|| late.next()).unwrap_or(Answer::Missing);
+    let answer = |answer: &Option<Answer>| answer.or_else(|| late.next()).unwrap_or(Answer::Missing);
     Ok(answers.iter().map(answer).collect())
 }
 
