@@ -39,6 +39,14 @@ impl Trouble {
         }
     }
 
+    /// Whether the server or the work itself has refused it, so that nothing of it was done.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Trouble::Server(error) => error.as_database_error().is_some() && !self.is_disconnected(),
+            Trouble::Ours(_) | Trouble::Again => true,
+        }
+    }
+
     /// Whether the connection was found dead.
     pub(crate) fn is_disconnected(&self) -> bool {
         match self {

@@ -47,6 +47,23 @@ const SCHEMA: &str = "{s}";
 const NOW: &str = "{now}";
 const SERVERS_TIME: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
+// Every statement is made for one index. Without these a plan that was made while the tables were small (it is kept)
+// reads and sorts all that waits, until the next ANALYZE; and one that is made anew for each list of a thousand ids
+// reads a small table as a whole for each of them.
+macro_rules! made_for_indexes {
+    (@each $form:ident) => {
+        made_for_indexes!(@$form "enable_seqscan" "off", "enable_bitmapscan" "off", "enable_sort" "off",
+            "enable_hashjoin" "off", "enable_mergejoin" "off", "jit" "off", "plan_cache_mode" "force_generic_plan")
+    };
+    (@pairs $($name:literal $value:literal),*) => { [$(($name, $value)),*] };
+    (@locals $($name:literal $value:literal),*) => { concat!($("; SET LOCAL ", $name, " = ", $value),*) };
+    ($form:ident) => { made_for_indexes!(@each $form) };
+}
+/// Whatever the server's default is: each statement sees what is committed when it begins.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+/// Behind a pooler a session's settings are not ours.
+const BEGIN_POOLED: &str = concat!("BEGIN ISOLATION LEVEL READ COMMITTED", made_for_indexes!(locals));
+
 /// How to use a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
@@ -117,6 +134,8 @@ impl fmt::Debug for Database {
 pub(crate) enum Purpose {
     /// Anything that may wait for a free connection.
     Work,
+    /// The same, in one statement that does no harm if it is executed again.
+    Statement,
     /// A sign of life.
     Pulse,
 }
@@ -208,27 +227,26 @@ impl Database {
         sql.replace(SCHEMA, &self.quoted).replace(NOW, now)
     }
 
-    /// A connection for one statement, in a transaction only where the connection may change after each.
+    /// A connection for one statement, which is a transaction: in another one only where the connection may change after each.
     pub(crate) async fn reading(self: &Arc<Self>) -> Work<Session<'static>> {
-        if self.pgbouncer {
-            return self.begin(Purpose::Work).await;
-        }
-        let link = Link::Plain(self.pool.acquire().await?);
-        Ok(Session { link, database: Arc::clone(self) })
+        self.begin(Purpose::Statement).await
     }
 
     /// Begins a transaction.
     pub(crate) async fn begin(self: &Arc<Self>, purpose: Purpose) -> Work<Session<'static>> {
-        // Whatever the server's default is: each statement sees what is committed when it begins.
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let begin = if self.pgbouncer { BEGIN_POOLED } else { BEGIN };
         let pool = match purpose {
-            Purpose::Work => &self.pool,
+            Purpose::Statement if !self.pgbouncer => {
+                let link = Link::Plain(self.pool.acquire().await?);
+                return Ok(Session { link, database: Arc::clone(self) });
+            }
+            Purpose::Work | Purpose::Statement => &self.pool,
             Purpose::Pulse => &self.pulse,
         };
         // A connection that died while nobody used it is replaced: nothing was sent on it yet.
         let mut dead = 0;
         loop {
-            match pool.begin_with(BEGIN).await.map_err(Trouble::from) {
+            match pool.begin_with(begin).await.map_err(Trouble::from) {
                 Ok(transaction) => return Ok(Session { link: Link::Begun(transaction), database: Arc::clone(self) }),
                 Err(trouble) if trouble.is_disconnected() && dead < pool.options().get_max_connections() => dead += 1,
                 Err(trouble) => return Err(trouble),
@@ -321,17 +339,7 @@ fn connect_options(access: &Access) -> PgConnectOptions {
         // A pooler refuses settings that it does not know, and forgets prepared statements.
         return options.statement_cache_capacity(0).extra_float_digits(None);
     }
-    // Every statement but the counts is made for one index. Without these a plan that was made while the tables
-    // were small (it is kept) reads and sorts all that waits, until the next ANALYZE.
-    let made_for_indexes = [
-        ("enable_seqscan", "off"),
-        ("enable_bitmapscan", "off"),
-        ("enable_sort", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("jit", "off"),
-    ];
-    options.statement_cache_capacity(STATEMENTS_MAX).options(made_for_indexes)
+    options.statement_cache_capacity(STATEMENTS_MAX).options(made_for_indexes!(pairs))
 }
 
 async fn first_connection(options: &PgConnectOptions, place: &str) -> Result<PgConnection> {

@@ -5,18 +5,25 @@
 //! | file | idea |
 //! |---|---|
 //! | `codec` | records as columns |
+//! | `floors` | where the waiting tasks of a lane begin |
 //! | `gate` | what a queue lets through |
+//! | `gather` | small calls, written together |
 //! | `hints` | what changed here, and whom to tell |
 //! | `incoming` | which tasks are new |
 //! | `lanes` | small numbers for queues and kinds |
 //! | `moves` | what becomes of locked rows |
 //! | `plan` | what a claim sees and may take |
+//! | `tally` | how many tasks there are |
 //! | `texts` | labels, settings and reports as text |
 //! | `verify` | which rows contradict each other |
 
 mod codec;
+#[cfg(feature = "postgres")]
+mod floors;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod gate;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod gather;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod hints;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -33,6 +40,8 @@ mod plan;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "postgres")]
+mod tally;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod texts;
 mod verify;

@@ -8,6 +8,20 @@ use crate::clock::Timestamp;
 use crate::store::QueueSettings;
 use crate::task::{Name, ReplicaId};
 
+/// The place of a ready task in its lane: the smallest is claimed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The priority, its bits turned over.
+    pub(super) rank: i32,
+    pub(super) run_at: Timestamp,
+    pub(super) seq: i64,
+}
+
+impl Key {
+    /// Before every task.
+    pub(super) const FIRST: Key = Key { rank: i32::MIN, run_at: Timestamp::from_micros(i64::MIN), seq: i64::MIN };
+}
+
 /// A lane from which may be claimed.
 pub(super) struct OpenLane {
     pub(super) number: i32,
@@ -15,8 +29,8 @@ pub(super) struct OpenLane {
     pub(super) settings: Option<QueueSettings>,
     /// Where the queue's rate limit stands.
     pub(super) tat: Timestamp,
-    /// The due time of its first ready task.
-    pub(super) ready: Option<Timestamp>,
+    /// Its first ready task.
+    pub(super) ready: Option<Key>,
     /// The due time of its next delayed task.
     pub(super) scheduled: Option<Timestamp>,
 }
@@ -31,6 +45,12 @@ pub(super) struct View {
 }
 
 impl View {
+    /// Where the ready tasks of each lane begin.
+    #[cfg(feature = "postgres")]
+    pub(super) fn begins(&self) -> Vec<(i32, Key)> {
+        self.lanes.iter().filter_map(|lane| Some((lane.number, lane.ready?))).collect()
+    }
+
     /// The lanes with delayed tasks that have become due.
     pub(super) fn due(&self, now: Timestamp) -> Vec<i32> {
         let due = |lane: &&OpenLane| lane.scheduled.is_some_and(|at| at <= now);
@@ -51,7 +71,7 @@ impl View {
 
     /// When time alone will have changed what can be claimed.
     pub(super) fn next_at(&self, gates: &Gates, now: Timestamp) -> Option<Timestamp> {
-        let ready = |lane: &OpenLane| gates.by_queue.get(&lane.queue)?.opens_at(lane.ready?, now);
+        let ready = |lane: &OpenLane| gates.by_queue.get(&lane.queue)?.opens_at(lane.ready?.run_at, now);
         let lanes = self.lanes.iter().flat_map(|lane| [ready(lane), lane.scheduled]);
         lanes.chain([self.deadline]).flatten().min()
     }

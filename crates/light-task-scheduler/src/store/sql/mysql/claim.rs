@@ -15,7 +15,7 @@ use crate::store::sql::codec::unreadable;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
-use crate::store::sql::plan::{Gates, OpenLane, View};
+use crate::store::sql::plan::{Gates, Key, OpenLane, View};
 use crate::store::sql::texts;
 use crate::store::{Claim, ClaimRequest};
 use crate::task::{Name, Record, Task, TaskId};
@@ -140,7 +140,7 @@ async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
             queue: lane.queue,
             settings,
             tat: time(row, 5)?.unwrap_or_default(),
-            ready: time(row, 6)?,
+            ready: time(row, 6)?.map(|run_at| Key { run_at, ..Key::FIRST }),
             scheduled: time(row, 7)?,
         });
     }

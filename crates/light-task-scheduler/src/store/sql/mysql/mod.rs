@@ -45,8 +45,9 @@ use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Tar
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::state::Command;
+use crate::store::sql::gather::{Answers, Gather, SMALL};
 use crate::store::sql::hints::Hints;
-use crate::store::sql::incoming::incoming;
+use crate::store::sql::incoming::{Incoming, incoming};
 use crate::store::sql::lanes::Lanes;
 use crate::store::sql::plan::EmptyClaims;
 use crate::store::{
@@ -185,6 +186,7 @@ impl MySqlStore {
             time_offset,
             time_stopped,
             empty_claims: EmptyClaims::default(),
+            gather: Gather::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(MySqlStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
@@ -263,14 +265,7 @@ impl MySqlStore {
     {
         let shared = Arc::clone(&self.inner.shared);
         let work = async move {
-            let mut tries = 0;
-            loop {
-                match write_once(&shared, purpose, &input, job).await {
-                    Ok(done) => return Ok(done),
-                    Err(trouble) if shared.database.may_try_again(&trouble, &mut tries).await => {}
-                    Err(trouble) => return Err(shared.database.explain(trouble)),
-                }
-            }
+            write(&shared, purpose, &input, job).await.map_err(|trouble| shared.database.explain(trouble))
         };
         self.inner.engine.run(work).await
     }
@@ -293,6 +288,40 @@ impl MySqlStore {
             }
         };
         self.inner.engine.run(work).await
+    }
+}
+
+/// Takes tasks in, as a job.
+const INSERT: Job<Vec<Incoming>, Answers> = |tx, tasks| Box::pin(insert::insert(tx, tasks, Look::Plain));
+
+/// Writes what waits, group by group, until nothing does.
+async fn write_groups(shared: Arc<Shared>) {
+    while let Some(mut group) = shared.gather.next() {
+        match write(&shared, Purpose::Work, &group.tasks, INSERT).await {
+            Ok(answers) => group.answer(Ok(answers)),
+            // Nothing was written, maybe because of one call: the others are not to suffer.
+            Err(trouble)
+                if trouble.is_refusal()
+                    && let Some(alone) = group.split() =>
+            {
+                for group in alone {
+                    let answers = write(&shared, Purpose::Work, &group.tasks, INSERT).await;
+                    group.answer(answers.map_err(|trouble| shared.database.explain(trouble)));
+                }
+            }
+            Err(trouble) => group.answer(Err(shared.database.explain(trouble))),
+        }
+    }
+}
+
+/// Does work in a transaction of its own, again if it meets others.
+async fn write<I, T>(shared: &Arc<Shared>, purpose: Purpose, input: &I, job: Job<I, T>) -> Work<T> {
+    let mut tries = 0;
+    loop {
+        match write_once(shared, purpose, input, job).await {
+            Err(trouble) if shared.database.may_try_again(&trouble, &mut tries).await => {}
+            done => return done,
+        }
     }
 }
 
@@ -328,7 +357,16 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let tasks = incoming(tasks, &*self.inner.clock);
-        self.write(Purpose::Work, tasks, |tx, tasks| Box::pin(insert::insert(tx, tasks, Look::Plain))).await
+        let Inner { engine, shared, .. } = &*self.inner;
+        if tasks.len() > SMALL {
+            return self.write(Purpose::Work, tasks, INSERT).await;
+        }
+        let (answer, needs_writer) = shared.gather.join(tasks);
+        if needs_writer {
+            engine.spawn(write_groups(Arc::clone(shared)));
+        }
+        let gone = |_| Error::internal("a database call did not finish");
+        answer.await.map_err(gone)?
     }
 
     async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {

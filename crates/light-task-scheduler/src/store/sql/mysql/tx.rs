@@ -10,6 +10,7 @@ use sqlx::{Encode, MySql, MySqlConnection, Row, Type};
 use crate::clock::Timestamp;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::database::mysql::{Database, Session, Work};
+use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::EmptyClaims;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     /// The offset is the time: for tests that compare every moment.
     pub(super) time_stopped: bool,
     pub(super) empty_claims: EmptyClaims,
+    pub(super) gather: Gather,
 }
 
 /// A transaction, or a connection for one read.

@@ -2,7 +2,6 @@
 
 use sqlx::Row;
 
-use super::quick;
 use super::rows::{self, RECORD_COLUMNS, TASK_COLUMNS, record_columns, task_columns};
 use super::tx::{Tx, now, texts};
 use crate::clock::Timestamp;
@@ -43,31 +42,19 @@ async fn lock(tx: &mut Tx<'_>, ids: Vec<String>) -> Work<(Vec<Stored>, Timestamp
     Ok((rows, tx.time(last.unwrap_or(0))))
 }
 
-/// Applies what owners report.
-pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
-    let mut answers = quick::complete(tx, changes).await?;
+/// Applies what owners report, as far as it has no answer yet: the rows are read and locked first.
+pub(super) async fn apply_rest(tx: &mut Tx<'_>, changes: &[Change], answers: &[Option<Answer>]) -> Work<Vec<Answer>> {
     let rest: Vec<&Change> =
-        changes.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(change, _)| change).collect();
-    if !rest.is_empty() {
-        let late = apply_locked(tx, &rest).await?;
-        answers
-            .iter_mut()
-            .filter(|answer| answer.is_none())
-            .zip(late)
-            .for_each(|(place, answer)| *place = Some(answer));
-    }
-    Ok(answers.into_iter().map(|answer| answer.unwrap_or(Answer::Missing)).collect())
-}
-
-/// Applies changes of which the rows are to be read first.
-async fn apply_locked(tx: &mut Tx<'_>, changes: &[&Change]) -> Work<Vec<Answer>> {
-    let (mut locked, now) = lock(tx, texts(changes.iter().map(|change| &change.id))).await?;
-    let Applied { answers, changed, left } = moves::apply(&mut locked, changes, now);
+        changes.iter().zip(answers).filter(|(_, answer)| answer.is_none()).map(|(change, _)| change).collect();
+    let (mut locked, now) = lock(tx, texts(rest.iter().map(|change| &change.id))).await?;
+    let Applied { answers: late, changed, left } = moves::apply(&mut locked, &rest, now);
     let changed: Vec<moves::Change<'_>> =
         changed.into_iter().filter_map(|index| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
     rows::save(tx, &changed, now).await?;
     rows::keep_garbage(tx, &left).await?;
-    Ok(answers)
+    let mut late = late.into_iter();
+    let answer = |answer: &Option<Answer>| answer.or_else(|| late.next()).unwrap_or(Answer::Missing);
+    Ok(answers.iter().map(answer).collect())
 }
 
 /// Applies what operators wish.

@@ -1,6 +1,7 @@
 //! Claiming: due tasks in order, within each queue's limit, rate and pause.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -13,11 +14,12 @@ use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Error;
 use crate::state::{Event, step};
-use crate::store::sql::codec::unreadable;
+use crate::store::sql::codec::{READY, SCHEDULED, unreadable};
+use crate::store::sql::floors::Looks;
 use crate::store::sql::gate::Gate;
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::Stored;
-use crate::store::sql::plan::{Gates, OpenLane, View};
+use crate::store::sql::plan::{Gates, Key, OpenLane, View};
 use crate::store::sql::texts;
 use crate::store::{Claim, ClaimRequest};
 use crate::task::{Name, Record, Task, TaskId};
@@ -28,17 +30,34 @@ const EXPIRE_MAX: i64 = 10_000;
 /// a huge number becomes due at once. Until the next claim has moved the rest, these go first.
 const PROMOTE_MAX: i64 = 10_000;
 
-/// The lanes of the asked kinds and queues, each with its head and its next delayed task; the next deadline.
-pub(super) const LOOK: &str = "SELECT d.deadline, l.id, l.queue, l.kind, l.settings, l.tat, l.ready, l.scheduled FROM
+/// The lanes of the asked kinds and queues, each with its head, how long that took to find, and its next delayed task;
+/// the next deadline. The heads of some lanes are looked for from a given place on.
+pub(super) const LOOK: &str = "SELECT d.deadline, l.id, l.queue, l.kind, l.settings, l.tat, l.head, l.scheduled,
+        (extract(epoch FROM l.ended - l.begun) * 1000000)::bigint FROM
     (SELECT (SELECT t.deadline FROM {s}.tasks AS t WHERE t.deadline IS NOT NULL AND t.stage < 2
         ORDER BY t.deadline LIMIT 1) AS deadline) AS d
     LEFT JOIN (SELECT l.id, l.queue, l.kind, q.settings, q.tat,
-        (SELECT t.run_at FROM {s}.tasks AS t WHERE t.lane = l.id AND t.stage = 1
-            ORDER BY t.rank, t.run_at, t.seq LIMIT 1) AS ready,
+        clock_timestamp() AS begun,
+        (SELECT ARRAY[t.rank, t.run_at, t.seq] FROM {s}.tasks AS t WHERE t.lane = l.id AND t.stage = 1
+            AND (t.rank, t.run_at, t.seq) >= (coalesce(($4::integer[])[f.i], -2147483648),
+                coalesce(($5::bigint[])[f.i], '-9223372036854775808'), coalesce(($6::bigint[])[f.i], 0))
+            ORDER BY t.rank, t.run_at, t.seq LIMIT 1) AS head,
+        clock_timestamp() AS ended,
         (SELECT t.run_at FROM {s}.tasks AS t WHERE t.lane = l.id AND t.stage = -1
             ORDER BY t.run_at LIMIT 1) AS scheduled
         FROM {s}.lanes AS l LEFT JOIN {s}.queues AS q ON q.name = l.queue
+        CROSS JOIN LATERAL (SELECT array_position($3::integer[], l.id) AS i OFFSET 0) AS f
         WHERE l.kind = ANY($1) AND (cardinality($2::text[]) = 0 OR l.queue = ANY($2))) AS l ON true";
+/// The same lanes once more, their heads from where they were, after something was taken of them.
+pub(super) const LOOK_AGAIN: &str = "WITH told AS (INSERT INTO {s}.tallies (lane, stage, n)
+        SELECT * FROM unnest($5::integer[], $6::smallint[], $7::bigint[]))
+    SELECT (SELECT t.deadline FROM {s}.tasks AS t WHERE t.deadline IS NOT NULL AND t.stage < 2
+        ORDER BY t.deadline LIMIT 1), f.lane,
+        (SELECT ARRAY[t.rank, t.run_at, t.seq] FROM {s}.tasks AS t WHERE t.lane = f.lane AND t.stage = 1
+            AND (t.rank, t.run_at, t.seq) >= (f.rank, f.run_at, f.seq)
+            ORDER BY t.rank, t.run_at, t.seq LIMIT 1),
+        (SELECT t.run_at FROM {s}.tasks AS t WHERE t.lane = f.lane AND t.stage = -1 ORDER BY t.run_at LIMIT 1)
+    FROM unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[]) AS f (lane, rank, run_at, seq)";
 pub(super) const OVERDUE: &str = concat!(
     "SELECT ",
     task_columns!(),
@@ -49,13 +68,15 @@ pub(super) const PROMOTE: &str = "UPDATE {s}.tasks AS t SET stage = 1 FROM (
     SELECT due.seq FROM unnest($1::integer[]) AS l (lane) CROSS JOIN LATERAL (
         SELECT s.seq FROM {s}.tasks AS s WHERE s.lane = l.lane AND s.stage = -1 AND s.run_at <= $2
         ORDER BY s.run_at LIMIT $3 FOR UPDATE SKIP LOCKED) AS due) AS due
-    WHERE t.seq = due.seq AND t.stage = -1";
-/// The first tasks of each lane that nobody else is about to take, locked.
+    WHERE t.seq = due.seq AND t.stage = -1 RETURNING t.lane";
+/// The first tasks of each lane, from its head on, that nobody else is about to take, locked.
 pub(super) const HEADS: &str = concat!(
     "SELECT ",
     task_columns!(),
-    " FROM unnest($1::integer[], $2::bigint[]) AS l (lane, n) CROSS JOIN LATERAL (
-        SELECT * FROM {s}.tasks AS h WHERE h.lane = l.lane AND h.stage = 1 AND h.run_at <= $3
+    " FROM unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS l (lane, rank, run_at, seq, n) CROSS JOIN LATERAL (
+        SELECT * FROM {s}.tasks AS h WHERE h.lane = l.lane AND h.stage = 1
+            AND (h.rank, h.run_at, h.seq) >= (l.rank, l.run_at, l.seq) AND h.run_at <= $6
         ORDER BY h.rank, h.run_at, h.seq LIMIT l.n FOR UPDATE SKIP LOCKED) AS t"
 );
 /// The tasks of these ids that may be claimed, locked. The sum keeps the planner from the index on all that is ready.
@@ -83,15 +104,16 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
-    let mut view = look(tx, request).await?;
+    let mut looks = tx.shared.floors.looks(crate::clock::monotonic());
+    let mut view = look(tx, request, &mut looks).await?;
     if view.deadline.is_some_and(|deadline| deadline <= now) {
         claim.expired = expire(tx, now).await?;
-        view = look(tx, request).await?;
+        view = look(tx, request, &mut looks).await?;
     }
     let due = view.due(now);
     if !due.is_empty() {
-        promote(tx, due, now).await?;
-        view = look(tx, request).await?;
+        promote(tx, due, now, &mut looks).await?;
+        view = look(tx, request, &mut looks).await?;
     }
     let mut gates = open(tx, &view, request.limit, now).await?;
     let last = replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica));
@@ -103,20 +125,59 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
             tx.shared.empty_claims.note(request.replica, request.number);
         } else {
             save_rates(tx, &gates, now).await?;
-            view = look(tx, request).await?;
+            look_again(tx, &mut view, &mut looks).await?;
         }
     }
+    tx.looks = Some(looks);
     claim.next_at = view.next_at(&gates, now);
     Ok(claim)
 }
 
+/// Places in lanes, column by column.
+pub(super) fn columns(places: &[(i32, Key)]) -> (Vec<i32>, Vec<i32>, Vec<i64>, Vec<i64>) {
+    let column = |value: fn(&(i32, Key)) -> i64| places.iter().map(value).collect();
+    let (run_ats, seqs) = (column(|(_, key)| key.run_at.as_micros()), column(|(_, key)| key.seq));
+    let (lanes, ranks) = places.iter().map(|(lane, key)| (*lane, key.rank)).unzip();
+    (lanes, ranks, run_ats, seqs)
+}
+
+/// A place in a lane, if there is one.
+fn key(row: &PgRow, column: usize) -> Work<Option<Key>> {
+    let Some(key) = row.try_get::<Option<Vec<i64>>, _>(column)? else { return Ok(None) };
+    let [rank, run_at, seq] = key[..] else { return Err(unreadable("place of a task", key.len()).into()) };
+    let rank = i32::try_from(rank).map_err(|e| unreadable("rank of a task", e))?;
+    Ok(Some(Key { rank, run_at: Timestamp::from_micros(run_at), seq }))
+}
+
+fn time(row: &PgRow, column: usize) -> Work<Option<Timestamp>> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+}
+
+/// Sees what waits in the same lanes now, and writes down what has moved.
+async fn look_again(tx: &mut Tx<'_>, view: &mut View, looks: &mut Looks) -> Work<()> {
+    let (lanes, ranks, run_ats, seqs) = columns(&view.begins());
+    let (told, stages, counts) = tx.tally.take();
+    let query = tx.query(LOOK_AGAIN).bind(lanes).bind(ranks).bind(run_ats).bind(seqs);
+    let found = query.bind(told).bind(stages).bind(counts).fetch_all(tx.connection()).await?;
+    for row in &found {
+        view.deadline = time(row, 0)?;
+        let (number, ready): (i32, _) = (row.try_get(1)?, key(row, 2)?);
+        if let Some(first) = ready {
+            looks.passed(number, first);
+        }
+        if let Some(lane) = view.lanes.iter_mut().find(|lane| lane.number == number) {
+            (lane.ready, lane.scheduled) = (ready, time(row, 3)?);
+        }
+    }
+    Ok(())
+}
+
 /// Sees what waits.
-async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
+async fn look(tx: &mut Tx<'_>, request: &ClaimRequest, looks: &mut Looks) -> Work<View> {
     let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+    let (lanes, ranks, run_ats, seqs) = columns(&looks.floors());
     let query = tx.query(LOOK).bind(texts(&request.kinds)).bind(texts(&request.queues));
-    let found = query.fetch_all(tx.connection()).await?;
-    let time =
-        |row: &PgRow, column| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros));
+    let found = query.bind(lanes).bind(ranks).bind(run_ats).bind(seqs).fetch_all(tx.connection()).await?;
     let mut view = View::default();
     for row in &found {
         view.deadline = time(row, 0)?;
@@ -133,13 +194,14 @@ async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
         if settings.is_some_and(|settings| settings.paused) {
             continue;
         }
-        let tat = time(row, 5)?.unwrap_or_default();
+        let (ready, took) = (key(row, 6)?, row.try_get::<i64, _>(8)?.max(0).cast_unsigned());
+        looks.looked(number, ready, Duration::from_micros(took));
         view.lanes.push(OpenLane {
             number,
             queue: lane.queue,
             settings,
-            tat,
-            ready: time(row, 6)?,
+            tat: time(row, 5)?.unwrap_or_default(),
+            ready,
             scheduled: time(row, 7)?,
         });
     }
@@ -197,28 +259,36 @@ async fn expire_these(tx: &mut Tx<'_>, mut tasks: Vec<(Stored, Task)>, now: Time
 }
 
 /// Moves what has become due to the ready ones, so that a delayed task of high priority never hides them.
-async fn promote(tx: &mut Tx<'_>, lanes: Vec<i32>, now: Timestamp) -> Work<()> {
-    tx.query(PROMOTE).bind(lanes).bind(now.as_micros()).bind(PROMOTE_MAX).execute(tx.connection()).await?;
+async fn promote(tx: &mut Tx<'_>, lanes: Vec<i32>, now: Timestamp, looks: &mut Looks) -> Work<()> {
+    let query = tx.query(PROMOTE).bind(&lanes).bind(now.as_micros()).bind(PROMOTE_MAX);
+    for row in query.fetch_all(tx.connection()).await? {
+        tx.tally.moved(row.try_get(0)?, SCHEDULED, READY);
+    }
+    for lane in lanes {
+        looks.begin_anew(lane);
+        tx.arrived.push((lane, Key::FIRST));
+    }
     Ok(())
 }
 
 /// Claims the first ready tasks of all lanes, as far as the gates let them through.
 async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut Gates, claim: &mut Claim) -> Work<()> {
     let rooms = gates.rooms(view, request.limit);
-    let (lanes, counts): (Vec<i32>, Vec<i64>) =
-        rooms.into_iter().map(|(lane, room)| (lane, i64::try_from(room).unwrap_or(i64::MAX))).unzip();
-    if lanes.is_empty() || request.among.as_ref().is_some_and(Vec::is_empty) {
+    if rooms.is_empty() || request.among.as_ref().is_some_and(Vec::is_empty) {
         return Ok(());
     }
     if request.among.is_none() && gates.are_open() {
-        claim.tasks = quick::claim(tx, request, lanes, claim.now).await?;
+        claim.tasks = quick::claim(tx, request, columns(&view.begins()), claim.now).await?;
         return Ok(());
     }
-    let query = match &request.among {
-        None => tx.query(HEADS).bind(lanes).bind(counts),
-        Some(ids) => tx.query(AMONG).bind(texts(ids.iter())).bind(lanes),
+    let mut heads = match &request.among {
+        None => heads(tx, view, &rooms, claim.now).await?,
+        Some(ids) => {
+            let lanes: Vec<i32> = rooms.iter().map(|(lane, _)| *lane).collect();
+            let query = tx.query(AMONG).bind(texts(ids.iter())).bind(lanes).bind(claim.now.as_micros());
+            query.fetch_all(tx.connection()).await?
+        }
     };
-    let mut heads = query.bind(claim.now.as_micros()).fetch_all(tx.connection()).await?;
     sort(&mut heads)?;
     // What is locked and not picked is free again with the commit.
     let mut picked = Vec::new();
@@ -234,6 +304,16 @@ async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut 
     }
     let tasks = rows::tasks(tx, &picked).await?;
     take_these(tx, request, tasks, claim).await
+}
+
+/// Locks the first of each lane, as many as there is room for.
+async fn heads(tx: &mut Tx<'_>, view: &View, rooms: &[(i32, usize)], now: Timestamp) -> Work<Vec<PgRow>> {
+    let rooms: HashMap<i32, usize> = rooms.iter().copied().collect();
+    let begins: Vec<(i32, Key)> = view.begins().into_iter().filter(|(lane, _)| rooms.contains_key(lane)).collect();
+    let counts: Vec<i64> = begins.iter().map(|(lane, _)| i64::try_from(rooms[lane]).unwrap_or(i64::MAX)).collect();
+    let (lanes, ranks, run_ats, seqs) = columns(&begins);
+    let query = tx.query(HEADS).bind(lanes).bind(ranks).bind(run_ats).bind(seqs).bind(counts);
+    Ok(query.bind(now.as_micros()).fetch_all(tx.connection()).await?)
 }
 
 /// Into the order of claims: by rank, due time and number.

@@ -75,7 +75,7 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
             listener = database.listen(&channel).await.ok();
             if listener.is_some() {
                 // What was committed before it listened.
-                hints.publish(ALL);
+                publish(&shared, ALL);
             }
         }
         let heard = tokio::time::timeout(poll_interval, hear(&mut listener)).await;
@@ -84,28 +84,37 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
                 let (teller, letters) = payload.split_once(' ').unwrap_or_default();
                 if teller != origin {
                     let has = |letter| letters.contains(letter);
-                    hints.publish(Hint { work: has('w'), wishes: has('c'), ends: has('e') });
+                    publish(&shared, Hint { work: has('w'), wishes: has('c'), ends: has('e') });
                 }
             }
             // Something may have been missed while the connection was lost.
             Ok(None) => {
                 listener = None;
-                hints.publish(ALL);
+                publish(&shared, ALL);
             }
             Err(_) if hints.is_awaited() => {
                 if let Ok(now) = look(database).await {
                     // What was committed before the first look may be news.
-                    hints.publish(seen.map_or(ALL, |seen: [i64; 3]| Hint {
+                    let hint = seen.map_or(ALL, |seen: [i64; 3]| Hint {
                         work: now[0] != seen[0],
                         wishes: now[1] != seen[1],
                         ends: now[2] != seen[2],
-                    }));
+                    });
+                    publish(&shared, hint);
                     seen = Some(now);
                 }
             }
             Err(_) => {}
         }
     }
+}
+
+/// Somebody else may have committed something.
+fn publish(shared: &Shared, hint: Hint) {
+    if hint.work {
+        shared.floors.heard(crate::clock::monotonic());
+    }
+    shared.hints.publish(hint);
 }
 
 /// The next notification; `None`: the connection is lost.

@@ -10,9 +10,10 @@ use super::tx::{Tx, now, texts};
 use crate::clock::{Timestamp, micros};
 use crate::database::postgres::{Trouble, Work};
 use crate::error::Result;
-use crate::store::sql::codec::{self, options_json, unreadable};
+use crate::store::sql::codec::{self, READY, options_json, unreadable};
 use crate::store::sql::incoming::{Incoming, Known, sort_out};
 use crate::store::sql::lanes::Lane;
+use crate::store::sql::plan::Key;
 use crate::store::sql::texts::{label, label_name};
 use crate::store::{Inserted, TOMBSTONE_TTL};
 use crate::task::{Name, NewTask, Options, Payload, Start, TaskId};
@@ -35,14 +36,19 @@ macro_rules! insert {
             "WITH n AS MATERIALIZED (SELECT ",
             now!(),
             " + $1 AS now)
-    INSERT INTO {s}.tasks (id, lane, stage, rank, run_at, created_at, payload, deadline, options, labels)
+,
+    new AS (INSERT INTO {s}.tasks (id, lane, stage, rank, run_at, created_at, payload, deadline, options, labels)
     SELECT u.id, u.lane, CASE WHEN u.start = 3 THEN 0 WHEN at > n.now THEN -1 ELSE 1 END, u.rank, at, n.now,
         u.payload, u.deadline, u.options, u.labels::text[]
     FROM n, unnest($3::text[], $4::integer[], $5::smallint[], $6::integer[], $7::bigint[], $8::bytea[], $9::bigint[],
         $10::text[], $11::text[]) AS u (id, lane, start, rank, time, payload, deadline, options, labels),
     LATERAL (SELECT CASE u.start WHEN 1 THEN u.time WHEN 2 THEN LEAST(n.now + u.time, GREATEST(n.now, $2)) ELSE n.now END
         AS at) AS due",
-            $conflict
+            $conflict,
+            " RETURNING lane, stage, rank, run_at),
+    sums AS (SELECT lane, stage, count(*) AS n, min(rank) AS rank, min(run_at) AS run_at FROM new GROUP BY lane, stage),
+    told AS (INSERT INTO {s}.tallies (lane, stage, n) SELECT lane, stage, n FROM sums)
+    SELECT lane, stage, n, rank, run_at FROM sums"
         )
     };
 }
@@ -182,7 +188,7 @@ impl<'t> Columns<'t> {
     }
 
     /// Answers how many rows were made.
-    async fn insert(self, tx: &mut Tx<'_>, statement: &'static str) -> Work<u64> {
+    async fn insert(self, tx: &mut Tx<'_>, statement: &'static str) -> Work<i64> {
         let query = tx
             .query(statement)
             .bind(tx.shared.offset())
@@ -196,7 +202,16 @@ impl<'t> Columns<'t> {
             .bind(self.deadlines)
             .bind(self.options)
             .bind(self.labels);
-        Ok(query.execute(tx.connection()).await?.rows_affected())
+        let mut made = 0;
+        for row in query.fetch_all(tx.connection()).await? {
+            let (lane, stage, rank): (i32, i16, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
+            made += row.try_get::<i64, _>(2)?;
+            if i64::from(stage) == READY {
+                let run_at = Timestamp::from_micros(row.try_get(4)?);
+                tx.arrived.push((lane, Key { rank, run_at, ..Key::FIRST }));
+            }
+        }
+        Ok(made)
     }
 }
 

@@ -18,11 +18,14 @@ use crate::task::{Name, State, Task, TaskId};
 const PAGE_BYTES_MAX: i64 = 64 << 20;
 
 const BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM {s}.tasks AS t WHERE t.id = ANY($1) ORDER BY t.id");
-const COUNTS: &str = concat!(
-    "SELECT lane, stage, count(*), count(*) FILTER (WHERE stage = -1 AND run_at > n.now) FROM {s}.tasks,
+/// Of the delayed tasks those that have become due since the last claim, which few are, count as waiting.
+pub(super) const COUNTS: &str = concat!(
+    "SELECT c.lane, c.stage, c.n, CASE WHEN c.stage = -1 THEN c.n - (SELECT count(*) FROM {s}.tasks AS t
+        WHERE t.lane = c.lane AND t.stage = -1 AND t.run_at <= n.now) ELSE 0 END, c.rows
+    FROM (SELECT lane, stage, sum(n)::bigint AS n, count(*) AS rows FROM {s}.tallies GROUP BY lane, stage) AS c,
     (SELECT ",
     now!(),
-    " + $1 AS now OFFSET 0) AS n GROUP BY lane, stage"
+    " + $1 AS now OFFSET 0) AS n WHERE c.n <> 0"
 );
 const SET: &str = "INSERT INTO {s}.queues (name, settings, limited, paused) VALUES ($1, $2, $3, $4)
     ON CONFLICT (name) DO UPDATE SET settings = excluded.settings, limited = excluded.limited, paused = excluded.paused";
@@ -149,10 +152,10 @@ pub(super) fn numbers(numbers: &[i64]) -> String {
     numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// How many tasks each queue has in each state.
-pub(super) async fn counts(tx: &mut Tx<'_>) -> Work<Vec<QueueCounts>> {
+/// How many tasks each queue has in each state, and how many rows were added up.
+pub(super) async fn counts(tx: &mut Tx<'_>) -> Work<(Vec<QueueCounts>, i64)> {
     let found = tx.query(COUNTS).bind(tx.shared.offset()).fetch_all(tx.connection()).await?;
-    let mut counts: BTreeMap<Name, QueueCounts> = BTreeMap::new();
+    let (mut counts, mut rows): (BTreeMap<Name, QueueCounts>, i64) = (BTreeMap::new(), 0);
     for row in &found {
         let (number, stage): (i32, i16) = (row.try_get(0)?, row.try_get(1)?);
         let queue = lanes::lane(tx, number).await?.queue;
@@ -162,8 +165,9 @@ pub(super) async fn counts(tx: &mut Tx<'_>) -> Work<Vec<QueueCounts>> {
         let state = codec::state(stage.into())?;
         *counts.by_state.get_mut(state as usize).ok_or_else(|| unreadable("stage", stage))? += all.cast_unsigned();
         counts.scheduled += scheduled.cast_unsigned();
+        rows += row.try_get::<i64, _>(4)?;
     }
-    Ok(counts.into_values().collect())
+    Ok((counts.into_values().collect(), rows))
 }
 
 /// The lock on the settings of all queues of a schema: shared by claims, held alone to change them.

@@ -44,10 +44,13 @@ use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, 
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::state::Command;
+use crate::store::sql::floors::Floors;
+use crate::store::sql::gather::{Answers, Gather, SMALL};
 use crate::store::sql::hints::Hints;
-use crate::store::sql::incoming::incoming;
+use crate::store::sql::incoming::{Incoming, incoming};
 use crate::store::sql::lanes::Lanes;
 use crate::store::sql::plan::EmptyClaims;
+use crate::store::sql::tally;
 use crate::store::{
     Answer, BATCH_MAX, Candidates, CandidatesRequest, Capabilities, Change, Changes, Claim, ClaimRequest, Heartbeat,
     HeartbeatReply, Inserted, NewReplica, Page, QueueCounts, QueueSettings, ReplicaStatus, Report, RescueRequest,
@@ -55,8 +58,13 @@ use crate::store::{
 };
 use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
-const MIGRATIONS: Migrations =
-    Migrations { component: "tasks", steps: &[include_str!("../migrations/postgres/0001_tasks.sql")] };
+const MIGRATIONS: Migrations = Migrations {
+    component: "tasks",
+    steps: &[
+        include_str!("../migrations/postgres/0001_tasks.sql"),
+        include_str!("../migrations/postgres/0002_tallies.sql"),
+    ],
+};
 
 /// How to use a server as a [`PostgresStore`].
 #[derive(Clone)]
@@ -194,6 +202,8 @@ impl PostgresStore {
             origin: new_uuid(&*clock),
             time_offset,
             empty_claims: EmptyClaims::default(),
+            gather: Gather::default(),
+            floors: Floors::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
@@ -244,8 +254,7 @@ impl PostgresStore {
             match insert::insert(&mut tx, &incoming).await {
                 Ok(answers) => {
                     // What the caller may still undo is not kept here, and told by the commit itself.
-                    let told = hints::tell_at_commit(&mut tx).await;
-                    let done = match told {
+                    let done = match hints::tell_at_commit(&mut tx).await {
                         Ok(()) => tx.session.commit().await,
                         Err(trouble) => Err(trouble),
                     };
@@ -269,14 +278,7 @@ impl PostgresStore {
     {
         let shared = Arc::clone(&self.inner.shared);
         let work = async move {
-            let mut tries = 0;
-            loop {
-                match write_once(&shared, purpose, &input, job).await {
-                    Ok(done) => return Ok(done),
-                    Err(trouble) if shared.database.may_try_again(&trouble, &mut tries).await => {}
-                    Err(trouble) => return Err(shared.database.explain(trouble)),
-                }
-            }
+            write(&shared, purpose, &input, job).await.map_err(|trouble| shared.database.explain(trouble))
         };
         self.inner.engine.run(work).await
     }
@@ -300,6 +302,48 @@ impl PostgresStore {
             }
         };
         self.inner.engine.run(work).await
+    }
+}
+
+/// Takes tasks in, as a job.
+const INSERT: Job<Vec<Incoming>, Answers> = |tx, tasks| Box::pin(insert::insert(tx, tasks));
+
+/// Writes what waits, group by group, until nothing does.
+async fn write_groups(shared: Arc<Shared>) {
+    while let Some(mut group) = shared.gather.next() {
+        match write(&shared, Purpose::Work, &group.tasks, INSERT).await {
+            Ok(answers) => group.answer(Ok(answers)),
+            // Nothing was written, maybe because of one call: the others are not to suffer.
+            Err(trouble)
+                if trouble.is_refusal()
+                    && let Some(alone) = group.split() =>
+            {
+                for group in alone {
+                    let answers = write(&shared, Purpose::Work, &group.tasks, INSERT).await;
+                    group.answer(answers.map_err(|trouble| shared.database.explain(trouble)));
+                }
+            }
+            Err(trouble) => group.answer(Err(shared.database.explain(trouble))),
+        }
+    }
+}
+
+/// Does work in a transaction of its own, again if it meets others.
+async fn write<I, T>(shared: &Arc<Shared>, purpose: Purpose, input: &I, job: Job<I, T>) -> Work<T> {
+    let (mut tries, mut dead) = (0, 0);
+    loop {
+        match write_once(shared, purpose, input, job).await {
+            // A connection died while nobody used it.
+            Err(trouble)
+                if purpose == Purpose::Statement
+                    && trouble.is_disconnected()
+                    && dead < shared.database.connections() =>
+            {
+                dead += 1;
+            }
+            Err(trouble) if shared.database.may_try_again(&trouble, &mut tries).await => {}
+            done => return done,
+        }
     }
 }
 
@@ -335,7 +379,16 @@ impl Store for PostgresStore {
             return Ok(Vec::new());
         }
         let tasks = incoming(tasks, &*self.inner.clock);
-        self.write(Purpose::Work, tasks, |tx, tasks| Box::pin(insert::insert(tx, tasks))).await
+        let Inner { engine, shared, .. } = &*self.inner;
+        if tasks.len() > SMALL {
+            return self.write(Purpose::Work, tasks, INSERT).await;
+        }
+        let (answer, needs_writer) = shared.gather.join(tasks);
+        if needs_writer {
+            engine.spawn(write_groups(Arc::clone(shared)));
+        }
+        let gone = |_| Error::internal("a database call did not finish");
+        answer.await.map_err(gone)?
     }
 
     async fn candidates(&self, request: CandidatesRequest) -> Result<Candidates> {
@@ -351,7 +404,18 @@ impl Store for PostgresStore {
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {
         check_batch(changes.len())?;
-        self.write(Purpose::Work, changes, |tx, changes| Box::pin(apply::apply(tx, changes))).await
+        // Most are successes, which one statement writes. What it leaves is looked at in a transaction.
+        let changes: Arc<[Change]> = changes.into();
+        let quick =
+            self.write(Purpose::Statement, Arc::clone(&changes), |tx, changes| Box::pin(quick::complete(tx, changes)));
+        let answers = quick.await?;
+        if answers.iter().all(Option::is_some) {
+            return Ok(answers.into_iter().flatten().collect());
+        }
+        self.write(Purpose::Work, (changes, answers), |tx, (changes, answers)| {
+            Box::pin(apply::apply_rest(tx, changes, answers))
+        })
+        .await
     }
 
     async fn command(&self, commands: Vec<(TaskId, Command)>) -> Result<Vec<Answer>> {
@@ -395,7 +459,12 @@ impl Store for PostgresStore {
     }
 
     async fn counts(&self) -> Result<Vec<QueueCounts>> {
-        self.read((), |tx, ()| Box::pin(list::counts(tx))).await
+        let (counts, rows) = self.read((), |tx, ()| Box::pin(list::counts(tx))).await?;
+        if rows > tally::ROWS_READ_MAX {
+            // No sweeper has done it for long.
+            self.write(Purpose::Work, (), |tx, ()| Box::pin(sweep::fold(tx))).await?;
+        }
+        Ok(counts)
     }
 
     async fn set_queue(&self, queue: Name, settings: QueueSettings) -> Result<()> {

@@ -14,29 +14,33 @@ use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::{Error, Result};
 use crate::state::{Event, RunEvent, step};
-use crate::store::sql::codec::{details_json, inline_result};
+use crate::store::sql::codec::{READY, details_json, inline_result};
 use crate::store::{Answer, Change, ClaimRequest};
 use crate::task::{Record, State, Task, TaskId};
 
-/// What a claim takes of these lanes, if no queue of theirs lets less than the limit through.
+/// What a claim takes of these lanes, from their heads on, if no queue of theirs lets less than the limit through.
+/// By the place of the row on the disk, which stays as it is while the row is locked: one whose place has changed
+/// since the statement began is not found, and is left to the next claim.
 pub(super) const CLAIM: &str = concat!(
     "WITH picked AS MATERIALIZED (
-        SELECT h.seq FROM unnest($1::integer[]) AS l (lane) CROSS JOIN LATERAL (
-            SELECT r.seq, r.rank, r.run_at FROM {s}.tasks AS r WHERE r.lane = l.lane AND r.stage = 1 AND r.run_at <= $2
+        SELECT h.tid FROM unnest($1::integer[], $6::integer[], $7::bigint[], $8::bigint[])
+            AS l (lane, rank, run_at, seq) CROSS JOIN LATERAL (
+            SELECT r.ctid AS tid, r.rank, r.run_at, r.seq FROM {s}.tasks AS r WHERE r.lane = l.lane AND r.stage = 1
+                AND (r.rank, r.run_at, r.seq) >= (l.rank, l.run_at, l.seq) AND r.run_at <= $2
                 AND (r.deadline IS NULL OR r.deadline > $2)
             ORDER BY r.rank, r.run_at, r.seq LIMIT $3 FOR UPDATE SKIP LOCKED) AS h
         ORDER BY h.rank, h.run_at, h.seq LIMIT $3),
     noted AS (UPDATE {s}.replicas SET claim = $5 WHERE id = $4 AND EXISTS (SELECT 1 FROM picked))
     UPDATE {s}.tasks AS t SET stage = 2, owner = $4, claim = $5, run = t.run + 1, execution = t.run + 1,
         attempt = t.attempt + 1, started_at = $2
-    FROM picked WHERE t.seq = picked.seq RETURNING ",
+    FROM picked WHERE t.ctid = picked.tid RETURNING ",
     task_columns!()
 );
 /// Successes of running tasks of which nothing is kept in `details`, of which nobody has wished a cancellation and
 /// that have no report. Found by their ids: the sum keeps the planner from the index on what runs, which it
 /// would read as a whole for each of them while it does not know better.
 pub(super) const COMPLETE: &str = concat!(
-    "UPDATE {s}.tasks AS t SET stage = 4, finished_at = n.now, lost_in_a_row = 0, flags = 0, details = u.details,
+    "WITH done AS (UPDATE {s}.tasks AS t SET stage = 4, finished_at = n.now, lost_in_a_row = 0, flags = 0, details = u.details,
         result = u.result
     FROM (SELECT ",
     now!(),
@@ -44,21 +48,34 @@ pub(super) const COMPLETE: &str = concat!(
         unnest($2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::bytea[]) AS u (id, owner, run, details, result)
     WHERE t.id = u.id AND t.owner = u.owner AND t.run = u.run AND t.stage + 0 = 2 AND t.flags & 5 = 0
         AND t.details IS NULL AND t.output IS NULL AND t.result IS NULL
-    RETURNING t.id, EXISTS (SELECT 1 FROM {s}.queues WHERE limited)"
+    RETURNING t.id, t.lane),
+    told AS (INSERT INTO {s}.tallies (lane, stage, n) SELECT d.lane, m.stage, m.n * d.n
+        FROM (SELECT lane, count(*) AS n FROM done GROUP BY lane) AS d,
+        (VALUES (2::smallint, -1), (4::smallint, 1)) AS m (stage, n))
+    SELECT done.id, EXISTS (SELECT 1 FROM {s}.queues WHERE limited) FROM done"
 );
 
 /// Claims up to `limit` of the first ready tasks of these lanes, in order, and notes the claim's number.
-pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest, lanes: Vec<i32>, now: Timestamp) -> Work<Vec<Task>> {
+pub(super) async fn claim(
+    tx: &mut Tx<'_>,
+    request: &ClaimRequest,
+    (lanes, ranks, run_ats, seqs): (Vec<i32>, Vec<i32>, Vec<i64>, Vec<i64>),
+    now: Timestamp,
+) -> Work<Vec<Task>> {
     let query = tx
         .query(CLAIM)
         .bind(lanes)
         .bind(now.as_micros())
         .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
         .bind(rows::uuid(request.replica))
-        .bind(request.number.cast_signed());
+        .bind(request.number.cast_signed())
+        .bind(ranks)
+        .bind(run_ats)
+        .bind(seqs);
     let found = query.fetch_all(tx.connection()).await?;
     let mut claimed = rows::tasks(tx, &found).await?;
-    for (_, task) in &claimed {
+    for (stored, task) in &claimed {
+        tx.tally.moved(stored.lane, READY, stored.stage);
         check_claim(&task.record, request, now).map_err(|why| {
             Error::internal(format!(
                 "the claim of the task {} is not what the state machine makes of it: {why}",

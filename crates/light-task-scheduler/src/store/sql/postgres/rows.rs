@@ -14,6 +14,7 @@ use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
 };
 use crate::store::sql::moves::{Change, Stored, keeps_report};
+use crate::store::sql::plan::Key;
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
 /// The columns of a [`Stored`], in the order in which it reads them, of a table called `t`.
@@ -188,6 +189,7 @@ pub(super) async fn save_owned(
         .bind(column(changes, |(_, after)| after.attempt.cast_signed()))
         .bind(column(changes, |(_, after)| after.started_at.map(Timestamp::as_micros)));
     query.execute(tx.connection()).await?;
+    changes.iter().for_each(|(was, after)| tx.tally.moved(was.lane, was.stage, after.state as i64));
     Ok(())
 }
 
@@ -207,6 +209,10 @@ async fn moved(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<
         let stage = codec::stage(after, now);
         if stage == was.stage {
             continue;
+        }
+        tx.tally.moved(was.lane, was.stage, stage);
+        if stage == READY {
+            tx.arrived.push((was.lane, Key::FIRST));
         }
         slot_freed |= was.stage == State::Running as i64;
         tx.hint.work |= matches!(stage, READY | SCHEDULED);
@@ -231,6 +237,7 @@ pub(super) async fn remove(tx: &mut Tx<'_>, removed: &[(Stored, Task)], now: Tim
         removed.iter().map(|(_, task)| fingerprint(&task.spec.kind, &task.spec.payload).to_vec()).collect();
     let query = tx.query(REMOVE).bind(seqs).bind(ids).bind(hashes).bind(now.as_micros());
     query.execute(tx.connection()).await?;
+    removed.iter().for_each(|(stored, _)| tx.tally.add(stored.lane, stored.stage, -1));
     tx.hint.ends = true;
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::database::postgres::Work;
 use crate::state::{Command, Event, step};
 use crate::store::sql::codec::unreadable;
 use crate::store::sql::moves::Stored;
+use crate::store::sql::tally::ROWS_MAX;
 use crate::store::sql::texts::label_name;
 use crate::store::{Sweep, SweepRequest, TOMBSTONE_TTL};
 use crate::task::Task;
@@ -16,6 +17,10 @@ use crate::task::Task;
 /// Most old tombstones forgotten by one sweep.
 const TOMBSTONES_MAX: i64 = 10_000;
 
+const FOLD: &str = "WITH gone AS (DELETE FROM {s}.tallies WHERE (SELECT count(*) FROM {s}.tallies) > $1
+        RETURNING lane, stage, n)
+    INSERT INTO {s}.tallies (lane, stage, n) SELECT lane, stage, sum(n) FROM gone GROUP BY lane, stage
+    HAVING sum(n) <> 0";
 const CONFIRM: &str = "DELETE FROM {s}.garbage WHERE key = ANY($1)";
 const GARBAGE: &str = "SELECT key FROM {s}.garbage LIMIT $1";
 const FORGET: &str = "DELETE FROM {s}.tombstones WHERE id IN (
@@ -58,6 +63,7 @@ pub(super) async fn sweep(tx: &mut Tx<'_>, request: &SweepRequest) -> Work<Sweep
         let confirmed: Vec<&[u8]> = request.confirmed.iter().map(|key| key.as_bytes()).collect();
         tx.query(CONFIRM).bind(confirmed).execute(tx.connection()).await?;
     }
+    fold(tx).await?;
     let oldest = now - TOMBSTONE_TTL;
     tx.query(FORGET).bind(oldest.as_micros()).bind(TOMBSTONES_MAX).execute(tx.connection()).await?;
     for row in tx.query(GARBAGE).bind(limit).fetch_all(tx.connection()).await? {
@@ -65,4 +71,10 @@ pub(super) async fn sweep(tx: &mut Tx<'_>, request: &SweepRequest) -> Work<Sweep
         sweep.garbage.push(key);
     }
     Ok(sweep)
+}
+
+/// Puts the rows of the tallies together, if there are many.
+pub(super) async fn fold(tx: &mut Tx<'_>) -> Work<()> {
+    tx.query(FOLD).bind(ROWS_MAX).execute(tx.connection()).await?;
+    Ok(())
 }

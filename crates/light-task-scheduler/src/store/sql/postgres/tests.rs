@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::store::NewReplica;
+use crate::store::sql::plan::Key;
 use crate::task::Start;
 
 /// How many tasks wait: as many as make a scan of the table the worst plan by far.
@@ -18,12 +19,26 @@ fn url() -> String {
     })
 }
 
+/// A store with tables of its own.
+async fn open() -> PostgresStore {
+    let schema = format!("t_{}", Uuid::new_v4().simple());
+    let options = PostgresOptions { schema, connections: 2, ..PostgresOptions::default() };
+    PostgresStore::open_with(&url(), options).await.unwrap()
+}
+
+/// Removes its tables.
+async fn close(store: &PostgresStore, mut connection: PgConnection) {
+    let drop = store.inner.shared.database.with_schema("DROP SCHEMA {s} CASCADE");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
 /// The plan of a statement as text.
 async fn plan<'q>(
     connection: &mut PgConnection,
     store: &PostgresStore,
     template: &str,
-    bind: impl Fn(Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments>,
+    bind: impl Fn(Bound<'q>) -> Bound<'q>,
 ) -> String {
     let sql = store.inner.shared.database.with_schema(template);
     let explain = format!("EXPLAIN (COSTS OFF) {sql}");
@@ -31,13 +46,32 @@ async fn plan<'q>(
     rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
 }
 
+type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+/// The values of [`claim::LOOK`].
+fn looking<'q>(query: Bound<'q>, floors: &[(i32, Key)]) -> Bound<'q> {
+    let (lanes, ranks, run_ats, seqs) = claim::columns(floors);
+    query.bind(vec!["k"]).bind(Vec::<String>::new()).bind(lanes).bind(ranks).bind(run_ats).bind(seqs)
+}
+
+/// The values of [`claim::LOOK_AGAIN`], of which nothing has moved.
+fn looking_again<'q>(query: Bound<'q>, begins: &[(i32, Key)]) -> Bound<'q> {
+    let (lanes, ranks, run_ats, seqs) = claim::columns(begins);
+    let query = query.bind(lanes).bind(ranks).bind(run_ats).bind(seqs);
+    query.bind(Vec::<i32>::new()).bind(Vec::<i16>::new()).bind(Vec::<i64>::new())
+}
+
+/// The place from which on a lane is looked at: its beginning.
+fn from_first(query: Bound<'_>) -> Bound<'_> {
+    let (_, ranks, run_ats, seqs) = claim::columns(&[(1, Key::FIRST)]);
+    query.bind(ranks).bind(run_ats).bind(seqs)
+}
+
 /// Every statement of a claim goes by its partial index, under the server's own settings: as behind a
 /// pooler, and whether the tables were analyzed or not.
 #[tokio::test]
 async fn claims_go_by_their_indexes() {
-    let schema = format!("t_{}", Uuid::new_v4().simple());
-    let options = PostgresOptions { schema: schema.clone(), connections: 2, ..PostgresOptions::default() };
-    let store = PostgresStore::open_with(&url(), options).await.unwrap();
+    let store = open().await;
     let task = |n: usize| NewTask::new("k", &n).unwrap().priority(i32::try_from(n % 3).unwrap());
     let late = Start::After(Duration::from_secs(9_999));
     store.insert((0..WAITING / 2).map(task).collect()).await.unwrap();
@@ -56,13 +90,19 @@ async fn claims_go_by_their_indexes() {
         }
         let c = &mut connection;
         let (lanes, counts, now) = (vec![1], vec![50_i64], i64::MAX / 2);
+        let look = plan(c, &store, claim::LOOK, |q| looking(q, &[])).await;
+        let again = plan(c, &store, claim::LOOK_AGAIN, |q| looking_again(q, &[(1, Key::FIRST)])).await;
         let plans = [
-            ("tasks_ready", plan(c, &store, claim::LOOK, |q| q.bind(vec!["k"]).bind(Vec::<String>::new())).await),
-            ("tasks_scheduled", plan(c, &store, claim::LOOK, |q| q.bind(vec!["k"]).bind(Vec::<String>::new())).await),
-            ("tasks_deadline", plan(c, &store, claim::LOOK, |q| q.bind(vec!["k"]).bind(Vec::<String>::new())).await),
+            ("tasks_ready", look.clone()),
+            ("tasks_scheduled", look.clone()),
+            ("tasks_deadline", look),
+            ("tasks_ready", again.clone()),
+            ("tasks_scheduled", again.clone()),
+            ("tasks_deadline", again),
             (
                 "tasks_ready",
-                plan(c, &store, claim::HEADS, |q| q.bind(lanes.clone()).bind(counts.clone()).bind(now)).await,
+                plan(c, &store, claim::HEADS, |q| from_first(q.bind(lanes.clone())).bind(counts.clone()).bind(now))
+                    .await,
             ),
             ("tasks_scheduled", plan(c, &store, claim::PROMOTE, |q| q.bind(lanes.clone()).bind(now).bind(9_i64)).await),
             ("tasks_deadline", plan(c, &store, claim::OVERDUE, |q| q.bind(now).bind(9_i64)).await),
@@ -72,7 +112,7 @@ async fn claims_go_by_their_indexes() {
             (
                 "tasks_ready",
                 plan(c, &store, quick::CLAIM, |q| {
-                    q.bind(lanes.clone()).bind(now).bind(50_i64).bind(rows::uuid(replica)).bind(1_i64)
+                    from_first(q.bind(lanes.clone()).bind(now).bind(50_i64).bind(rows::uuid(replica)).bind(1_i64))
                 })
                 .await,
             ),
@@ -84,12 +124,100 @@ async fn claims_go_by_their_indexes() {
                 .await,
             ),
         ];
+        let counts = plan(c, &store, list::COUNTS, |q| q.bind(0_i64)).await;
+        assert!(counts.contains("tasks_scheduled") && !counts.contains("Seq Scan on tasks"), "{counts}");
         for (index, plan) in plans {
             assert!(plan.contains(&format!("using {index} on")), "analyzed: {analyzed}, wanted {index}:\n{plan}");
             assert!(!plan.contains("Seq Scan on tasks"), "analyzed: {analyzed}\n{plan}");
         }
     }
-    let drop = store.inner.shared.database.with_schema("DROP SCHEMA {s} CASCADE");
-    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    close(&store, connection).await;
+}
+
+/// How many pages a statement of a claim touches.
+async fn pages<'q>(
+    connection: &mut PgConnection,
+    store: &PostgresStore,
+    template: &str,
+    bind: impl Fn(Bound<'q>) -> Bound<'q>,
+) -> u64 {
+    let sql = store.inner.shared.database.with_schema(template);
+    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {sql}");
+    let row = bind(sqlx::query(AssertSqlSafe(explain))).fetch_one(connection).await.unwrap();
+    let text: String = row.try_get_unchecked(0).unwrap();
+    let explained: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let count = |name: &str| explained[0]["Plan"][name].as_u64().unwrap();
+    count("Shared Hit Blocks") + count("Shared Read Blocks")
+}
+
+/// While a transaction is open that may see them, the index keeps the entries of all tasks that were claimed since.
+/// Claims begin behind them all the same, and what comes before is found.
+#[tokio::test]
+async fn an_open_transaction_does_not_slow_claims() {
+    const TASKS: usize = 50_000;
+    const CLAIM: usize = 1_000;
+    /// How much more a claim may touch at the end, in pages.
+    const MORE: u64 = 5;
+    let store = open().await;
+    let replica = ReplicaId::generate(&SystemClock);
+    store.register(NewReplica { id: replica, name: String::new(), ttl: Duration::from_secs(999) }).await.unwrap();
+    for _ in 0..TASKS / BATCH_MAX {
+        store.insert((0..BATCH_MAX).map(|n| NewTask::new("k", &n).unwrap()).collect()).await.unwrap();
+    }
+    let mut connection = PgConnection::connect(&url()).await.unwrap();
+    let mut elsewhere = PgConnection::connect(&url()).await.unwrap();
+    let seen = store.inner.shared.database.with_schema("SELECT count(*) FROM {s}.tasks");
+    let mut open = elsewhere.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    sqlx::query(AssertSqlSafe(seen)).fetch_one(&mut *open).await.unwrap();
+
+    let request = |number, limit| ClaimRequest {
+        replica,
+        number,
+        kinds: vec![Name::new("k").unwrap()],
+        queues: vec![],
+        limit,
+        among: None,
+    };
+    let shared = &store.inner.shared;
+    let first = pages(&mut connection, &store, claim::LOOK, |q| looking(q, &[])).await;
+    let mut last = crate::clock::monotonic();
+    let claims = TASKS / CLAIM - 1;
+    for number in 1..=claims as u64 {
+        last = crate::clock::monotonic();
+        let claimed = store.claim(request(number, CLAIM)).await.unwrap().tasks;
+        assert_eq!(claimed.len(), CLAIM);
+    }
+    let without = pages(&mut connection, &store, claim::LOOK, |q| looking(q, &[])).await;
+    assert!(without > first * MORE * 10, "the entries are there: {without} pages, {first} before");
+    // As at the time of the last claim: a test on a busy machine may reach the time of the next full look.
+    let floors = shared.floors.looks(last).floors();
+    let with = pages(&mut connection, &store, claim::LOOK, |q| looking(q, &floors)).await;
+    assert!(with <= first * MORE, "{with} pages, {first} before, {without} without {floors:?}");
+
+    let urgent = store.insert(vec![NewTask::new("k", "urgent").unwrap().priority(1)]).await.unwrap().remove(0).unwrap();
+    let claimed = store.claim(request(claims as u64 + 1, 1)).await.unwrap().tasks;
+    assert_eq!(claimed[0].id, *urgent.id(), "it goes before all that waits");
+    open.rollback().await.unwrap();
+    close(&store, connection).await;
+}
+
+/// The counts are sums of what every transaction has added, before and after the sweeper has put them together.
+#[tokio::test]
+async fn counts_are_those_of_the_rows() {
+    const CALLS: i64 = 1 + tally::ROWS_MAX;
+    let store = open().await;
+    for n in 0..CALLS {
+        store.insert(vec![NewTask::new("k", &n).unwrap()]).await.unwrap();
+    }
+    let mut connection = PgConnection::connect(&url()).await.unwrap();
+    let rows = store.inner.shared.database.with_schema("SELECT count(*) FROM {s}.tallies");
+    for most in [CALLS, 1] {
+        let counts = store.counts().await.unwrap();
+        assert_eq!(counts.len(), 1);
+        assert_eq!(counts[0].of(crate::State::Waiting), CALLS as u64);
+        let row = sqlx::query(AssertSqlSafe(rows.clone())).fetch_one(&mut connection).await.unwrap();
+        assert!(row.get::<i64, _>(0) <= most, "put together");
+        store.sweep(SweepRequest::default()).await.unwrap();
+    }
+    close(&store, connection).await;
 }

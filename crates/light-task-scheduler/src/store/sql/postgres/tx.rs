@@ -10,9 +10,12 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::database::postgres::{Database, Session, Work};
+use crate::store::sql::floors::{Floors, Looks};
+use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
 use crate::store::sql::lanes::{Lane, Lanes};
-use crate::store::sql::plan::EmptyClaims;
+use crate::store::sql::plan::{EmptyClaims, Key};
+use crate::store::sql::tally::Tally;
 use crate::task::TaskId;
 
 /// The server's time in a statement, in microseconds since 1970.
@@ -22,6 +25,9 @@ macro_rules! now {
     };
 }
 pub(super) use now;
+
+const TELL: &str = "INSERT INTO {s}.tallies (lane, stage, n)
+    SELECT * FROM unnest($1::integer[], $2::smallint[], $3::bigint[])";
 
 /// What all transactions of a handle share.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(super) struct Shared {
     /// Added to the server's time: zero outside tests.
     pub(super) time_offset: Arc<AtomicI64>,
     pub(super) empty_claims: EmptyClaims,
+    pub(super) gather: Gather,
+    pub(super) floors: Floors,
 }
 
 impl Shared {
@@ -50,19 +58,48 @@ pub(super) struct Tx<'c> {
     pub(super) hint: Hint,
     /// Lanes that are there once this is committed.
     pub(super) made: Vec<(i32, Lane)>,
+    /// By how much this changes the numbers of tasks, beyond what its statements have told already.
+    pub(super) tally: Tally,
+    /// The first task that this makes ready in a lane.
+    pub(super) arrived: Vec<(i32, Key)>,
+    /// What a claim has learnt of lanes.
+    pub(super) looks: Option<Looks>,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(session: Session<'c>, shared: Arc<Shared>) -> Self {
-        Tx { session, shared, hint: Hint::default(), made: Vec::new() }
+        Tx {
+            session,
+            shared,
+            hint: Hint::default(),
+            made: Vec::new(),
+            tally: Tally::default(),
+            arrived: Vec::new(),
+            looks: None,
+        }
     }
 
     /// Commits, and tells who waits.
-    pub(super) async fn commit(self) -> Work<()> {
-        let Tx { session, shared, hint, made } = self;
+    pub(super) async fn commit(mut self) -> Work<()> {
+        self.save_tally().await?;
+        let Tx { session, shared, hint, made, arrived, looks, tally: _ } = self;
         session.commit().await?;
         shared.lanes.keep(made);
+        // Before anybody hears of the commit: what begins now must find what it has made ready.
+        arrived.into_iter().for_each(|(lane, first)| shared.floors.arrived(lane, first));
+        if let Some(looks) = looks {
+            shared.floors.keep(looks);
+        }
         shared.hints.raise(hint);
+        Ok(())
+    }
+
+    /// Writes by how much this changes the numbers of tasks: before the commit, within it.
+    pub(super) async fn save_tally(&mut self) -> Work<()> {
+        let (lanes, stages, counts) = self.tally.take();
+        if !lanes.is_empty() {
+            self.query(TELL).bind(lanes).bind(stages).bind(counts).execute(self.connection()).await?;
+        }
         Ok(())
     }
 
