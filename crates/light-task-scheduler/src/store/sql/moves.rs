@@ -33,8 +33,8 @@ pub(super) fn keeps_report(was: &Stored, after: &Record) -> bool {
 /// What [`apply`] made of the rows.
 pub(super) struct Applied {
     pub(super) answers: Vec<Answer>,
-    /// The places of the changed rows.
-    pub(super) changed: Vec<usize>,
+    /// The places of the changed rows, and whether nothing but the end has changed: what [`is_end`] says.
+    pub(super) changed: Vec<(usize, bool)>,
     pub(super) left: Vec<Moved>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Applied {
 pub(super) fn apply(rows: &mut [Stored], changes: &[&store::Change], now: Timestamp) -> Applied {
     let by_id: HashMap<TaskId, usize> =
         rows.iter().enumerate().map(|(index, stored)| (stored.id.clone(), index)).collect();
-    let mut dirty = vec![false; rows.len()];
+    let mut before: Vec<Option<Record>> = vec![None; rows.len()];
     let mut applied = Applied { answers: Vec::with_capacity(changes.len()), changed: Vec::new(), left: Vec::new() };
     for change in changes {
         let found = by_id.get(&change.id).and_then(|index| Some((*index, rows.get_mut(*index)?)));
@@ -51,18 +51,30 @@ pub(super) fn apply(rows: &mut [Stored], changes: &[&store::Change], now: Timest
             continue;
         };
         let event = Event::Run(change.token, change.event.clone());
+        let was = stored.record.clone();
         applied.answers.push(match step(&mut stored.record, event, now) {
             Ok(moved) if moved.already => Answer::Already(stored.record.state),
             Ok(moved) => {
-                dirty[index] = true;
+                before[index].get_or_insert(was);
                 applied.left.push(moved);
                 Answer::Applied(Some(stored.record.state))
             }
             Err(refusal) => Answer::Refused(refusal),
         });
     }
-    applied.changed = (0..rows.len()).filter(|index| dirty[*index]).collect();
+    let changed = before.iter().enumerate();
+    applied.changed =
+        changed.filter_map(|(index, was)| Some((index, is_end(was.as_ref()?, &rows.get(index)?.record)))).collect();
     applied
+}
+
+/// Whether an execution has come to its end, and all else of the record is as it was: then few columns need be
+/// written, which are the same for many tasks.
+fn is_end(was: &Record, after: &Record) -> bool {
+    let Record { state, cancel_requested, stop_unconfirmed, lost_in_a_row, finished_at, details, .. } = after.clone();
+    let ended =
+        Record { state, cancel_requested, stop_unconfirmed, lost_in_a_row, finished_at, details, ..was.clone() };
+    state.is_terminal() && ended == *after
 }
 
 /// What [`command`] made of the tasks.

@@ -48,9 +48,12 @@ async fn lock(tx: &mut Tx<'_>, ids: Vec<Vec<u8>>) -> Work<(Vec<Stored>, Timestam
 pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
     let (mut locked, now) = lock(tx, texts(changes.iter().map(|change| &change.id))).await?;
     let Applied { answers, changed, left } = moves::apply(&mut locked, &changes.iter().collect::<Vec<_>>(), now);
-    let changed: Vec<moves::Change<'_>> =
-        changed.into_iter().filter_map(|index| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
-    rows::save(tx, &changed, now).await?;
+    let changed = |ends: bool| -> Vec<moves::Change<'_>> {
+        let those = changed.iter().filter(|(_, is_end)| *is_end == ends);
+        those.filter_map(|(index, _)| locked.get(*index)).map(|stored| (stored, &stored.record)).collect()
+    };
+    rows::save_ends(tx, &changed(true), now).await?;
+    rows::save(tx, &changed(false), now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(answers)
 }

@@ -49,6 +49,10 @@ const SAVE: &str = "INSERT INTO {p}tasks (seq, stage, run_at, owner, claim, run,
         attempt = VALUES(attempt), interruptions = VALUES(interruptions), lost_in_a_row = VALUES(lost_in_a_row),
         flags = VALUES(flags), started_at = VALUES(started_at), finished_at = VALUES(finished_at),
         details = VALUES(details), output = VALUES(output), result = VALUES(result)";
+const SAVE_ENDS: &str = "UPDATE {p}tasks SET stage = ?, finished_at = ?, lost_in_a_row = ?, flags = ?, details = ?,
+    output = ?, result = ? WHERE seq IN ({*?*})";
+/// From so many tasks with the same end on, one statement writes them.
+const ENDS_MIN: usize = 8;
 const SAVE_OWNED: &str = "UPDATE {p}tasks SET stage = ?, owner = ?, claim = ?, run = ?, execution = ?, attempt = ?,
     started_at = ? WHERE seq IN ({*?*})";
 const FORGET_REPORTS: &str = "DELETE FROM {p}reports WHERE task IN ({*?*})";
@@ -123,6 +127,7 @@ pub(super) async fn tasks(tx: &mut Tx<'_>, rows: &[MySqlRow]) -> Work<Vec<(Store
 }
 
 /// The columns of a record that are not plain numbers.
+#[derive(PartialEq)]
 struct Wide {
     details: Option<String>,
     output: Option<Payload>,
@@ -180,6 +185,54 @@ pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp
         }
         query.execute(tx.connection()).await?;
     }
+    note(tx, changes, now).await
+}
+
+/// Writes records of which nothing but the end is new: those with the same end together.
+pub(super) async fn save_ends(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<()> {
+    let end = |after: &Record| (after.state as i64, after.finished_at, after.lost_in_a_row, codec::flags(after, false));
+    let mut groups: Vec<(Wide, Vec<Change<'_>>)> = Vec::new();
+    let mut others = Vec::new();
+    for change in changes {
+        let wide = Wide::of(change.1)?;
+        let same = |(known, group): &(Wide, Vec<Change<'_>>)| {
+            *known == wide && group.first().is_some_and(|(_, first)| end(first) == end(change.1))
+        };
+        // Few, or the tasks have results of their own, and are written one by one.
+        match groups.iter().position(same) {
+            Some(place) => groups[place].1.push(*change),
+            None if groups.len() < ENDS_MIN => groups.push((wide, vec![*change])),
+            None => others.push(*change),
+        }
+    }
+    for (wide, group) in groups {
+        if group.len() < ENDS_MIN {
+            others.extend(group);
+            continue;
+        }
+        for part in group.chunks(LIST_MAX) {
+            let Some((_, after)) = part.first() else { continue };
+            let (stage, finished_at, lost_in_a_row, flags) = end(after);
+            let seqs: Vec<i64> = part.iter().map(|(was, _)| was.seq).collect();
+            let bytes = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.as_bytes().to_vec());
+            let query = tx
+                .listed(SAVE_ENDS, seqs.len())
+                .bind(stage)
+                .bind(finished_at.map(Timestamp::as_micros))
+                .bind(lost_in_a_row.cast_signed())
+                .bind(flags)
+                .bind(wide.details.as_ref().map(|json| json.as_bytes().to_vec()))
+                .bind(bytes(&wide.output))
+                .bind(bytes(&wide.result));
+            bind_all(query, filled(&seqs, seqs.len())).execute(tx.connection()).await?;
+        }
+        note(tx, &group, now).await?;
+    }
+    save(tx, &others, now).await
+}
+
+/// Forgets reports of tasks that have left `running`, and notes what these changes give a hint of.
+async fn note(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<()> {
     let unsaid = changes.iter().filter(|(was, after)| was.has_report && !keeps_report(was, after));
     let unsaid: Vec<i64> = unsaid.map(|(was, _)| was.seq).collect();
     tx.for_all(FORGET_REPORTS, &unsaid).await?;

@@ -49,7 +49,7 @@ pub(super) async fn apply_rest(tx: &mut Tx<'_>, changes: &[Change], answers: &[O
     let (mut locked, now) = lock(tx, texts(rest.iter().map(|change| &change.id))).await?;
     let Applied { answers: late, changed, left } = moves::apply(&mut locked, &rest, now);
     let changed: Vec<moves::Change<'_>> =
-        changed.into_iter().filter_map(|index| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
+        changed.into_iter().filter_map(|(index, _)| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
     rows::save(tx, &changed, now).await?;
     rows::keep_garbage(tx, &left).await?;
     let mut late = late.into_iter();
