@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::clock::{Timestamp, monotonic};
 use crate::scheduler::core::Core;
 use crate::scheduler::held::Held;
-use crate::task::FailureKind;
+use crate::task::{Failure, FailureKind};
 
 /// Longer than any program runs, and short enough for every timer.
 pub(super) const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
@@ -30,6 +30,12 @@ impl Limit {
             FailureKind::Deadline => "the deadline passed while it ran".to_owned(),
             _ => format!("it ran longer than its timeout of {:?}", self.allowed),
         }
+    }
+
+    /// The failure of a run that went past it and was stopped, with what that said in the end.
+    pub(super) fn overrun(&self, said: &Failure) -> Failure {
+        let message = format!("{}; when stopped it said: {}", self.message(), said.message);
+        Failure { exit_code: said.exit_code, ..Failure::new(self.kind, message) }
     }
 }
 

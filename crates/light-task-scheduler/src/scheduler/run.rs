@@ -259,10 +259,11 @@ fn stopped(core: &Core, held: &Held, reason: &Reason, outcome: Option<Outcome>) 
         (Reason::Cancel, _) => RunEvent::Cancelled,
         // It was done before it could be stopped.
         (_, Some(Outcome::Succeeded(output))) => settle(core, held, Outcome::Succeeded(output)),
-        (Reason::Limit(limit), Some(Outcome::Failed(said))) => {
-            let message = format!("{}; when stopped it said: {}", limit.message(), said.message);
-            conclude(core, held, Failure { exit_code: said.exit_code, ..Failure::new(limit.kind, message) })
+        // It had been stopped by somebody else before its time was up, and was only found now.
+        (Reason::Limit(_), Some(Outcome::Failed(said))) if said.kind == FailureKind::Drained => {
+            conclude(core, held, said)
         }
+        (Reason::Limit(limit), Some(Outcome::Failed(said))) => conclude(core, held, limit.overrun(&said)),
         (Reason::Limit(limit), None) => conclude(core, held, Failure::new(limit.kind, limit.message())),
         (Reason::Drain, _) => conclude(core, held, Failure::new(FailureKind::Drained, "the scheduler shut down")),
     }
@@ -271,6 +272,12 @@ fn stopped(core: &Core, held: &Held, reason: &Reason, outcome: Option<Outcome>) 
 /// What is to be written for a run that ended by itself.
 pub(super) fn settle(core: &Core, held: &Held, outcome: Outcome) -> RunEvent {
     match outcome {
+        Outcome::Failed(failure) if failure.kind == FailureKind::Cancelled => {
+            // A scheduler stopped it and died before it could write why. If it was a wish, the record says so;
+            // if its time was up, it must not be had again.
+            let limit = deadlines::limit(core, held).filter(|limit| limit.at <= monotonic());
+            conclude(core, held, limit.map_or(failure.clone(), |limit| limit.overrun(&failure)))
+        }
         Outcome::Failed(failure) => conclude(core, held, failure),
         Outcome::Succeeded(Some(output)) if output.len() > OUTPUT_BYTES_MAX => {
             let message = format!("the output has {} bytes, more than {OUTPUT_BYTES_MAX}", output.len());
