@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `engine` | the thread that drives the connections of an SQL database |
+//! | `silence` | what is done about a server that says nothing |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -13,3 +14,5 @@ pub(crate) mod mysql;
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) mod silence;

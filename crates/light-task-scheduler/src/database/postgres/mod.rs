@@ -12,6 +12,7 @@ mod url;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
+use crate::database::silence::{ANSWER_TIMEOUT, IDLE_TRANSACTION_MAX, PULSE_ANSWER_TIMEOUT, Trust};
 use crate::error::{Error, Result};
 
 /// Most bytes of a schema's name (PostgreSQL cuts longer ones).
@@ -65,6 +67,7 @@ pub(crate) struct Database {
     pool: PgPool,
     /// One connection apart, so that a heartbeat never waits for a free one.
     pulse: PgPool,
+    trust: Trust,
     place: String,
     schema: String,
     quoted: String,
@@ -102,12 +105,15 @@ impl Database {
             return Err(Error::invalid("connections is 0; the default is 8"));
         }
         let options = connect_options(&access);
+        let trust = Trust::default();
         let pool = |connections| {
+            let trust = trust.clone();
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 // A dead connection is found by the BEGIN that is sent anyway, and replaced.
                 .test_before_acquire(false)
+                .after_release(move |_, _| Box::pin(std::future::ready(trust.check())))
         };
         let (work, pulse) = (pool(access.connections), pool(1).acquire_timeout(PULSE_TIMEOUT));
         let (ready, opened) = tokio::sync::oneshot::channel();
@@ -128,6 +134,7 @@ impl Database {
                 Ok(Arc::new(Database {
                     pool,
                     pulse,
+                    trust,
                     place,
                     quoted: quoted(&schema),
                     schema,
@@ -190,6 +197,16 @@ impl Database {
         }
         let link = Link::Plain(self.pool.acquire().await?);
         Ok(Session { link, database: Arc::clone(self) })
+    }
+
+    /// Does work on a session, unless the server falls silent in the middle of it: then nothing of it is used again,
+    /// and what it has done is not known.
+    pub(crate) async fn within<T>(&self, purpose: Purpose, work: impl Future<Output = Work<T>>) -> Work<T> {
+        let most = match purpose {
+            Purpose::Work => ANSWER_TIMEOUT,
+            Purpose::Pulse => PULSE_ANSWER_TIMEOUT,
+        };
+        self.trust.within(most, work).await.unwrap_or(Err(Trouble::Silent))
     }
 
     /// Begins a transaction.
@@ -296,9 +313,11 @@ fn connect_options(access: &Access) -> PgConnectOptions {
         // A pooler refuses settings that it does not know, and forgets prepared statements.
         return options.statement_cache_capacity(0).extra_float_digits(None);
     }
-    // Every statement but the counts is made for one index. Without these a plan that was made while the tables
+    // All but the first: every statement but the counts is made for one index. Without these a plan that was made while the tables
     // were small (it is kept) reads and sorts all that waits, until the next ANALYZE.
-    let made_for_indexes = [
+    let idle_max = IDLE_TRANSACTION_MAX.as_millis().to_string();
+    let settings = [
+        ("idle_in_transaction_session_timeout", idle_max.as_str()),
         ("enable_seqscan", "off"),
         ("enable_bitmapscan", "off"),
         ("enable_sort", "off"),
@@ -306,7 +325,7 @@ fn connect_options(access: &Access) -> PgConnectOptions {
         ("enable_mergejoin", "off"),
         ("jit", "off"),
     ];
-    options.statement_cache_capacity(STATEMENTS_MAX).options(made_for_indexes)
+    options.statement_cache_capacity(STATEMENTS_MAX).options(settings)
 }
 
 async fn first_connection(options: &PgConnectOptions, place: &str) -> Result<PgConnection> {

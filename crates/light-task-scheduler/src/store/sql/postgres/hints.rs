@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::tx::{Hint, Shared, Tx};
-use crate::database::postgres::{Database, Work};
+use crate::database::postgres::{Database, Purpose, Work};
 use crate::store::Changes;
 
 /// Least time between two notifications of one process: under load, many commits share one.
@@ -95,7 +95,7 @@ pub(super) async fn tell(shared: Arc<Shared>) {
             continue;
         }
         // A hint may be lost: whoever waits polls too.
-        if let Err(trouble) = tell_once(database, &channel, hints.origin, hint).await {
+        if let Err(trouble) = database.within(Purpose::Work, tell_once(database, &channel, hints.origin, hint)).await {
             tracing::debug!(place = database.place(), ?trouble, "a hint was not told");
         }
         tokio::time::sleep(PAUSE).await;
@@ -155,7 +155,7 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
                 hints.publish(ALL);
             }
             Err(_) if hints.changes.receiver_count() > 0 => {
-                if let Ok(now) = look(database).await {
+                if let Ok(now) = database.within(Purpose::Work, look(database)).await {
                     // What was committed before the first look may be news.
                     hints.publish(seen.map_or(ALL, |seen: [i64; 3]| Hint {
                         work: now[0] != seen[0],
