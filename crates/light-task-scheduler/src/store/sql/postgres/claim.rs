@@ -90,7 +90,8 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
         promote(tx, &view, now).await?;
         view = View::look(tx, request).await?;
     }
-    let mut gates = Gates::open(tx, &view, request.limit, now).await?;
+    let (mut gates, now) = Gates::open(tx, &view, request.limit, now).await?;
+    claim.now = now;
     let last = replica.claim.cast_unsigned().max(tx.shared.last_empty_claim(request.replica));
     if request.number <= last {
         claim.tasks = claimed_before(tx, request).await?;
@@ -178,8 +179,9 @@ struct Gates {
 }
 
 impl Gates {
-    /// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit.
-    async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<Self> {
+    /// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit. The
+    /// time of the claim is what it is then: not before a slot was free that this claim had to wait for.
+    async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<(Self, Timestamp)> {
         let mut by_queue = HashMap::new();
         let mut guarded = Vec::new();
         for lane in view.lanes.iter().filter(|lane| lane.ready.is_some()) {
@@ -190,10 +192,11 @@ impl Gates {
             by_queue.entry(lane.queue.clone()).or_insert_with(|| Gate::new(settings, lane.tat, 0, limit, now));
         }
         if guarded.is_empty() {
-            return Ok(Gates { by_queue });
+            return Ok((Gates { by_queue }, now));
         }
         let locked = tx.query(GATES).bind(&guarded).fetch_all(tx.connection()).await?;
         let counted = tx.query(RUNNING).bind(&guarded).fetch_all(tx.connection()).await?;
+        let now = tx.now().await?;
         let mut running: HashMap<&str, i64> = HashMap::new();
         for row in &counted {
             running.insert(row.try_get(0)?, row.try_get(1)?);
@@ -205,7 +208,7 @@ impl Gates {
             let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
             by_queue.insert(queue, Gate::new(settings, tat, running, limit, now));
         }
-        Ok(Gates { by_queue })
+        Ok((Gates { by_queue }, now))
     }
 
     fn of(&self, queue: &Name) -> Option<&Gate> {
