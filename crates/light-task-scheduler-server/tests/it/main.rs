@@ -4,10 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod batch;
+mod full;
+mod history;
 mod input;
 mod kills;
+mod limits;
+mod measured;
+mod observer;
+mod proxy;
+mod real;
 mod replicas;
 mod run;
+mod servers;
 mod support;
 mod tasks;
+mod weather;
 mod witness;
