@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::BufRead;
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
 use crate::support::{Place, said};
+use crate::witness::wait;
 
 #[test]
 fn counts_outputs_and_failures_are_right() {
@@ -130,7 +132,7 @@ fn fail_fast_cancels_the_rest() {
     assert!(cancelled > 0, "{said:?}");
     // One that was stopped may have written before.
     assert!(place.read("witness").len() >= succeeded as usize && place.read("witness").len() < 3_000);
-    assert_eq!(place.processes(), Vec::<String>::new(), "the sleep is stopped");
+    place.assert_no_process_stays();
     let rerun = place.lts(&["batch", "f"]);
     assert_eq!(rerun.counts()[2], 1, "what was not even stored runs now, what was cancelled does not: {rerun:?}");
 }
@@ -172,7 +174,7 @@ fn ctrl_c_twice_stops_and_gives_back() {
     batch.signal(Signal::INT);
     let said = batch.end();
     assert_eq!((said.code, said.counts()), (130, [2, 0, 0, 0]), "{said:?}");
-    assert_eq!(place.processes(), Vec::<String>::new(), "nothing is left behind");
+    place.assert_no_process_stays();
     assert_eq!(place.tasks(&["--state", "waiting"]).len(), 2, "both were given back");
     let rest = place.start(&["batch", "f"]);
     place.read("ready");
@@ -224,5 +226,47 @@ fn logs_are_followed_while_the_batch_runs_and_cancel_stops_it() {
     let said = batch.end();
     assert_eq!((said.code, said.counts()), (1, [1, 0, 0, 1]), "{said:?}");
     assert_eq!(logs.wait(), 0, "the end of the task is the end of following");
-    assert_eq!(place.processes(), Vec::<String>::new());
+    place.assert_no_process_stays();
+}
+
+/// A batch of one command that takes its time to die and says so; then the scheduler is killed.
+fn killed_while(timeout: &str, stop: impl FnOnce(&Place)) -> Place {
+    let place = Place::new();
+    for name in ["ready", "dying", "go"] {
+        place.fifo(name);
+    }
+    let command = "echo start >> witness; test -e again && exit 0; \
+                   trap 'echo > dying; read x < go; exit 3' TERM; echo > ready; while :; do sleep 0.01; done";
+    place.write("f", &format!("{}\n", serde_json::json!({ "command": command, "timeout": timeout })));
+    let batch = place.start(&["batch", "f"]);
+    place.read("ready");
+    stop(&place);
+    place.read("dying");
+    batch.kill();
+    fs::write(place.path("go"), "go\n").unwrap();
+    place.assert_no_process_stays();
+    place.write("again", "");
+    place
+}
+
+#[test]
+fn what_ran_out_of_time_is_not_run_again_if_the_scheduler_dies_while_it_stops() {
+    let place = killed_while("100ms", |_| {});
+    let said = place.lts(&["batch", "f"]);
+    assert_eq!((said.code, said.counts()), (1, [1, 0, 1, 0]), "{said:?}");
+    assert!(said.stderr.contains("longer than its timeout of 100ms"), "{said:?}");
+    assert_eq!(place.read("witness"), "start\n", "it had its time");
+}
+
+#[test]
+fn what_somebody_else_stopped_is_run_again_however_late_it_is() {
+    let place = killed_while("2s", |place| {
+        let [supervisor] = place.processes_called("lts-supervisor")[..] else { panic!("one supervisor") };
+        kill_process(supervisor, Signal::TERM).unwrap();
+    });
+    // Its time is up by now.
+    wait(Duration::from_secs(2));
+    let said = place.lts(&["batch", "f"]);
+    assert_eq!((said.code, said.counts()), (0, [1, 1, 0, 0]), "{said:?}");
+    assert_eq!(place.read("witness"), "start\nstart\n");
 }

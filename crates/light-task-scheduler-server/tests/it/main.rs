@@ -5,11 +5,20 @@
 
 mod batch;
 mod bench;
+mod full;
+mod history;
 mod input;
 mod kills;
+mod limits;
+mod measured;
+mod observer;
+mod proxy;
+mod real;
 mod replicas;
 mod run;
+mod servers;
 mod store;
 mod support;
 mod tasks;
+mod weather;
 mod witness;

@@ -1,15 +1,15 @@
 //! Several replicas on one store, killed and halted at random, and so is the store's server: nothing is lost,
-//! nothing runs twice, no limit is overrun.
+//! nothing runs twice, no limit is overrun, and all goes on soon.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use light_task_scheduler::{Clock, State, SystemClock, Task, Timestamp};
+use rustix::process::Signal;
 
+use crate::measured::{Bound, Times};
+use crate::observer::{Observer, Seen};
+use crate::servers::{Home, Kind, Outage};
 use crate::support::{Place, Running};
 use crate::witness::{Moments, Stopwatch, check, lines, wait};
 
@@ -24,78 +24,57 @@ const COMMANDS_PER_FAULT: (&str, u32) = ("LTS_COMMANDS_PER_FAULT", 25);
 /// How often a replica is killed, and how often the server, unless the variables say otherwise.
 const KILLS: (&str, u32) = ("LTS_KILLS", 2);
 const SERVER_KILLS: (&str, u32) = ("LTS_SERVER_KILLS", 1);
-/// The lease of a replica in these tests.
-const LEASE: Duration = Duration::from_secs(3);
+/// The lease of a replica, in seconds, unless the variable says otherwise.
+const LEASE_SECONDS: (&str, u32) = ("LTS_LEASE_SECONDS", 3);
+/// How long each command takes where a replica is halted.
+const HALT_COMMAND: Duration = Duration::from_millis(500);
 /// For how many leases a replica is halted.
 const HALT_LEASES: u32 = 5;
+/// How long after a halt began a write may be noted that was on its way to the server.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// The exit code for a store that cannot be reached.
 const NO_STORE: i32 = 6;
-/// Within this time of the last fault all is done: a dead replica's tasks are taken up within 10 s of its death.
-const RECOVERY_MAX: Duration = Duration::from_secs(40);
+/// Within so many leases, this time, and so many times as long as the commands take by themselves, all is done
+/// after the last fault: beyond that something hangs.
+const LAST_LEASES_MAX: u32 = 4;
+const LAST_MAX: Duration = Duration::from_secs(30);
+const LAST_WORK_MAX: u32 = 5;
+
+/// By when the tasks of a killed replica are to have an owner again, by lease.
+const RECOVERY: [(Duration, Bound); 2] = [
+    (Duration::from_secs(3), Bound::of(10, "recovery after the kill of a replica, lease 3 s")),
+    (Duration::from_secs(15), Bound::of(26, "recovery after the kill of a replica, lease 15 s")),
+];
+/// By when claims are to go on after a server has come back.
+const RESUMPTION: Bound = Bound::of(5, "first claim after the server was back");
 
 fn count((variable, otherwise): (&str, u32)) -> u32 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// A server of this test's own, as durable as it is by default.
-struct Server {
-    script: PathBuf,
-    directory: TempDir,
-    pid_file: &'static str,
-    url: String,
-}
-
-impl Server {
-    fn start(name: &str, pid_file: &'static str) -> Self {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/servers").join(name);
-        let directory = TempDir::new().unwrap();
-        // Some servers refuse to run as root: another user must get in.
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut server = Server { script, directory, pid_file, url: String::new() };
-        server.url = server.run("start").lines().next().unwrap().split_once('=').unwrap().1.to_owned();
-        server
-    }
-
-    fn run(&self, command: &str) -> String {
-        let directory = self.directory.path().join("server");
-        let output = Command::new(&self.script).arg(command).arg(directory).env_remove("FAST").output().unwrap();
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Kills it as a power failure would, and starts it again.
-    fn kill(&self) {
-        let file = self.directory.path().join("server").join(self.pid_file);
-        let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().trim().parse::<i32>().unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-        let lives = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-        while lives() {
-            std::thread::yield_now();
-        }
-        let again = self.run("start");
-        assert!(again.contains(&self.url), "it came back elsewhere: {again}");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.run("stop");
-    }
+fn lease() -> Duration {
+    Duration::from_secs(count(LEASE_SECONDS).into())
 }
 
 /// Replicas that share a batch.
 struct Fleet {
-    place: Place,
-    store: String,
+    home: Arc<Home>,
+    place: Arc<Place>,
     tasks: u32,
     replicas: Vec<Running>,
+    watch: Observer,
+    /// The killed ones, and when.
+    killed: Vec<(u32, Timestamp)>,
+    outages: Vec<Outage>,
 }
 
 impl Fleet {
-    fn start(store: &str, tasks: u32) -> Self {
-        let place = Place::new();
-        place.write("f", &lines(tasks, COMMAND));
-        let mut fleet = Fleet { place, store: store.to_owned(), tasks, replicas: Vec::new() };
+    fn start(home: Home, tasks: u32, takes: Duration) -> Self {
+        let (home, place) = (Arc::new(home), Arc::new(Place::new()));
+        place.write("f", &lines(tasks, takes));
+        let watch = Observer::start(home.clone(), place.clone());
+        let (killed, outages) = (Vec::new(), Vec::new());
+        let mut fleet = Fleet { home, place, tasks, replicas: Vec::new(), watch, killed, outages };
         for _ in 0..REPLICAS {
             let replica = fleet.replica();
             fleet.replicas.push(replica);
@@ -104,18 +83,24 @@ impl Fleet {
     }
 
     fn replica(&self) -> Running {
-        let (limit, lease) = (LIMIT.to_string(), format!("{}s", LEASE.as_secs()));
-        self.place.start(&["batch", "f", "--concurrency", &limit, "--lease", &lease, "--store", &self.store])
+        let (limit, lease) = (LIMIT.to_string(), format!("{}s", lease().as_secs()));
+        self.place.start(&["batch", "f", "--concurrency", &limit, "--lease", &lease, "--store", &self.home.url()])
     }
 
     fn kill(&mut self, number: u64) {
         let place = usize::try_from(number % REPLICAS as u64).unwrap();
         let fresh = self.replica();
-        std::mem::replace(&mut self.replicas[place], fresh).kill();
+        let old = std::mem::replace(&mut self.replicas[place], fresh);
+        self.killed.push((old.pid(), SystemClock.now()));
+        old.kill();
     }
 
-    /// Waits until all replicas have ended, and looks at what they have done.
-    fn end(mut self, since: Stopwatch) {
+    fn signal(&self, pid: u32, signal: Signal) {
+        self.replicas.iter().find(|replica| replica.pid() == pid).unwrap().signal(signal);
+    }
+
+    /// Waits until all replicas have ended, looks at what they have done, and says what was measured.
+    fn end(mut self, since: Stopwatch) -> (Seen, Vec<Task>) {
         for place in 0..REPLICAS {
             let mut said = self.replicas.remove(0).end();
             // One that was started while there was no server has said so, and is started again.
@@ -126,27 +111,67 @@ impl Fleet {
             assert_eq!((said.code, said.counts()), (0, [self.tasks, self.tasks, 0, 0]), "{said:?}");
         }
         let took = since.elapsed();
-        assert!(took < RECOVERY_MAX, "{took:?} from the last fault to the end");
+        let work = COMMAND * self.tasks / u32::try_from(LIMIT).unwrap();
+        let most = LAST_MAX + lease() * LAST_LEASES_MAX + work * LAST_WORK_MAX;
+        assert!(took < most, "{took:?} from the last fault to the end");
         println!("all done {took:.1?} after the last fault");
         check(&self.place.read("witness"), self.tasks, LIMIT);
         self.place.assert_no_process_stays();
+        let (seen, tasks) = self.watch.end();
+        assert!(seen.most_running <= LIMIT, "{} tasks ran at once in the store", seen.most_running);
+        println!("{} looks at the store: at most {} tasks ran at once", seen.looks, seen.most_running);
+        assert_eq!(tasks.len(), self.tasks as usize);
+        assert!(tasks.iter().all(|task| task.record.state == State::Succeeded));
+        let anew = tasks.iter().filter(|task| task.record.attempt > 1).count();
+        println!("{anew} tasks were claimed anew: their first claim had led to no start");
+        let freed = |(pid, at): &(u32, Timestamp)| Some((*at, seen.freed(*pid, *at)?));
+        let freed: Vec<(Timestamp, Timestamp)> = self.killed.iter().filter_map(freed).collect();
+        let recovery: Times = freed.iter().map(|(killed, freed)| recovery(&self.outages, *killed, *freed)).collect();
+        if let Some((_, bound)) = RECOVERY.iter().find(|(of, _)| *of == lease()) {
+            recovery.say(bound);
+        }
+        let resumption: Times = self.outages.iter().filter_map(|outage| resumption(&tasks, &freed, *outage)).collect();
+        resumption.say(&RESUMPTION);
+        (seen, tasks)
     }
 }
 
-fn killed(store: &str, server: Option<&Server>) {
+/// How long it took from a kill until the tasks were free: from the end of the last outage that came between, for
+/// nobody can take a task over from a store that does not answer.
+fn recovery(outages: &[Outage], killed: Timestamp, freed: Timestamp) -> Duration {
+    let between = outages.iter().map(|outage| outage.back).filter(|back| *back <= freed);
+    freed.since(between.fold(killed, Timestamp::max))
+}
+
+/// How long after the end of an outage the first task was claimed; `None` if nothing was left to claim. While the
+/// tasks of a killed replica fill the queue's limit nobody may claim: that time is the other measurement's.
+fn resumption(tasks: &[Task], freed: &[(Timestamp, Timestamp)], outage: Outage) -> Option<Duration> {
+    // One that was killed between its claim and the start of the command leaves a task that is claimed anew later.
+    let claims = tasks.iter().flat_map(|Task { record, .. }| {
+        record.attempts().iter().map(|attempt| attempt.started_at).chain(record.started_at)
+    });
+    let first = claims.filter(|at| *at > outage.killed).min()?;
+    let filled = freed.iter().filter(|(killed, freed)| *killed < first && *freed <= first).map(|(_, freed)| *freed);
+    Some(first.since(filled.fold(outage.back, Timestamp::max)))
+}
+
+fn killed(kind: Kind) {
     let mut moments = Moments::new();
-    let (kills, server_kills) = (count(KILLS), server.map_or(0, |_| count(SERVER_KILLS)));
+    let home = Home::new(kind);
+    let (kills, server_kills) = (count(KILLS), home.server().map_or(0, |_| count(SERVER_KILLS)));
     let faults = kills + server_kills;
     let commands = count(COMMANDS_PER_FAULT);
-    let mut fleet = Fleet::start(store, faults.max(1) * commands);
+    let mut fleet = Fleet::start(home, faults.max(1) * commands, COMMAND);
     // The faults are spread over the time that the work takes.
     let gap = 2 * COMMAND * commands / u32::try_from(LIMIT).unwrap();
     for fault in 0..faults {
         moments.pass(gap);
-        match server {
-            // Spread over the run, not all at its end.
-            Some(server) if (fault + 1) * server_kills / faults > fault * server_kills / faults => server.kill(),
-            _ => fleet.kill(moments.number()),
+        // Spread over the run, not all at its end.
+        if (fault + 1) * server_kills / faults > fault * server_kills / faults {
+            let outage = fleet.home.outage(&fleet.place);
+            fleet.outages.push(outage);
+        } else {
+            fleet.kill(moments.number());
         }
     }
     fleet.end(Stopwatch::start());
@@ -154,13 +179,29 @@ fn killed(store: &str, server: Option<&Server>) {
 }
 
 /// A replica that stands still for longer than its lease writes nothing and starts nothing when it goes on.
-fn halted(store: &str) {
-    let fleet = Fleet::start(store, 4 * count(COMMANDS_PER_FAULT));
-    Moments::new().pass(LEASE / 10);
-    fleet.replicas[0].signal(Signal::STOP);
-    wait(LEASE * HALT_LEASES);
-    fleet.replicas[0].signal(Signal::CONT);
-    fleet.end(Stopwatch::start());
+fn halted(kind: Kind) {
+    let halt = lease() * HALT_LEASES;
+    // Enough that work is left when it goes on.
+    let tasks = u32::try_from(halt.as_millis() / HALT_COMMAND.as_millis()).unwrap() * LIMIT as u32;
+    let mut fleet = Fleet::start(Home::new(kind), tasks + count(COMMANDS_PER_FAULT), HALT_COMMAND);
+    Moments::new().pass(lease());
+    let pids: Vec<u32> = fleet.replicas.iter().map(Running::pid).collect();
+    let (pid, halted) = fleet.watch.busiest(&pids, |pid| fleet.signal(pid, Signal::STOP));
+    fleet.killed.push((pid, halted));
+    wait(halt);
+    fleet.signal(pid, Signal::CONT);
+    let went_on = SystemClock.now();
+    let (seen, tasks) = fleet.end(Stopwatch::start());
+    let stale = seen.replicas(pid, halted);
+    assert!(seen.freed(pid, halted).is_some_and(|freed| freed < went_on), "its tasks were taken over");
+    let last = halted + ON_ITS_WAY;
+    for Task { id, record, .. } in tasks.iter().filter(|task| task.record.owner.is_some_and(|id| stale.contains(&id))) {
+        let late = |at: Option<Timestamp>| at.is_some_and(|at| at > last);
+        assert!(!late(record.started_at) && !late(record.finished_at), "{id} was written by the halted: {record:?}");
+    }
+    let left = tasks.iter().filter(|task| task.record.started_at.is_some_and(|at| at > went_on)).count();
+    assert!(left > 0, "work was left when it went on");
+    println!("counted: a halt of {HALT_LEASES} leases: the halted wrote nothing and started nothing");
 }
 
 mod sqlite {
@@ -168,36 +209,34 @@ mod sqlite {
 
     #[test]
     fn killed_replicas_lose_nothing() {
-        killed("sqlite:lts.db", None);
+        killed(Kind::Sqlite);
     }
 
     #[test]
     fn a_halted_replica_does_no_harm() {
-        halted("sqlite:lts.db");
+        halted(Kind::Sqlite);
     }
 }
 
 macro_rules! on_a_server {
-    ($name:ident, $script:literal, $pid_file:literal, $prefix:literal) => {
+    ($name:ident, $kind:ident) => {
         mod $name {
             use super::*;
 
             #[test]
             fn killed_replicas_and_servers_lose_nothing() {
-                let server = Server::start($script, $pid_file);
-                killed(&format!("{}{}", $prefix, server.url), Some(&server));
+                killed(Kind::$kind);
             }
 
             #[test]
             fn a_halted_replica_does_no_harm() {
-                let server = Server::start($script, $pid_file);
-                halted(&format!("{}{}", $prefix, server.url));
+                halted(Kind::$kind);
             }
         }
     };
 }
 
-on_a_server!(postgres, "postgres", "data/postmaster.pid", "");
-on_a_server!(mysql, "mariadb", "pid", "");
-on_a_server!(redis, "redis", "redis.pid", "");
-on_a_server!(cached_over_postgres, "postgres", "data/postmaster.pid", "cached+");
+on_a_server!(postgres, Postgres);
+on_a_server!(mysql, MySql);
+on_a_server!(redis, Redis);
+on_a_server!(cached_over_postgres, CachedOverPostgres);

@@ -15,7 +15,7 @@ fn output_and_exit_code_are_the_commands_own() {
     assert!(missing.code == 127 && missing.stderr.contains("no such program"), "{missing:?}");
     let late = place.lts(&["run", "--timeout", "100ms", "--", "sleep", "60"]);
     assert!(late.code == 7 && late.stderr.contains("timeout"), "{late:?}");
-    assert_eq!(place.processes(), Vec::<String>::new());
+    place.assert_no_process_stays();
     let fed =
         place.write("in", "hello").lts(&["run", "--stdin", "in", "--env", "A=b", "--", "sh", "-c", "cat; echo $A"]);
     assert_eq!(fed.stdout, "hellob\n");
@@ -31,7 +31,7 @@ fn ctrl_c_cancels() {
     let said = run.end();
     assert_eq!(said.code, 130, "{said:?}");
     assert_eq!(place.tasks(&["--state", "cancelled"]).len(), 1);
-    assert_eq!(place.processes(), Vec::<String>::new());
+    place.assert_no_process_stays();
 }
 
 #[test]
@@ -49,5 +49,5 @@ fn ctrl_c_twice_detaches_and_cancel_finds_what_nobody_owns() {
     assert_eq!(place.tasks(&["--state", "running"]).len(), 1);
     let cancelled = place.lts(&["cancel", "mine"]);
     assert_eq!((cancelled.code, cancelled.stdout.as_str()), (0, "mine cancelled\n"), "{cancelled:?}");
-    assert_eq!(place.processes(), Vec::<String>::new());
+    place.assert_no_process_stays();
 }

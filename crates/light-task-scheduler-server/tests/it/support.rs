@@ -83,16 +83,22 @@ impl Place {
         }
     }
 
-    /// Whether any process of ours still runs a command of this place.
+    /// The command lines of the processes of this place.
     pub(crate) fn processes(&self) -> Vec<String> {
-        let here = self.0.path().to_owned();
-        let in_place = |pid: &str| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == here);
-        let all =
-            fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let pids = all.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()) && in_place(name));
-        pids.map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " "))
-            .filter(|command| !command.is_empty())
-            .collect()
+        let command = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        self.pids().into_iter().map(command).filter(|command| !command.is_empty()).collect()
+    }
+
+    /// The processes of this place that are called so.
+    pub(crate) fn processes_called(&self, name: &str) -> Vec<Pid> {
+        let is_called = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|it| it.trim() == name);
+        self.pids().into_iter().filter(is_called).filter_map(Pid::from_raw).collect()
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let in_place = |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.0.path());
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(in_place).collect()
     }
 }
 
@@ -138,6 +144,10 @@ impl Running {
     pub(crate) fn new(mut child: Child) -> Self {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Running { child, stderr, heard: String::new() }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `engine` | the thread that drives the connections of an SQL database |
 //! | `parameter` | what is ours in the URL of an SQL database |
+//! | `silence` | what is done about a server that says nothing |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -16,6 +17,8 @@ mod parameter;
 pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) mod silence;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use self::parameter::{TLS_BUILT_IN, TlsParameters, check_built_in, flag};

@@ -57,7 +57,7 @@ impl Link {
     }
 
     /// Does work in a transaction of its own, again if it meets others.
-    async fn run<T, F>(&self, work: impl Fn(Session<'static>) -> F + Send + 'static) -> Result<T>
+    async fn run<T, F>(&self, work: impl Fn(Session<'static>) -> F + Send + Sync + 'static) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Work<T>> + Send,
@@ -67,11 +67,8 @@ impl Link {
         let repeated = async move {
             let mut tries = 0;
             loop {
-                let done = match database.begin(Purpose::Work).await {
-                    Ok(session) => work(session).await,
-                    Err(trouble) => Err(trouble),
-                };
-                match done {
+                let once = async { work(database.begin(Purpose::Work).await?).await };
+                match database.within(Purpose::Work, once).await {
                     Ok(done) => return Ok(done),
                     Err(trouble) if database.may_try_again(&trouble, &mut tries).await => {}
                     Err(trouble) => return Err(database.explain(trouble)),

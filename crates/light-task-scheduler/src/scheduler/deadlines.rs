@@ -6,8 +6,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Timestamp, monotonic};
 use crate::scheduler::core::Core;
-use crate::scheduler::held::Held;
-use crate::task::FailureKind;
+use crate::task::{Failure, FailureKind, Task};
 
 /// Longer than any program runs, and short enough for every timer.
 pub(super) const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
@@ -31,11 +30,16 @@ impl Limit {
             _ => format!("it ran longer than its timeout of {:?}", self.allowed),
         }
     }
+
+    /// The failure of a run that went past it and was stopped, with what that said in the end.
+    pub(super) fn overrun(&self, said: &Failure) -> Failure {
+        let message = format!("{}; when stopped it said: {}", self.message(), said.message);
+        Failure { exit_code: said.exit_code, ..Failure::new(self.kind, message) }
+    }
 }
 
 /// The limit of a run, if it has one.
-pub(super) fn limit(core: &Core, held: &Held) -> Option<Limit> {
-    let task = &held.run.task;
+pub(super) fn limit(core: &Core, task: &Task) -> Option<Limit> {
     let now = core.replica.store_now();
     let started = task.record.started_at.unwrap_or(now);
     let (end, kind) = first(started, task.timeout(), task.spec.deadline())?;

@@ -133,7 +133,7 @@ pub(super) async fn begin<F: Future<Output = StartAnswer> + ?Sized>(
     if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(starting.as_mut().poll(context))).await {
         return Ok(answer);
     }
-    let limit = deadlines::limit(core, held);
+    let limit = deadlines::limit(core, &held.run.task);
     let limit_at = limit.as_ref().map_or_else(|| monotonic() + deadlines::NEVER, |limit| limit.at);
     loop {
         if let Some(reason) = held.interruption() {
@@ -181,7 +181,7 @@ async fn started(core: &Arc<Core>, held: &Arc<Held>, answer: StartAnswer) -> End
 /// Finds a run again that was started under another owner, or proves that there is none.
 async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
     let stored = held.run.task.record.handle().cloned();
-    let limit = deadlines::limit(core, held);
+    let limit = deadlines::limit(core, &held.run.task);
     loop {
         match held.executor.recover(held.run.clone(), stored.clone(), held.reporter()).await {
             Recovered::Attached(handle) => {
@@ -223,7 +223,7 @@ async fn recover(core: &Arc<Core>, held: &Arc<Held>) -> End {
 
 /// Follows a started run until it has ended, is stopped, or is not ours any more.
 async fn watch(core: &Arc<Core>, held: &Arc<Held>, handle: Handle) -> End {
-    let limit = deadlines::limit(core, held);
+    let limit = deadlines::limit(core, &held.run.task);
     let never = monotonic() + deadlines::NEVER;
     let mut unsaid: Option<Progress> = None;
     let mut said_at: Option<Instant> = None;
@@ -294,10 +294,10 @@ async fn stop(core: &Arc<Core>, held: &Arc<Held>, mut handle: Option<Handle>, re
             Stopped::Confirmed(outcome) => {
                 // What it said itself, to the executor or by a push, is preferred to "it was stopped".
                 let outcome = outcome.or(held.read().ended);
-                return End::Event(stopped(core, held, &reason, outcome), handle);
+                return End::Event(stopped(core, &held.run.task, &reason, outcome), handle);
             }
             Stopped::Unconfirmed(_) if bug!(UnconfirmedIsDead) => {
-                return End::Event(stopped(core, held, &reason, None), handle);
+                return End::Event(stopped(core, &held.run.task, &reason, None), handle);
             }
             Stopped::Unconfirmed(why) => {
                 tracing::warn!(id = %held.id(), why, "a run could not be confirmed dead; its slot stays taken");
@@ -317,7 +317,7 @@ async fn stop(core: &Arc<Core>, held: &Arc<Held>, mut handle: Option<Handle>, re
             return End::Lost(handle);
         }
         if mail.ended.is_some() {
-            return End::Event(stopped(core, held, &reason, mail.ended), handle);
+            return End::Event(stopped(core, &held.run.task, &reason, mail.ended), handle);
         }
         if mail.detach {
             // Shutting down with a run that cannot be stopped: nothing more can be done from here.
@@ -327,25 +327,30 @@ async fn stop(core: &Arc<Core>, held: &Arc<Held>, mut handle: Option<Handle>, re
 }
 
 /// What becomes of a run that was stopped.
-fn stopped(core: &Core, held: &Held, reason: &Reason, outcome: Option<Outcome>) -> RunEvent {
+fn stopped(core: &Core, task: &Task, reason: &Reason, outcome: Option<Outcome>) -> RunEvent {
     match (reason, outcome) {
         (Reason::Cancel, _) => RunEvent::Cancelled,
         // It was done before it could be stopped.
-        (_, Some(Outcome::Succeeded(output))) => settle(core, &held.run.task, Outcome::Succeeded(output)),
-        (Reason::Limit(limit), Some(Outcome::Failed(said))) => {
-            let message = format!("{}; when stopped it said: {}", limit.message(), said.message);
-            conclude(core, &held.run.task, Failure { exit_code: said.exit_code, ..Failure::new(limit.kind, message) })
+        (_, Some(Outcome::Succeeded(output))) => settle(core, task, Outcome::Succeeded(output)),
+        // It had been stopped by somebody else before its time was up, and was only found now.
+        (Reason::Limit(_), Some(Outcome::Failed(said))) if said.kind == FailureKind::Drained => {
+            conclude(core, task, said)
         }
-        (Reason::Limit(limit), None) => conclude(core, &held.run.task, Failure::new(limit.kind, limit.message())),
-        (Reason::Drain, _) => {
-            conclude(core, &held.run.task, Failure::new(FailureKind::Drained, "the scheduler shut down"))
-        }
+        (Reason::Limit(limit), Some(Outcome::Failed(said))) => conclude(core, task, limit.overrun(&said)),
+        (Reason::Limit(limit), None) => conclude(core, task, Failure::new(limit.kind, limit.message())),
+        (Reason::Drain, _) => conclude(core, task, Failure::new(FailureKind::Drained, "the scheduler shut down")),
     }
 }
 
 /// What is to be written for a run that ended by itself.
 pub(super) fn settle(core: &Core, task: &Task, outcome: Outcome) -> RunEvent {
     match outcome {
+        Outcome::Failed(failure) if failure.kind == FailureKind::Cancelled => {
+            // A scheduler stopped it and died before it could write why. If it was a wish, the record says so;
+            // if its time was up, it must not be had again.
+            let limit = deadlines::limit(core, task).filter(|limit| limit.at <= monotonic());
+            conclude(core, task, limit.map_or(failure.clone(), |limit| limit.overrun(&failure)))
+        }
         Outcome::Failed(failure) => conclude(core, task, failure),
         Outcome::Succeeded(Some(output)) if output.len() > OUTPUT_BYTES_MAX => {
             let message = format!("the output has {} bytes, more than {OUTPUT_BYTES_MAX}", output.len());

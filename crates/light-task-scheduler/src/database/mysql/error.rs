@@ -22,6 +22,8 @@ pub(crate) enum Trouble {
     Ours(Error),
     /// Others were in the way: the transaction is to be tried again.
     Again,
+    /// The server did not answer in time.
+    Silent,
 }
 
 /// What work on a connection returns.
@@ -46,7 +48,7 @@ impl Trouble {
         match self {
             Trouble::Again => true,
             Trouble::Server(error) => matches!(number(error), Some(DUPLICATE | LOCK_TIMEOUT | DEADLOCK)),
-            Trouble::Ours(_) => false,
+            Trouble::Ours(_) | Trouble::Silent => false,
         }
     }
 
@@ -82,6 +84,9 @@ impl Trouble {
         match self {
             Trouble::Ours(error) => error,
             Trouble::Again => Error::unavailable(format!("MySQL at {place}: others were in the way too often")),
+            Trouble::Silent => Error::unavailable(format!(
+                "MySQL at {place}: no answer in time; check that the server runs and can be reached"
+            )),
             Trouble::Server(error) => explain(error, place),
         }
     }

@@ -13,6 +13,7 @@ pub(crate) mod sql;
 mod url;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
+use crate::database::silence::{ANSWER_TIMEOUT, IDLE_TRANSACTION_MAX, PULSE_ANSWER_TIMEOUT, Trust};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 
@@ -43,9 +45,12 @@ const WAITED: u32 = CONFLICTS_MAX / 4;
 /// The first pause before a transaction is tried again; it grows with each try.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
 /// What every connection of a pool is set to, once and for all: each statement sees what is committed when it
-/// begins, nothing is ever cut to fit, and who holds a lock for 5 s makes others begin anew.
+/// begins, nothing is ever cut to fit, and who holds a lock for 5 s makes others begin anew. {idle} is how long, in
+/// seconds, a transaction is kept in which nothing more is asked; MySQL can only end a session that is idle, in a
+/// transaction or not.
 const SETTINGS: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 5";
+    SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 5
+    /*M!100300 , SESSION idle_transaction_timeout = {idle} */ /*!80000 , SESSION wait_timeout = {idle} */";
 
 /// How to use a server.
 #[derive(Debug, Clone)]
@@ -94,6 +99,7 @@ pub(crate) struct Database {
     pool: MySqlPool,
     /// One connection apart, so that a heartbeat never waits for a free one.
     pulse: MySqlPool,
+    trust: Trust,
     place: String,
     prefix: String,
     statements: sql::Statements,
@@ -135,9 +141,10 @@ impl Database {
                 let mut first = first_connection(&options, &place).await?;
                 migrate(&mut first, &prefix, &place, migrations, may_migrate).await?;
                 let _ = first.close().await;
-                let pool = |connections| pool(connections).connect_lazy_with(options.clone());
+                let trust = Trust::default();
+                let pool = |connections| pool(connections, trust.clone()).connect_lazy_with(options.clone());
                 let (pool, pulse) = (pool(connections), pool(1));
-                Ok(Arc::new(Database { pool, pulse, place, prefix, statements: sql::Statements::default() }))
+                Ok(Arc::new(Database { pool, pulse, trust, place, prefix, statements: sql::Statements::default() }))
             })
             .await?;
         let _ = ready.send(Arc::clone(&database));
@@ -168,6 +175,16 @@ impl Database {
     /// A connection for one read: each of its statements sees what is committed when it begins.
     pub(crate) async fn reading(self: &Arc<Self>) -> Work<Session<'static>> {
         Ok(Session { link: Link::Plain(self.pool.acquire().await?), database: Arc::clone(self) })
+    }
+
+    /// Does work on a session, unless the server falls silent in the middle of it: then nothing of it is used again,
+    /// and what it has done is not known.
+    pub(crate) async fn within<T>(&self, purpose: Purpose, work: impl Future<Output = Work<T>>) -> Work<T> {
+        let most = match purpose {
+            Purpose::Work => ANSWER_TIMEOUT,
+            Purpose::Pulse => PULSE_ANSWER_TIMEOUT,
+        };
+        self.trust.within(most, work).await.unwrap_or(Err(Trouble::Silent))
     }
 
     /// Begins a transaction.
@@ -260,14 +277,17 @@ fn connect_options(target: &Target) -> MySqlConnectOptions {
     target.options.clone().statement_cache_capacity(STATEMENTS_MAX).pipes_as_concat(false)
 }
 
-fn pool(connections: u32) -> MySqlPoolOptions {
+fn pool(connections: u32, trust: Trust) -> MySqlPoolOptions {
+    let settings: Arc<str> = SETTINGS.replace("{idle}", &IDLE_TRANSACTION_MAX.as_secs().to_string()).into();
     MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A dead connection is found by the BEGIN that is sent anyway, and replaced.
         .test_before_acquire(false)
-        .after_connect(|connection, _| {
-            Box::pin(async move { sqlx::raw_sql(SETTINGS).execute(connection).await.map(drop) })
+        .after_release(move |_, _| Box::pin(std::future::ready(trust.check())))
+        .after_connect(move |connection, _| {
+            let settings = AssertSqlSafe(settings.to_string());
+            Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
         })
 }
 

@@ -11,6 +11,8 @@ pub(crate) enum Trouble {
     Ours(Error),
     /// Others were in the way: the transaction is to be tried again.
     Again,
+    /// The server did not answer in time.
+    Silent,
 }
 
 /// What work on a connection returns.
@@ -35,7 +37,7 @@ impl Trouble {
         match self {
             Trouble::Again => true,
             Trouble::Server(error) => matches!(code(error).as_deref(), Some("40001" | "40P01")),
-            Trouble::Ours(_) => false,
+            Trouble::Ours(_) | Trouble::Silent => false,
         }
     }
 
@@ -62,6 +64,9 @@ impl Trouble {
         match self {
             Trouble::Ours(error) => error,
             Trouble::Again => Error::unavailable(format!("PostgreSQL at {place}: others were in the way too often")),
+            Trouble::Silent => Error::unavailable(format!(
+                "PostgreSQL at {place}: no answer in time; check that the server runs and can be reached"
+            )),
             Trouble::Server(error) => explain(error, place),
         }
     }

@@ -12,6 +12,7 @@ mod url;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
+use crate::database::silence::{ANSWER_TIMEOUT, IDLE_TRANSACTION_MAX, PULSE_ANSWER_TIMEOUT, Trust};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 
@@ -114,6 +116,7 @@ pub(crate) struct Database {
     pool: PgPool,
     /// One connection apart, so that a heartbeat never waits for a free one.
     pulse: PgPool,
+    trust: Trust,
     place: String,
     schema: String,
     quoted: String,
@@ -146,12 +149,15 @@ impl Database {
         access.check()?;
         let (schema, place) = (access.schema.clone(), access.target.place.clone());
         let options = connect_options(&access);
+        let trust = Trust::default();
         let pool = |connections| {
+            let trust = trust.clone();
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 // A dead connection is found by the BEGIN that is sent anyway, and replaced.
                 .test_before_acquire(false)
+                .after_release(move |_, _| Box::pin(std::future::ready(trust.check())))
         };
         let (work, pulse) = (pool(access.connections), pool(1).acquire_timeout(PULSE_TIMEOUT));
         let (ready, opened) = tokio::sync::oneshot::channel();
@@ -172,6 +178,7 @@ impl Database {
                 Ok(Arc::new(Database {
                     pool,
                     pulse,
+                    trust,
                     place,
                     quoted: quoted(&schema),
                     schema,
@@ -230,6 +237,16 @@ impl Database {
     /// A connection for one statement, which is a transaction: in another one only where the connection may change after each.
     pub(crate) async fn reading(self: &Arc<Self>) -> Work<Session<'static>> {
         self.begin(Purpose::Statement).await
+    }
+
+    /// Does work on a session, unless the server falls silent in the middle of it: then nothing of it is used again,
+    /// and what it has done is not known.
+    pub(crate) async fn within<T>(&self, purpose: Purpose, work: impl Future<Output = Work<T>>) -> Work<T> {
+        let most = match purpose {
+            Purpose::Work | Purpose::Statement => ANSWER_TIMEOUT,
+            Purpose::Pulse => PULSE_ANSWER_TIMEOUT,
+        };
+        self.trust.within(most, work).await.unwrap_or(Err(Trouble::Silent))
     }
 
     /// Begins a transaction.
@@ -339,6 +356,8 @@ fn connect_options(access: &Access) -> PgConnectOptions {
         // A pooler refuses settings that it does not know, and forgets prepared statements.
         return options.statement_cache_capacity(0).extra_float_digits(None);
     }
+    let idle_max = IDLE_TRANSACTION_MAX.as_millis().to_string();
+    let options = options.options([("idle_in_transaction_session_timeout", idle_max.as_str())]);
     options.statement_cache_capacity(STATEMENTS_MAX).options(made_for_indexes!(pairs))
 }
 

@@ -417,7 +417,7 @@ impl Executor for ProcessExecutor {
             return Stopped::Unconfirmed(why);
         }
         match dir.look() {
-            Ok(Seen::Ended(end)) if end.stopped => Stopped::Confirmed(None),
+            Ok(Seen::Ended(end)) if end.stopped && end.by_scheduler => Stopped::Confirmed(None),
             Ok(Seen::Ended(end)) => Stopped::Confirmed(Some(end.outcome())),
             Ok(Seen::Alive(_)) => Stopped::Unconfirmed("its supervisor is still alive".to_owned()),
             Ok(Seen::Nothing | Seen::Gone | Seen::Orphaned) => match kill_marked(&found.name()).await {

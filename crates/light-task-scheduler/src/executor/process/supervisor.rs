@@ -80,6 +80,7 @@ pub(super) fn supervise(order: &Order, channel: OwnedFd, oom_counter: Option<&Fi
         run_file: &run_file,
         status: None,
         stopped: false,
+        by_scheduler: false,
         kill_at: None,
         killing: false,
         orphan_after,
@@ -108,6 +109,8 @@ struct Supervised<'a> {
     status: Option<rustix::process::WaitStatus>,
     /// It was asked to stop before it ended.
     stopped: bool,
+    /// By a scheduler: it has left word how long the command may take, or sent the signal that only it sends.
+    by_scheduler: bool,
     /// When asking turns into killing, on the clock since boot.
     kill_at: Option<Duration>,
     killing: bool,
@@ -133,6 +136,7 @@ impl Supervised<'_> {
             code: self.status.and_then(rustix::process::WaitStatus::exit_status),
             signal: self.status.and_then(rustix::process::WaitStatus::terminating_signal),
             stopped: self.stopped,
+            by_scheduler: self.by_scheduler,
             user_ms: millis(usage.user),
             sys_ms: millis(usage.system),
             max_rss_kib: usage.max_rss_kib,
@@ -176,6 +180,7 @@ impl Supervised<'_> {
 
     fn obey(&mut self, signal: i32) {
         if signal == KILL_SIGNAL {
+            self.by_scheduler = true;
             self.kill();
         } else if STOP_SIGNALS.contains(&signal) {
             self.stop();
@@ -184,7 +189,9 @@ impl Supervised<'_> {
 
     fn stop(&mut self) {
         self.stopped |= self.status.is_none();
-        self.ask(self.dir.grace().unwrap_or(GRACE_DEFAULT));
+        let grace = self.dir.grace();
+        self.by_scheduler |= grace.is_some();
+        self.ask(grace.unwrap_or(GRACE_DEFAULT));
     }
 
     fn ask(&mut self, grace: Duration) {

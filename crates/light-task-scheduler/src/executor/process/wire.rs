@@ -56,6 +56,8 @@ pub(super) struct End {
     pub(super) signal: Option<i32>,
     /// It was asked to stop before it ended.
     pub(super) stopped: bool,
+    /// By a scheduler; not by somebody else's signal, or for want of any scheduler.
+    pub(super) by_scheduler: bool,
     /// The kernel killed a process of this group for want of memory while it ran, and it was killed.
     pub(super) out_of_memory: bool,
     /// It never started: why.
@@ -105,8 +107,10 @@ impl End {
             };
         }
         let how = self.in_words();
-        let (kind, message) = if self.stopped {
+        let (kind, message) = if self.stopped && self.by_scheduler {
             (FailureKind::Cancelled, format!("stopped: {how}"))
+        } else if self.stopped {
+            (FailureKind::Drained, format!("stopped, not by a scheduler: {how}"))
         } else if self.last_line.is_empty() {
             (FailureKind::Error, how)
         } else {
@@ -194,8 +198,10 @@ mod tests {
 
     #[test]
     fn a_stopped_command_never_succeeds() {
-        let stopped = failure(End { code: Some(0), stopped: true, ..End::default() });
-        assert_eq!((stopped.kind, stopped.exit_code), (FailureKind::Cancelled, Some(0)));
+        for (by_scheduler, kind) in [(true, FailureKind::Cancelled), (false, FailureKind::Drained)] {
+            let stopped = failure(End { code: Some(0), stopped: true, by_scheduler, ..End::default() });
+            assert_eq!((stopped.kind, stopped.exit_code), (kind, Some(0)));
+        }
         assert!(matches!(End { code: Some(0), ..End::default() }.outcome(), Outcome::Succeeded(Some(_))));
     }
 }

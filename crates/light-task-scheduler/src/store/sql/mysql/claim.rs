@@ -88,7 +88,8 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
         promote(tx, &due, now).await?;
         view = look(tx, request).await?;
     }
-    let mut gates = open(tx, &view, request.limit, now).await?;
+    let (mut gates, now) = open(tx, &view, request.limit, now).await?;
+    claim.now = now;
     let last = replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica));
     if request.number <= last {
         claim.tasks = claimed_before(tx, request).await?;
@@ -164,15 +165,17 @@ pub(super) fn names<'q>(
     bind_all(query, filled(&texts(queues), len))
 }
 
-/// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit.
-async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<Gates> {
+/// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit. The time of
+/// the claim is what it is then: not before a slot was free that this claim had to wait for.
+async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<(Gates, Timestamp)> {
     let mut gates = Gates::new(view, limit, now);
     let guarded: Vec<Vec<u8>> = view.guarded().iter().map(|name| name.as_str().as_bytes().to_vec()).collect();
     if guarded.is_empty() {
-        return Ok(gates);
+        return Ok((gates, now));
     }
     let locked = tx.find_all(GATES, &guarded).await?;
     let counted = tx.find_all(RUNNING, &guarded).await?;
+    let now = tx.now().await?;
     let mut running = std::collections::HashMap::new();
     for row in &counted {
         running.insert(row.try_get::<&[u8], _>(0)?, row.try_get::<i64, _>(1)?);
@@ -184,7 +187,7 @@ async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Wor
         let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
         gates.set(Name::new(text(name)?)?, Gate::new(settings, tat, running, limit, now));
     }
-    Ok(gates)
+    Ok((gates, now))
 }
 
 /// Fails what is overdue.

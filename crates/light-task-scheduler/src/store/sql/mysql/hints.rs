@@ -24,7 +24,7 @@ pub(super) async fn tell(shared: Arc<Shared>) {
     loop {
         let hint = hints.untold().await;
         // A hint may be lost: whoever waits polls too.
-        if let Err(trouble) = tell_once(database, hint).await {
+        if let Err(trouble) = database.within(Purpose::Work, tell_once(database, hint)).await {
             tracing::debug!(place = database.place(), ?trouble, "a hint was not told");
         }
         tokio::time::sleep(PAUSE).await;
@@ -47,7 +47,7 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
         if !hints.is_awaited() {
             continue;
         }
-        let Ok(now) = look(database).await else { continue };
+        let Ok(now) = database.within(Purpose::Work, look(database)).await else { continue };
         if let Some([work, wishes, ends, newest]) = seen {
             let hint =
                 Hint { work: now[0] != work || now[3] != newest, wishes: now[1] != wishes, ends: now[2] != ends };

@@ -326,17 +326,23 @@ async fn write<I, T>(shared: &Arc<Shared>, purpose: Purpose, input: &I, job: Job
 }
 
 async fn write_once<I, T>(shared: &Arc<Shared>, purpose: Purpose, input: &I, job: Job<I, T>) -> Work<T> {
-    let mut tx = Tx::new(shared.database.begin(purpose).await?, Arc::clone(shared));
-    let done = job(&mut tx, input).await?;
-    tx.commit().await?;
-    Ok(done)
+    let work = async {
+        let mut tx = Tx::new(shared.database.begin(purpose).await?, Arc::clone(shared));
+        let done = job(&mut tx, input).await?;
+        tx.commit().await?;
+        Ok(done)
+    };
+    shared.database.within(purpose, work).await
 }
 
 async fn read_once<I, T>(shared: &Arc<Shared>, input: &I, job: Job<I, T>) -> Work<T> {
-    let mut tx = Tx::new(shared.database.reading().await?, Arc::clone(shared));
-    let done = job(&mut tx, input).await?;
-    tx.commit().await?;
-    Ok(done)
+    let work = async {
+        let mut tx = Tx::new(shared.database.reading().await?, Arc::clone(shared));
+        let done = job(&mut tx, input).await?;
+        tx.commit().await?;
+        Ok(done)
+    };
+    shared.database.within(Purpose::Work, work).await
 }
 
 impl From<MySqlStore> for Arc<dyn Store> {

@@ -115,7 +115,8 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
         promote(tx, due, now, &mut looks).await?;
         view = look(tx, request, &mut looks).await?;
     }
-    let mut gates = open(tx, &view, request.limit, now).await?;
+    let (mut gates, now) = open(tx, &view, request.limit, now).await?;
+    claim.now = now;
     let last = replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica));
     if request.number <= last {
         claim.tasks = claimed_before(tx, request).await?;
@@ -208,15 +209,17 @@ async fn look(tx: &mut Tx<'_>, request: &ClaimRequest, looks: &mut Looks) -> Wor
     Ok(view)
 }
 
-/// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit.
-async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<Gates> {
+/// Locks the queues that have a limit or a rate: then what runs of them only gets less until the commit. The time of
+/// the claim is what it is then: not before a slot was free that this claim had to wait for.
+async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Work<(Gates, Timestamp)> {
     let mut gates = Gates::new(view, limit, now);
     let guarded: Vec<&str> = view.guarded().iter().map(|name| name.as_str()).collect();
     if guarded.is_empty() {
-        return Ok(gates);
+        return Ok((gates, now));
     }
     let locked = tx.query(GATES).bind(&guarded).fetch_all(tx.connection()).await?;
     let counted = tx.query(RUNNING).bind(&guarded).fetch_all(tx.connection()).await?;
+    let now = tx.now().await?;
     let mut running: HashMap<&str, i64> = HashMap::new();
     for row in &counted {
         running.insert(row.try_get(0)?, row.try_get(1)?);
@@ -227,7 +230,7 @@ async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Wor
         let running = running.get(name).copied().unwrap_or(0).cast_unsigned();
         gates.set(Name::new(name)?, Gate::new(texts::settings(json.as_bytes())?, tat, running, limit, now));
     }
-    Ok(gates)
+    Ok((gates, now))
 }
 
 /// Writes what the rate limits have counted.

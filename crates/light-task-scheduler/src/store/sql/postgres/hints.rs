@@ -9,7 +9,7 @@ use sqlx::postgres::PgListener;
 use uuid::Uuid;
 
 use super::tx::{Shared, Tx};
-use crate::database::postgres::{Database, Work};
+use crate::database::postgres::{Database, Purpose, Work};
 use crate::store::sql::hints::Hint;
 
 /// Least time between two notifications of one process: under load, many commits share one.
@@ -32,7 +32,7 @@ pub(super) async fn tell(shared: Arc<Shared>) {
     loop {
         let hint = hints.untold().await;
         // A hint may be lost: whoever waits polls too.
-        if let Err(trouble) = tell_once(database, &channel, *origin, hint).await {
+        if let Err(trouble) = database.within(Purpose::Work, tell_once(database, &channel, *origin, hint)).await {
             tracing::debug!(place = database.place(), ?trouble, "a hint was not told");
         }
         tokio::time::sleep(PAUSE).await;
@@ -93,7 +93,7 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
                 publish(&shared, ALL);
             }
             Err(_) if hints.is_awaited() => {
-                if let Ok(now) = look(database).await {
+                if let Ok(now) = database.within(Purpose::Work, look(database)).await {
                     // What was committed before the first look may be news.
                     let hint = seen.map_or(ALL, |seen: [i64; 3]| Hint {
                         work: now[0] != seen[0],
