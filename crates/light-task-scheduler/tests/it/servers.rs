@@ -16,4 +16,17 @@ pub(crate) fn fresh_name(prefix: &str) -> String {
 
 /// How many sequences are compared with the model on a server: each takes up to a second there, for most of which
 /// a fresh set of tables is made.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 pub(crate) const SERVER_SEQUENCES: u32 = 100;
+
+/// The Docker engine of the tests.
+#[cfg(feature = "docker")]
+pub(crate) fn docker_engine() -> light_task_scheduler::executor::docker::EngineConfig {
+    light_task_scheduler::executor::docker::EngineConfig::new(url("LTS_TEST_DOCKER_HOST", "docker"))
+}
+
+/// The image that it has.
+#[cfg(feature = "docker")]
+pub(crate) fn docker_image() -> String {
+    url("LTS_TEST_DOCKER_IMAGE", "docker")
+}
