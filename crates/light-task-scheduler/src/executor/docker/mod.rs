@@ -106,6 +106,18 @@ impl DockerExecutor {
         Ok(DockerExecutor { shared: Arc::new(shared), reaper: None })
     }
 
+    /// Whether any engine answers; the error says of each why it does not.
+    pub async fn reach(&self) -> Result<()> {
+        let mut why = Vec::new();
+        for engine in &self.shared.engines {
+            match engine.client().await {
+                Ok(_) => return Ok(()),
+                Err(trouble) => why.push(trouble.to_string()),
+            }
+        }
+        Err(Error::unavailable(why.join("; ")))
+    }
+
     /// Copies what containers write into this log store, while they run. To be called before
     /// [`reaping`](Self::reaping).
     pub fn with_logs(mut self, logs: Arc<dyn LogStore>) -> Self {

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// Most arguments of a container: its entrypoint and command together.
 pub const ARGUMENTS_MAX: usize = 10_000;
 /// The prefix of the labels that the executor sets; a task's own must not begin with it.
@@ -173,6 +175,12 @@ impl DockerSpec {
             cmd: cmd.into_iter().map(Into::into).collect(),
             ..DockerSpec::default()
         }
+    }
+
+    /// Refuses what no engine could run, whatever its policy, all problems in one sentence.
+    pub fn check(&self) -> Result<()> {
+        let problems = self.problems();
+        if problems.is_empty() { Ok(()) } else { Err(Error::invalid(problems.join("; "))) }
     }
 
     /// What no engine could run, whatever the policy.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::models::{HostConfig, MountTypeEnum, NetworkCreateRequest, RestartPolicyNameEnum};
+use bollard::models::{HostConfig, MountType, NetworkCreateRequest, RestartPolicyNameEnum};
 use light_task_scheduler::Executor;
 use light_task_scheduler::executor::docker::{Bind, DockerPolicy, DockerSpec, Port, Protocol, Volume};
 use light_task_scheduler::{Handle, NewTask};
@@ -67,7 +67,7 @@ async fn every_option_is_seen() {
     let mounts: HashMap<_, _> = seen.mounts.unwrap().into_iter().map(|mount| (mount.destination.clone(), mount)).collect();
     for (target, writable) in [("/read", false), ("/write", true)] {
         let mount = &mounts[&Some(target.to_owned())];
-        assert_eq!((mount.typ, mount.rw), (Some(MountTypeEnum::BIND), Some(writable)), "{target}");
+        assert_eq!((mount.typ, mount.rw), (Some(MountType::BIND), Some(writable)), "{target}");
         assert_eq!(mount.source.as_deref(), source.to_str());
     }
     clean(&executor, &handle).await;
