@@ -12,10 +12,11 @@ use tempfile::TempDir;
 use crate::support::{Place, Running, Said, said};
 use crate::witness::{Moments, Stopwatch, wait};
 
-/// How many containers, how often the scheduler is killed, and how often the engine, unless the variables say
-/// otherwise.
+/// How many containers there are, and how often the scheduler is killed, unless the variables say otherwise.
 const TASKS: (&str, u32) = ("LTS_DOCKER_TASKS", 6);
 const KILLS: (&str, u32) = ("LTS_DOCKER_KILLS", 3);
+/// The same where the engine is killed.
+const ENGINE_TASKS: (&str, u32) = ("LTS_DOCKERD_TASKS", 6);
 const ENGINE_KILLS: (&str, u32) = ("LTS_DOCKERD_KILLS", 1);
 /// How many lines a container prints, and how long it takes for each.
 const LINES: u32 = 30;
@@ -43,10 +44,11 @@ fn variable(name: &str) -> String {
 struct Dock {
     place: Place,
     engine: String,
+    image: String,
 }
 
 impl Dock {
-    fn new(engine: &str) -> Self {
+    fn new(engine: &str, image: &str) -> Self {
         let place = Place::new();
         fs::create_dir(place.path("out")).unwrap();
         let policy = serde_json::json!({
@@ -55,7 +57,7 @@ impl Dock {
             "reap_interval": { "secs": 0, "nanos": 500_000_000 },
         });
         place.write("docker.json", &policy.to_string());
-        Dock { place, engine: engine.to_owned() }
+        Dock { place, engine: engine.to_owned(), image: image.to_owned() }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -75,7 +77,6 @@ impl Dock {
 
     /// Writes the batch: each container notes its start, prints its lines, and each third fails.
     fn write_batch(&self, tasks: u32) {
-        let image = variable("LTS_TEST_DOCKER_IMAGE");
         let lines = (0..tasks).map(|task| {
             let code = if task % 3 == 2 { CODE } else { 0 };
             let script = format!(
@@ -84,7 +85,7 @@ impl Dock {
             );
             let out = self.place.path("out");
             let spec = serde_json::json!({
-                "image": image, "pull": "never", "cmd": ["sh", "-c", script],
+                "image": self.image, "pull": "never", "cmd": ["sh", "-c", script],
                 "volumes": [{ "source": out, "target": "/out", "writable": true }],
             });
             format!("{}\n", serde_json::json!({ "docker": spec, "id": format!("task-{task}") }))
@@ -139,19 +140,15 @@ impl Dock {
     /// The labels of this place's containers. The engine is asked past everything of ours.
     fn containers(&self) -> String {
         let socket = self.engine.strip_prefix("unix://").unwrap();
-        let path = self.place.path("lts.db").canonicalize().unwrap();
+        let out = self.place.path("out");
         let all = Command::new("curl")
             .args(["-sSf", "--unix-socket", socket, "http://engine/containers/json?all=1"])
             .output()
             .unwrap();
         assert!(all.status.success(), "{}", String::from_utf8_lossy(&all.stderr));
         let all: serde_json::Value = serde_json::from_slice(&all.stdout).unwrap();
-        let ours = all.as_array().unwrap().iter().filter(|found| {
-            found["Labels"]["lts.task"].as_str().is_some_and(|task| task.starts_with("task-"))
-                && found["Mounts"].as_array().unwrap().iter().any(|mount| {
-                    mount["Source"].as_str().is_some_and(|source| source.starts_with(path.parent().unwrap().to_str().unwrap()))
-                })
-        });
+        let shows_out = |mount: &serde_json::Value| mount["Source"].as_str() == out.to_str();
+        let ours = all.as_array().unwrap().iter().filter(|found| found["Mounts"].as_array().unwrap().iter().any(shows_out));
         ours.map(|found| format!("{} ", found["Labels"]["lts.task"])).collect()
     }
 }
@@ -160,12 +157,15 @@ impl Dock {
 struct Engine {
     directory: TempDir,
     live_restore: bool,
+    image: String,
 }
 
 impl Engine {
     fn start(live_restore: bool) -> Self {
-        let engine = Engine { directory: TempDir::new().unwrap(), live_restore };
-        engine.run("start");
+        let mut engine = Engine { directory: TempDir::new().unwrap(), live_restore, image: String::new() };
+        let variables = engine.run("start");
+        let image = variables.lines().find_map(|line| line.strip_prefix("export LTS_TEST_DOCKER_IMAGE="));
+        engine.image = image.unwrap().to_owned();
         engine
     }
 
@@ -173,15 +173,16 @@ impl Engine {
         format!("unix://{}/e/docker.sock", self.directory.path().display())
     }
 
-    fn run(&self, command: &str) {
+    fn run(&self, command: &str) -> String {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/servers/docker");
         let mut run = Command::new(script);
-        run.args([command]).arg(self.directory.path().join("e")).env_remove("LIVE_RESTORE").env_remove("TCP");
+        run.arg(command).arg(self.directory.path().join("e")).env_remove("LIVE_RESTORE").env_remove("TCP");
         if self.live_restore {
             run.env("LIVE_RESTORE", "1");
         }
         let output = run.output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Kills dockerd as a crash would, and starts it again.
@@ -205,8 +206,8 @@ impl Drop for Engine {
 
 #[test]
 fn a_container_is_run_like_a_command() {
-    let dock = Dock::new(&variable("LTS_TEST_DOCKER_HOST"));
     let image = variable("LTS_TEST_DOCKER_IMAGE");
+    let dock = Dock::new(&variable("LTS_TEST_DOCKER_HOST"), &image);
     let run = ["run", "--id", "x", "--env", "A=b c", "--docker", &image, "--", "sh", "-c", "echo $A; exit 7"];
     let said = dock.lts(&run);
     assert_eq!((said.code, said.stdout.as_str()), (7, "b c\n"), "{said:?}");
@@ -229,7 +230,8 @@ fn without_an_engine_the_run_says_where_it_looked() {
 #[test]
 fn a_killed_scheduler_finds_its_containers_again() {
     let (tasks, kills) = (count(TASKS), count(KILLS));
-    let dock = Dock::new(&variable("LTS_TEST_DOCKER_HOST"));
+    let engine = Engine::start(false);
+    let dock = Dock::new(&engine.address(), &engine.image);
     dock.write_batch(tasks);
     let mut moments = Moments::new();
     for _ in 0..kills {
@@ -245,9 +247,9 @@ fn a_killed_scheduler_finds_its_containers_again() {
 
 /// Kills the engine under a batch; answers how many runs were repeated.
 fn engine_killed(live_restore: bool, kills: u32) -> usize {
-    let tasks = count(TASKS);
+    let tasks = count(ENGINE_TASKS);
     let engine = Engine::start(live_restore);
-    let dock = Dock::new(&engine.address());
+    let dock = Dock::new(&engine.address(), &engine.image);
     dock.write_batch(tasks);
     let mut moments = Moments::new();
     let batch = dock.start(&dock.batch());

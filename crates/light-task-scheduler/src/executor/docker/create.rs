@@ -128,3 +128,35 @@ pub(super) fn ignored(asked: &HostConfig, found: &ContainerInspectResponse) -> V
     .filter_map(|(name, differs)| differs.then_some(name))
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::TaskId;
+
+    fn host_config_of(privileged: bool) -> HostConfig {
+        let spec = DockerSpec { privileged, ..DockerSpec::new("a", ["b"]) };
+        let policy = DockerPolicy { privileged: true, ..DockerPolicy::default() };
+        let settled = policy.settle(&spec, true).unwrap();
+        let execution = Execution { namespace: "n".into(), id: TaskId::new("i").unwrap(), execution: 1 };
+        body(&spec, &settled, &policy, &execution).host_config.unwrap()
+    }
+
+    #[test]
+    fn only_a_privileged_container_keeps_its_rights() {
+        let host = host_config_of(true);
+        assert_eq!((host.privileged, host.cap_drop, host.security_opt), (Some(true), None, None));
+        let host = host_config_of(false);
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+    }
+
+    #[test]
+    fn a_bound_that_an_engine_leaves_out_is_noticed() {
+        let asked = host_config_of(false);
+        let found = |host: HostConfig| ContainerInspectResponse { host_config: Some(host), ..Default::default() };
+        assert_eq!(ignored(&asked, &found(asked.clone())), Vec::<&str>::new());
+        assert_eq!(ignored(&asked, &found(HostConfig { memory: Some(0), ..asked.clone() })), ["memory"]);
+        assert_eq!(ignored(&asked, &ContainerInspectResponse::default()), ["memory", "swap", "cpus", "pids"]);
+    }
+}

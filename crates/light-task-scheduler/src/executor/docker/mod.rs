@@ -57,10 +57,12 @@ use watch::{Watched, copy_the_rest, judge_unwatched, removed, watch};
 pub const STDOUT_BYTES_MAX: usize = 64 << 10;
 /// How many containers are asked about in one call.
 const LIST_MAX: usize = 128;
-/// How often a call without an answer is repeated before the start is put back.
-const CREATE_TRIES: u32 = 5;
-/// How long until a call without an answer is repeated.
+/// How often a container is tried to be made, while an engine does not answer or is still busy with its name.
+const CREATE_TRIES: u32 = 10;
+/// How long until it is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(300);
+/// The number of no execution: the first is 1.
+const NO_EXECUTION: u64 = 0;
 /// How often a container that is to stop is looked at, and how long it may take to die when it is killed.
 const STOP_LOOK: Duration = Duration::from_millis(50);
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -205,16 +207,50 @@ impl Shared {
     }
 
     /// Looks for a container of which nobody has noted where it is, or whether.
-    async fn search(&self, execution: &Execution) -> Result<Option<(Arc<Engine>, Found)>, String> {
+    async fn search(&self, execution: &Execution, image: &str) -> Result<Option<(Arc<Engine>, Found)>, String> {
         let mut silent = None;
         for engine in &self.engines {
-            match self.look_at(engine, execution).await {
+            match self.find_or_rule_out(engine, execution, image).await {
                 Ok(Some(found)) => return Ok(Some((engine.clone(), found))),
                 Ok(None) => {}
                 Err(trouble) => silent = Some(trouble.to_string()),
             }
         }
         silent.map_or(Ok(None), |why| Err(format!("its container may be there: {why}")))
+    }
+
+    /// The container of an execution on one engine, or the certainty that there is none.
+    ///
+    /// The engine may be busy with a call that a dead owner has made, and show nothing of it yet; but it has taken
+    /// the name. So where nothing is found the name is taken, for a container that is nobody's, and given back.
+    async fn find_or_rule_out(
+        &self,
+        engine: &Engine,
+        execution: &Execution,
+        image: &str,
+    ) -> Result<Option<Found>, Trouble> {
+        let name = execution.container_name();
+        let nobody = Execution { execution: NO_EXECUTION, ..execution.clone() };
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            // It is never run, but without any the name is not looked at.
+            cmd: Some(vec!["true".to_owned()]),
+            labels: Some(HashMap::from(nobody.labels())),
+            ..ContainerCreateBody::default()
+        };
+        for _ in 0..CREATE_TRIES {
+            if let Some(found) = self.look_at(engine, execution).await? {
+                return Ok(Some(found));
+            }
+            match engine.create(&name, body.clone()).await {
+                Ok((container, _)) => return engine.remove(&container).await.map(|()| None),
+                Err(Trouble::Said(CONFLICT, _)) => tokio::time::sleep(TRY_AGAIN).await,
+                // Without the image there is no container of it either.
+                Err(Trouble::Said(NOT_FOUND, _)) => return Ok(None),
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Err(Trouble::Unreachable(format!("the engine at {} is busy with the name {name}", engine.address())))
     }
 
     /// The container of an execution on one engine.
@@ -514,11 +550,14 @@ impl Executor for DockerExecutor {
                 Ok(engine) => (engine, found),
                 Err(why) => return Recovered::Unreachable(why),
             },
-            None => match shared.search(&execution).await {
-                Ok(Some(there)) => there,
-                Ok(None) => return never(),
-                Err(why) => return Recovered::Unreachable(why),
-            },
+            None => {
+                let Ok(spec) = run.task.spec.payload.parse::<DockerSpec>() else { return never() };
+                match shared.search(&execution, &spec.image).await {
+                    Ok(Some(there)) => there,
+                    Ok(None) => return never(),
+                    Err(why) => return Recovered::Unreachable(why),
+                }
+            }
         };
         match engine.inspect(&found.container).await {
             Ok(_) => {}

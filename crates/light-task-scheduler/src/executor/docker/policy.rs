@@ -148,6 +148,9 @@ impl DockerPolicy {
                 network.clone()
             }
         };
+        if !spec.ports.is_empty() && [NETWORK_NONE, NETWORK_HOST].contains(&network.as_str()) {
+            problems.push(format!("ports can be published only with a network other than {network:?}"));
+        }
         let mut volumes = Vec::new();
         for volume in &spec.volumes {
             match self.source(&volume.source, volume.writable, local) {
@@ -251,6 +254,12 @@ mod tests {
         assert!(message.contains("ports") && message.contains("\"web\""), "{message}");
         let open = DockerPolicy { publish_ports: true, networks: vec!["web".into()], ..DockerPolicy::default() };
         assert_eq!(open.settle(&server, true).unwrap().network, "web");
+        let unsaid = DockerSpec { network: None, ..server.clone() };
+        assert_eq!(open.settle(&unsaid, true).unwrap().network, "web");
+        for nowhere in [DockerSpec { network: Some("none".into()), ..server }, DockerSpec { network_disabled: true, ..unsaid }] {
+            let message = open.settle(&nowhere, true).unwrap_err().to_string();
+            assert!(message.contains("other than \"none\""), "{message}");
+        }
     }
 
     #[test]

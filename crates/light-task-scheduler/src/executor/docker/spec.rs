@@ -252,12 +252,8 @@ impl DockerSpec {
     }
 
     fn network_problems(&self, problems: &mut Vec<String>) {
-        let connected = !matches!(self.network.as_deref(), None | Some("none" | "host"));
         if self.network_disabled && !matches!(self.network.as_deref(), None | Some("none")) {
             problems.push("network_disabled contradicts network".to_owned());
-        }
-        if !self.ports.is_empty() && (!connected || self.network_disabled) {
-            problems.push("ports can be published only with a network other than `none` and `host`".to_owned());
         }
         for port in &self.ports {
             if port.container == 0 || port.host == Some(0) {
@@ -334,6 +330,7 @@ mod tests {
             cpus: Some(f64::NAN),
             pids: Some(0),
             ports: vec![Port { container: 0, host: None, host_ip: None, protocol: Protocol::Udp }],
+            network: Some("bridge".into()),
             network_disabled: true,
             volumes: vec![Volume { source: "/a".into(), target: "/".into(), writable: false }],
             labels: BTreeMap::from([("lts.task".into(), "x".into())]),
@@ -344,7 +341,7 @@ mod tests {
         let problems = bad.problems();
         for part in [
             "image", "NUL", "\"-x\"", "A=B", "set by the scheduler", "working_dir", "memory_bytes", "cpus", "pids",
-            "0/udp", "ports", "target", "label", "user", "stop_signal",
+            "0/udp", "network_disabled", "target", "label", "user", "stop_signal",
         ] {
             assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
         }

@@ -112,7 +112,8 @@ async fn a_name_that_another_has_is_not_taken_for_ours() {
     executor.stop(&handle, Duration::ZERO).await;
     executor.release(&handle).await;
     // Somebody else's, without our labels.
-    let body = ContainerCreateBody { image: Some(servers::docker_image()), ..ContainerCreateBody::default() };
+    let (image, cmd) = (Some(servers::docker_image()), Some(vec!["true".to_owned()]));
+    let body = ContainerCreateBody { image, cmd, ..ContainerCreateBody::default() };
     let options = CreateContainerOptionsBuilder::new().name(name.trim_start_matches('/')).build();
     let other = docker().create_container(Some(options), body).await.unwrap().id;
     match executor.start(run.clone(), reporter().0).await {
