@@ -141,9 +141,8 @@ fn docker_config() -> Result<DockerConfig> {
     let Some(file) = std::env::var_os(DOCKER_CONFIG_VARIABLE).filter(|file| !file.is_empty()) else {
         return Ok(DockerConfig::default());
     };
-    let unusable = |why: String| {
-        Problem::usage(format!("{DOCKER_CONFIG_VARIABLE} names {}: {why}", Path::new(&file).display()))
-    };
+    let unusable =
+        |why: String| Problem::usage(format!("{DOCKER_CONFIG_VARIABLE} names {}: {why}", Path::new(&file).display()));
     let text = std::fs::read(&file).map_err(|error| unusable(error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))
 }
@@ -168,9 +167,7 @@ impl Opened {
         let namespace = config.namespace.clone();
         let builder = Scheduler::builder(self.store.clone()).executor(KIND, Arc::new(process)).config(config);
         let builder = match self.containers() {
-            Ok(docker) => {
-                builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone())))
-            }
+            Ok(docker) => builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone()))),
             // Commands need no engine: whoever has a `DOCKER_HOST` that only other programs understand can run them.
             Err(problem) => {
                 output::note(&format!("note: containers cannot be run: {problem}"));

@@ -35,9 +35,8 @@ fn count((variable, otherwise): (&str, u32)) -> u32 {
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run `eval \"$(TCP=1 scripts/servers/docker start DIR)\"` first")
-    })
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run `eval \"$(TCP=1 scripts/servers/docker start DIR)\"` first"))
 }
 
 /// A place whose containers run on an engine, and may write into its directory `out`.
@@ -148,7 +147,8 @@ impl Dock {
         assert!(all.status.success(), "{}", String::from_utf8_lossy(&all.stderr));
         let all: serde_json::Value = serde_json::from_slice(&all.stdout).unwrap();
         let shows_out = |mount: &serde_json::Value| mount["Source"].as_str() == out.to_str();
-        let ours = all.as_array().unwrap().iter().filter(|found| found["Mounts"].as_array().unwrap().iter().any(shows_out));
+        let ours =
+            all.as_array().unwrap().iter().filter(|found| found["Mounts"].as_array().unwrap().iter().any(shows_out));
         ours.map(|found| format!("{} ", found["Labels"]["lts.task"])).collect()
     }
 }

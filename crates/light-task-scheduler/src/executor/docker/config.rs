@@ -164,7 +164,9 @@ mod tests {
             assert!(message.contains(part), "{part}: {message}");
         }
         assert!(DockerConfig { engines: vec![], ..DockerConfig::default() }.check().is_err());
-        assert!(DockerConfig { engines: vec![EngineConfig::new("tcp://a:1")], ..DockerConfig::default() }.check().is_ok());
+        assert!(
+            DockerConfig { engines: vec![EngineConfig::new("tcp://a:1")], ..DockerConfig::default() }.check().is_ok()
+        );
     }
 
     #[test]

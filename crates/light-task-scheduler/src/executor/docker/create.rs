@@ -74,10 +74,7 @@ fn host_config(spec: &DockerSpec, settled: &Settled, policy: &DockerPolicy) -> H
         cap_add: (!spec.privileged && !policy.capabilities.is_empty()).then(|| policy.capabilities.clone()),
         security_opt: (!spec.privileged).then(|| vec!["no-new-privileges".to_owned()]),
         // What has ended stays ended, and stays until its outcome is stored.
-        restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::NO),
-            maximum_retry_count: None,
-        }),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         auto_remove: Some(false),
         init: spec.init.then_some(true),
         log_config: Some(HostConfigLogConfig {

@@ -192,9 +192,7 @@ impl Engine {
 
     fn left_alone(&self) -> Option<String> {
         let health = self.health();
-        let until = health.leave_until.filter(|until| monotonic() < *until)?;
-        let _ = until;
-        Some(health.last.clone())
+        health.leave_until.is_some_and(|until| monotonic() < until).then(|| health.last.clone())
     }
 
     fn failed(&self, why: &str) -> Trouble {
@@ -202,8 +200,12 @@ impl Engine {
         let wait = BACK_OFF_FIRST.saturating_mul(1 << health.failures.min(8)).min(BACK_OFF_MAX);
         health.failures += 1;
         health.leave_until = Some(monotonic() + wait);
-        health.last = format!("the engine at {} cannot be reached: {why}", self.config.address);
+        health.last = self.in_full(why);
         Trouble::Unreachable(health.last.clone())
+    }
+
+    fn in_full(&self, why: &str) -> String {
+        format!("the engine at {} cannot be reached: {why}", self.config.address)
     }
 
     /// Makes one call, in bounded time.
@@ -228,12 +230,13 @@ impl Engine {
             | Cause::HyperLegacyError { .. }
             | Cause::SocketNotFoundError(_)) => {
                 let mut link = self.link.lock().await;
+                // One break is one failure, however many calls it cuts off.
                 if link.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
                     *link = None;
                     self.breaks.fetch_add(1, Ordering::AcqRel);
+                    return self.failed(&in_words(&error));
                 }
-                drop(link);
-                self.failed(&in_words(&error))
+                Trouble::Unreachable(self.in_full(&in_words(&error)))
             }
             // Slow, or in words of a version that we do not know: the connection is as good as any other.
             error => Trouble::Unreachable(format!("the engine at {}: {error}", self.config.address)),
@@ -361,19 +364,19 @@ impl Engine {
             .iter()
             .filter(|event| is(event, "kill"))
             .any(|event| signal(event).is_some_and(|signal| signals.contains(&signal)));
-        let restart = if own.iter().any(|event| is(&event, "start")) {
-            Restart::None
-        } else if own.iter().any(|event| is(&event, "die")) {
-            // It has lived through the restart, if the engine is one that lets it.
-            if client.live_restore { Restart::None } else { Restart::EndedByIt }
-        } else if self.events(&client, None).await?.len() < EVENTS_REMEMBERED {
-            Restart::EndedBefore
-        } else if !broke {
-            Restart::None
-        } else if client.live_restore {
-            Restart::EndedBefore
-        } else {
-            Restart::Unclear
+        let knows = |action: &str| own.iter().any(|event| is(&event, action));
+        if knows("start") {
+            return Ok((killed, Restart::None));
+        }
+        // It has forgotten the start, or was started since: only an engine that has not had much to remember is sure.
+        let sure = self.events(&client, None).await?.len() < EVENTS_REMEMBERED;
+        let restart = match (knows("die"), client.live_restore) {
+            _ if !sure && !broke => Restart::None,
+            (true, true) => Restart::None,
+            (true, false) if sure => Restart::EndedByIt,
+            (false, _) if sure => Restart::EndedBefore,
+            (false, true) => Restart::EndedBefore,
+            (_, false) => Restart::Unclear,
         };
         Ok((killed, restart))
     }
@@ -411,10 +414,7 @@ pub(super) struct Logs {
 
 impl Logs {
     /// The next part and its stream; `None` at the end.
-    pub(super) async fn next(
-        &mut self,
-        engine: &Engine,
-    ) -> Result<Option<(Stream, Vec<u8>)>, Trouble> {
+    pub(super) async fn next(&mut self, engine: &Engine) -> Result<Option<(Stream, Vec<u8>)>, Trouble> {
         use bollard::container::LogOutput::{Console, StdErr, StdIn, StdOut};
         match self.stream.next().await {
             None => Ok(None),

@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_passed_over() {
-        for (stored, expected) in [(0, "hello world"), (2, "llo world"), (5, " world"), (8, "rld"), (11, ""), (99, "")] {
+        for (stored, expected) in [(0, "hello world"), (2, "llo world"), (5, " world"), (8, "rld"), (11, ""), (99, "")]
+        {
             let mut lane = lane(stored);
             for part in ["hello", " ", "world"] {
                 lane.take(part.as_bytes());

@@ -176,8 +176,7 @@ impl Shared {
 
     /// A place on the engine of which the smallest part is in use; engines that do not answer are passed over.
     async fn reserve(&self) -> Result<Place, StartError> {
-        let mut by_load: Vec<_> =
-            self.engines.iter().filter_map(|engine| Some((engine.load()?, engine))).collect();
+        let mut by_load: Vec<_> = self.engines.iter().filter_map(|engine| Some((engine.load()?, engine))).collect();
         by_load.sort_by_key(|(load, _)| *load);
         let mut why = "every engine has as many containers as it may have".to_owned();
         for (_, engine) in by_load {
@@ -355,16 +354,16 @@ impl Shared {
                     return Ok(None);
                 }
                 Seen::Running if asked.is_none() => {
-                    if let Some(watched) = &watched {
-                        watched.stopping.store(true, Ordering::Release);
-                    }
+                    let stopping =
+                        |so| watched.iter().for_each(|watched| watched.stopping.store(so, Ordering::Release));
+                    stopping(true);
                     let signal = there.config.and_then(|config| config.stop_signal);
                     let signal = signal.filter(|signal| !signal.is_empty()).unwrap_or_else(|| "SIGTERM".to_owned());
                     let signal = if grace.is_zero() { "SIGKILL".to_owned() } else { signal };
                     match engine.kill(container, &signal).await {
                         Ok(()) => asked = Some(now),
                         // It has ended by itself just now: the next look tells how.
-                        Err(Trouble::Said(CONFLICT, _)) => {}
+                        Err(Trouble::Said(CONFLICT, _)) => stopping(false),
                         Err(trouble) => return Err(trouble.to_string()),
                     }
                 }

@@ -143,8 +143,7 @@ mod tests {
 
     #[test]
     fn a_handle_leads_back_and_nowhere_else() {
-        let found =
-            Found { engine: "E".into(), container: "0a1b".into(), execution: execution("lts", "a", 1) };
+        let found = Found { engine: "E".into(), container: "0a1b".into(), execution: execution("lts", "a", 1) };
         assert_eq!(Found::read(&found.handle().unwrap()), Ok(found.clone()));
         for bad in ["../../etc", ""] {
             let bad = Found { container: bad.into(), ..found.clone() };

@@ -256,7 +256,9 @@ mod tests {
         assert_eq!(open.settle(&server, true).unwrap().network, "web");
         let unsaid = DockerSpec { network: None, ..server.clone() };
         assert_eq!(open.settle(&unsaid, true).unwrap().network, "web");
-        for nowhere in [DockerSpec { network: Some("none".into()), ..server }, DockerSpec { network_disabled: true, ..unsaid }] {
+        for nowhere in
+            [DockerSpec { network: Some("none".into()), ..server }, DockerSpec { network_disabled: true, ..unsaid }]
+        {
             let message = open.settle(&nowhere, true).unwrap_err().to_string();
             assert!(message.contains("other than \"none\""), "{message}");
         }
@@ -291,10 +293,8 @@ mod tests {
         }
         symlink("/etc", root.join("data/escape")).unwrap();
         symlink(root.join("data/sub"), root.join("data/inside")).unwrap();
-        let binds = vec![
-            Bind { path: root.join("data"), writable: false },
-            Bind { path: root.join("out"), writable: true },
-        ];
+        let binds =
+            vec![Bind { path: root.join("data"), writable: false }, Bind { path: root.join("out"), writable: true }];
         let policy = DockerPolicy { binds, ..DockerPolicy::default() };
         let settle = |path: &str, writable| policy.settle(&volume(root.join(path), writable), true);
         for good in ["data", "data/sub", "data/inside", "out"] {

@@ -170,11 +170,7 @@ pub struct Volume {
 impl DockerSpec {
     /// A container of this image that runs this command, and nothing else set.
     pub fn new<S: Into<String>>(image: impl Into<String>, cmd: impl IntoIterator<Item = S>) -> Self {
-        DockerSpec {
-            image: image.into(),
-            cmd: cmd.into_iter().map(Into::into).collect(),
-            ..DockerSpec::default()
-        }
+        DockerSpec { image: image.into(), cmd: cmd.into_iter().map(Into::into).collect(), ..DockerSpec::default() }
     }
 
     /// Refuses what no engine could run, whatever its policy, all problems in one sentence.
@@ -214,10 +210,7 @@ impl DockerSpec {
             refuse(!is_host_name(name), format!("{name:?} is no name for a container"));
         }
         for name in self.env.keys() {
-            refuse(
-                name.is_empty() || name.contains(['=', '\0']),
-                format!("{name:?} is no name of a variable"),
-            );
+            refuse(name.is_empty() || name.contains(['=', '\0']), format!("{name:?} is no name of a variable"));
             refuse(
                 name == EXECUTION_VARIABLE,
                 format!("{EXECUTION_VARIABLE} is set by the scheduler and by nobody else"),
@@ -300,9 +293,9 @@ const SIGNALS: [(&str, i64); 9] = [
 
 /// The number of a signal, by name with or without `SIG`, or by number.
 pub(super) fn signal_number(text: &str) -> Option<i64> {
-    let found = SIGNALS.iter().find(|(name, number)| {
-        *name == text || name.strip_prefix("SIG") == Some(text) || number.to_string() == text
-    });
+    let found = SIGNALS
+        .iter()
+        .find(|(name, number)| *name == text || name.strip_prefix("SIG") == Some(text) || number.to_string() == text);
     found.map(|(_, number)| *number)
 }
 
@@ -340,8 +333,21 @@ mod tests {
         };
         let problems = bad.problems();
         for part in [
-            "image", "NUL", "\"-x\"", "A=B", "set by the scheduler", "working_dir", "memory_bytes", "cpus", "pids",
-            "0/udp", "network_disabled", "target", "label", "user", "stop_signal",
+            "image",
+            "NUL",
+            "\"-x\"",
+            "A=B",
+            "set by the scheduler",
+            "working_dir",
+            "memory_bytes",
+            "cpus",
+            "pids",
+            "0/udp",
+            "network_disabled",
+            "target",
+            "label",
+            "user",
+            "stop_signal",
         ] {
             assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
         }

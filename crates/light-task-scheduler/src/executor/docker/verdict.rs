@@ -138,11 +138,7 @@ pub(super) fn judge(end: &End, evidence: Evidence, complaint: &str) -> Verdict {
     if end.code == 0 && !evidence.stopped {
         return Verdict::Outcome(Outcome::Succeeded(None));
     }
-    let how = if end.out_of_memory {
-        format!("{}, out of memory", in_words(end.code))
-    } else {
-        in_words(end.code)
-    };
+    let how = if end.out_of_memory { format!("{}, out of memory", in_words(end.code)) } else { in_words(end.code) };
     let (kind, message) = if evidence.stopped {
         (FailureKind::Cancelled, format!("stopped: {how}"))
     } else {

@@ -89,8 +89,7 @@ pub(super) async fn judge_unwatched(engine: &Engine, container: &str, end: &End)
 }
 
 async fn gather(engine: &Engine, container: &str, end: &End, broke: bool) -> Result<Evidence, Trouble> {
-    let (stopped, restart): (bool, Restart) =
-        engine.memory_of(container, &[KILL, end.stop_signal], broke).await?;
+    let (stopped, restart): (bool, Restart) = engine.memory_of(container, &[KILL, end.stop_signal], broke).await?;
     Ok(Evidence { stopped, restart })
 }
 

@@ -6,9 +6,7 @@ use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor, Docke
 use light_task_scheduler::executor::{Executor, Recovered, StartError, Started, Status, Stopped};
 use light_task_scheduler::{Handle, Name};
 
-use super::support::{
-    OwnEngine, config, containers, docker, fresh_namespace, reporter, run_in, run_of, spec, start,
-};
+use super::support::{OwnEngine, config, containers, docker, fresh_namespace, reporter, run_in, run_of, spec, start};
 use crate::servers;
 
 fn with_capacity(config: &EngineConfig, capacity: usize) -> EngineConfig {
@@ -116,4 +114,17 @@ async fn installations_on_one_engine_are_apart() {
         executor.stop(handle, Duration::ZERO).await;
         executor.release(handle).await;
     }
+}
+
+#[tokio::test]
+async fn an_engine_behind_tls_lets_in_who_has_a_certificate() {
+    let (engine, config) = OwnEngine::start_tls();
+    let executor = open(vec![config.clone()]);
+    let namespace = fresh_namespace();
+    let handle = start_sleep(&executor, &namespace, "1").await;
+    assert_eq!(containers(&engine.docker(), &namespace).await.len(), 1);
+    executor.stop(&handle, Duration::ZERO).await;
+    executor.release(&handle).await;
+    let stranger = open(vec![EngineConfig { tls: None, ..config }]);
+    assert!(stranger.reach().await.is_err(), "it talks to whoever comes");
 }

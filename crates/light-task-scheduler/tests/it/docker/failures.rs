@@ -11,8 +11,8 @@ use light_task_scheduler::executor::{Executor, StartError, Status, Stopped};
 use light_task_scheduler::{FailureKind, Outcome};
 
 use super::support::{
-    LIMIT, config, containers, docker, end_of, executor, executor_with, failure, inspect, refusal, reporter, run_of, sh,
-    spec, start, until,
+    LIMIT, config, containers, docker, end_of, executor, executor_with, failure, inspect, refusal, reporter, run_of,
+    sh, spec, start, until,
 };
 use crate::servers;
 

@@ -64,7 +64,8 @@ async fn every_option_is_seen() {
     let expected = [("team", "a"), ("lts.name", "my-name"), ("lts.task", "task"), ("lts.execution", "1")];
     assert!(expected.iter().all(|(name, value)| labels.get(*name).map(String::as_str) == Some(value)), "{labels:?}");
     bounds_are_seen(&host);
-    let mounts: HashMap<_, _> = seen.mounts.unwrap().into_iter().map(|mount| (mount.destination.clone(), mount)).collect();
+    let mounts: HashMap<_, _> =
+        seen.mounts.unwrap().into_iter().map(|mount| (mount.destination.clone(), mount)).collect();
     for (target, writable) in [("/read", false), ("/write", true)] {
         let mount = &mounts[&Some(target.to_owned())];
         assert_eq!((mount.typ.as_deref(), mount.rw), (Some("bind"), Some(writable)), "{target}");

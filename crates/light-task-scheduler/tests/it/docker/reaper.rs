@@ -6,9 +6,7 @@ use std::time::Duration;
 use light_task_scheduler::executor::Executor;
 use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor, DockerPolicy};
 use light_task_scheduler::store::{ClaimRequest, NewReplica};
-use light_task_scheduler::{
-    MemoryStore, Name, NewTask, ReplicaId, Store, SystemClock, Task,
-};
+use light_task_scheduler::{MemoryStore, Name, NewTask, ReplicaId, Store, SystemClock, Task};
 
 use super::support::{config, containers, docker, executor, fresh_namespace, run_in, spec, start, until};
 use crate::servers;

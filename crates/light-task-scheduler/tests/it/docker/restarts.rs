@@ -4,9 +4,7 @@ use light_task_scheduler::executor::docker::{DockerExecutor, DockerPolicy};
 use light_task_scheduler::executor::{Executor, Recovered, Status};
 use light_task_scheduler::{FailureKind, Handle, Outcome};
 
-use super::support::{
-    OwnEngine, Reports, config, failure, fresh_namespace, reporter, run_in, sh, start, until,
-};
+use super::support::{OwnEngine, Reports, config, failure, fresh_namespace, reporter, run_in, sh, start, until};
 
 /// What one container does, and how it ends if its engine leaves it alone.
 const CONTAINERS: [(&str, Option<i32>); 4] = [

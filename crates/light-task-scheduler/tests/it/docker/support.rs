@@ -9,7 +9,7 @@ use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use light_task_scheduler::executor::docker::{
-    Bind, ContainerResult, DockerConfig, DockerExecutor, DockerPolicy, DockerSpec, EngineConfig, Pull,
+    Bind, ContainerResult, DockerConfig, DockerExecutor, DockerPolicy, DockerSpec, EngineConfig, Pull, Tls,
 };
 use light_task_scheduler::executor::{Executor, Reporter, Run, StartError, Started};
 use light_task_scheduler::store::Said;
@@ -171,32 +171,49 @@ pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 /// An engine of a test's own.
 pub(super) struct OwnEngine {
     directory: tempfile::TempDir,
-    live_restore: bool,
+    /// The variable that sets it up, if any.
+    setting: Option<&'static str>,
     pub(super) config: EngineConfig,
 }
 
 impl OwnEngine {
     pub(super) fn start(live_restore: bool) -> Self {
+        OwnEngine::start_with(live_restore.then_some("LIVE_RESTORE")).0
+    }
+
+    /// An engine that is reached through TLS only, and by its socket.
+    pub(super) fn start_tls() -> (Self, EngineConfig) {
+        let (engine, variables) = OwnEngine::start_with(Some("TLS"));
+        let address = variables.lines().find_map(|line| line.strip_prefix("export LTS_TEST_DOCKER_TCP=")).unwrap();
+        let file = |name: &str| engine.directory.path().join("e/tls").join(name);
+        let tls = Tls { ca: file("ca.pem"), cert: file("client.pem"), key: file("client-key.pem") };
+        let config = EngineConfig { tls: Some(tls), ..EngineConfig::new(address) };
+        (engine, config)
+    }
+
+    fn start_with(setting: Option<&'static str>) -> (Self, String) {
         let directory = tempfile::tempdir().unwrap();
         let address = format!("unix://{}/e/docker.sock", directory.path().display());
-        let engine = OwnEngine { directory, live_restore, config: EngineConfig::new(address) };
-        engine.run("start");
-        engine
+        let engine = OwnEngine { directory, setting, config: EngineConfig::new(address) };
+        let variables = engine.run("start");
+        (engine, variables)
     }
 
     pub(super) fn docker(&self) -> Docker {
         docker_at(&self.config.address)
     }
 
-    fn run(&self, command: &str) {
+    fn run(&self, command: &str) -> String {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/servers/docker");
         let mut run = Command::new(script);
-        run.arg(command).arg(self.directory.path().join("e")).env_remove("LIVE_RESTORE").env_remove("TCP");
-        if self.live_restore {
-            run.env("LIVE_RESTORE", "1");
+        run.arg(command).arg(self.directory.path().join("e"));
+        for setting in ["LIVE_RESTORE", "TCP", "TLS"] {
+            run.env_remove(setting);
         }
+        run.envs(self.setting.map(|setting| (setting, "1")));
         let output = run.output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn pid(&self) -> String {
