@@ -63,7 +63,6 @@ fn host_config(spec: &DockerSpec, settled: &Settled, policy: &DockerPolicy) -> H
         memory: Some(memory),
         // Together with swap: none.
         memory_swap: Some(memory),
-        #[expect(clippy::cast_possible_truncation, reason = "bounded by the policy, far below")]
         nano_cpus: Some((settled.cpus * NANOS).round() as i64),
         pids_limit: Some(i64::from(settled.pids)),
         network_mode: Some(settled.network.clone()),

@@ -1,47 +1,75 @@
 //! An engine that is killed and comes back, with and without `live-restore`.
 
-use light_task_scheduler::executor::docker::{DockerExecutor, DockerPolicy};
+use light_task_scheduler::executor::docker::{Bind, DockerExecutor, DockerPolicy, DockerSpec, Volume};
 use light_task_scheduler::executor::{Executor, Recovered, Status};
 use light_task_scheduler::{FailureKind, Handle, Outcome};
 
 use super::support::{OwnEngine, Reports, config, failure, fresh_namespace, reporter, run_in, sh, start, until};
 
-/// What one container does, and how it ends if its engine leaves it alone.
-const CONTAINERS: [(&str, Option<i32>); 4] = [
-    // Ends before the engine is killed, while it is away, and after.
-    ("exit 3", Some(3)),
-    ("echo up; sleep 3; exit 4", Some(4)),
-    ("echo up; sleep 12; exit 5", Some(5)),
-    // Answers the engine's signal with success.
-    ("trap 'exit 0' TERM; echo up; i=0; while [ $i -lt 120 ]; do sleep 0.1; i=$((i+1)); done; exit 6", Some(6)),
+/// The exit code of each container, if its engine leaves it alone.
+const CODES: [i32; 4] = [3, 4, 5, 6];
+/// What each does: one ends before the engine is killed, one while it is away, and two after; the last one answers the
+/// engine's signal with success.
+const SCRIPTS: [&str; 4] = [
+    "exit 3",
+    "echo up; until [ -e /gate/away ]; do sleep 0.05; done; exit 4",
+    "echo up; until [ -e /gate/after ]; do sleep 0.05; done; exit 5",
+    "trap 'exit 0' TERM; echo up; until [ -e /gate/after ]; do sleep 0.05; done; exit 6",
 ];
 
 struct Begun {
+    /// Where containers look for their turn to end.
+    gate: tempfile::TempDir,
     executor: DockerExecutor,
     runs: Vec<(light_task_scheduler::executor::Run, Handle, Reports)>,
+    /// The process of the one that ends while the engine is away.
+    second: i64,
+}
+
+impl Begun {
+    fn open(&self, name: &str) {
+        std::fs::write(self.gate.path().join(name), "").unwrap();
+    }
 }
 
 fn open(engine: &OwnEngine) -> DockerExecutor {
-    DockerExecutor::new(config(vec![engine.config.clone()], DockerPolicy::default())).unwrap()
+    let root = DockerPolicy { binds: vec![Bind { path: "/".into(), writable: false }], ..DockerPolicy::default() };
+    DockerExecutor::new(config(vec![engine.config.clone()], root)).unwrap()
 }
 
 async fn begin(engine: &OwnEngine) -> Begun {
+    let gate = tempfile::tempdir().unwrap();
+    let source = gate.path().canonicalize().unwrap().to_str().unwrap().to_owned();
     let executor = open(engine);
     let namespace = fresh_namespace();
     let mut runs = Vec::new();
-    for (number, (script, _)) in CONTAINERS.iter().enumerate() {
-        let run = run_in(&namespace, &number.to_string(), 1, &sh(script));
+    for (number, script) in SCRIPTS.iter().enumerate() {
+        let volumes = vec![Volume { source: source.clone(), target: "/gate".into(), writable: false }];
+        let run = run_in(&namespace, &number.to_string(), 1, &DockerSpec { volumes, ..sh(script) });
         let (handle, reports) = start(&executor, &run).await;
         runs.push((run, handle, reports));
     }
-    assert_eq!(failure(runs[0].2.ended().await).exit_code, Some(3));
+    assert_eq!(failure(runs[0].2.ended().await).exit_code, Some(CODES[0]));
     let docker = engine.docker();
-    for (_, handle, _) in &runs[1..] {
+    let mut second = 0;
+    for (at, (_, handle, _)) in runs.iter().enumerate().skip(1) {
         let id: serde_json::Value = serde_json::from_str(handle.as_str()).unwrap();
         let id = id["container"].as_str().unwrap().to_owned();
         until("it is up", async || super::logs::printed(&docker, &id).await.contains("up")).await;
+        if at == 1 {
+            second = docker.inspect_container(&id, None).await.unwrap().state.unwrap().pid.unwrap();
+        }
     }
-    Begun { executor, runs }
+    Begun { gate, executor, runs, second }
+}
+
+/// Kills the engine, and lets the second container end while it is away.
+async fn kill(engine: &OwnEngine, begun: &Begun) {
+    engine.kill();
+    unreachable_while_it_is_away(begun).await;
+    begun.open("away");
+    let process = std::path::PathBuf::from(format!("/proc/{}", begun.second));
+    until("the second one ends", async || !process.exists()).await;
 }
 
 /// Another replica, which has seen nothing of all this, comes to the same end.
@@ -64,26 +92,23 @@ async fn unreachable_while_it_is_away(begun: &Begun) {
 async fn with_live_restore_nothing_notices() {
     let engine = OwnEngine::start(true);
     let mut begun = begin(&engine).await;
-    engine.kill();
-    unreachable_while_it_is_away(&begun).await;
-    // Longer than the second one runs: it ends while nobody is there to see.
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    kill(&engine, &begun).await;
     engine.start_again();
-    for (at, (_, expected)) in CONTAINERS.iter().enumerate().skip(1) {
+    begun.open("after");
+    for (at, code) in CODES.into_iter().enumerate().skip(1) {
         let end = failure(begun.runs[at].2.ended().await);
-        assert_eq!((end.exit_code, end.kind), (*expected, FailureKind::Error), "{at}: {end:?}");
-        assert_eq!(failure(recovered_end(&engine, &begun, at).await).exit_code, *expected, "{at}");
+        assert_eq!((end.exit_code, end.kind), (Some(code), FailureKind::Error), "{at}: {end:?}");
     }
-    assert_eq!(failure(recovered_end(&engine, &begun, 0).await).exit_code, Some(3));
+    for (at, code) in CODES.into_iter().enumerate() {
+        assert_eq!(failure(recovered_end(&engine, &begun, at).await).exit_code, Some(code), "{at}");
+    }
 }
 
 #[tokio::test]
 async fn without_live_restore_what_the_engine_killed_is_lost_and_the_rest_is_not() {
     let engine = OwnEngine::start(false);
     let mut begun = begin(&engine).await;
-    engine.kill();
-    unreachable_while_it_is_away(&begun).await;
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    kill(&engine, &begun).await;
     engine.start_again();
     let second = failure(begun.runs[1].2.ended().await);
     assert_eq!((second.exit_code, second.kind), (Some(4), FailureKind::Error), "it ended by itself: {second:?}");
@@ -95,7 +120,7 @@ async fn without_live_restore_what_the_engine_killed_is_lost_and_the_rest_is_not
         let handle = begun.runs[at].1.clone();
         assert!(matches!(begun.executor.status(&[handle]).await[..], [Status::Lost(_)]), "{at}");
     }
-    for (at, expected) in [(0, Some(3)), (1, Some(4))] {
-        assert_eq!(failure(recovered_end(&engine, &begun, at).await).exit_code, expected, "{at}");
+    for (at, code) in CODES.into_iter().enumerate().take(2) {
+        assert_eq!(failure(recovered_end(&engine, &begun, at).await).exit_code, Some(code), "{at}");
     }
 }
