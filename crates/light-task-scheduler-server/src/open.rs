@@ -168,6 +168,7 @@ impl Opened {
         let builder = Scheduler::builder(self.store.clone()).executor(KIND, Arc::new(process)).config(config);
         let builder = match self.containers() {
             Ok(docker) => builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone()))),
+            Err(problem) if std::env::var_os(DOCKER_CONFIG_VARIABLE).is_some() => return Err(problem),
             // Commands need no engine: whoever has a `DOCKER_HOST` that only other programs understand can run them.
             Err(problem) => {
                 output::note(&format!("note: containers cannot be run: {problem}"));

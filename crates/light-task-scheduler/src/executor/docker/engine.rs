@@ -29,6 +29,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 const EVENTS_REMEMBERED: usize = 256;
 /// The longest last line of an output that is shown (1 KiB).
 const COMPLAINT_BYTES_MAX: usize = 1 << 10;
+/// Within how many last lines of both streams it is looked for.
+const COMPLAINT_WITHIN_LINES: &str = "100";
 
 /// Why a call brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,16 +313,20 @@ impl Engine {
         Ok(Logs { client, stream })
     }
 
-    /// The last line of its standard error, cut; empty if there is none, or it cannot be read.
+    /// The last line of its standard error, cut; empty if there is none near the end of its output, or it cannot be
+    /// read.
     pub(super) async fn complaint(&self, id: &str) -> String {
-        let options = ask::LogsOptionsBuilder::new().stderr(true).tail("1");
+        // The engine counts lines of both streams, whichever is asked for.
+        let options = ask::LogsOptionsBuilder::new().stderr(true).tail(COMPLAINT_WITHIN_LINES);
         let Ok(mut logs) = self.logs(id, options).await else { return String::new() };
-        let mut text = Vec::new();
-        while let Ok(Ok(Some((_, part)))) = tokio::time::timeout(ANSWER_WITHIN, logs.next(self)).await {
-            text.extend_from_slice(&part[..part.len().min(COMPLAINT_BYTES_MAX)]);
+        let mut last = String::new();
+        while let Ok(Ok(Some((_, line)))) = tokio::time::timeout(ANSWER_WITHIN, logs.next(self)).await {
+            let line = String::from_utf8_lossy(&line[..line.len().min(COMPLAINT_BYTES_MAX)]);
+            if !line.trim().is_empty() {
+                last = line.trim().to_owned();
+            }
         }
-        text.truncate(COMPLAINT_BYTES_MAX);
-        String::from_utf8_lossy(&text).trim().to_owned()
+        last
     }
 
     pub(super) async fn has_image(&self, image: &str) -> Result<bool, Trouble> {
