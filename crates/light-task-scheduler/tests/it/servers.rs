@@ -5,7 +5,7 @@ use std::env;
 /// The URL in a variable that the script of a server prints.
 pub(crate) fn url(variable: &str, script: &str) -> String {
     env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: run `eval \"$(FAST=1 scripts/servers/{script} start DIR)\"` first")
+        panic!("{variable} is not set: run `eval \"$(FAST=1 TCP=1 scripts/servers/{script} start DIR)\"` first")
     })
 }
 
