@@ -1,10 +1,13 @@
-//! What batch and run have in common about commands.
+//! What batch and run have in common about commands and containers.
 
+use light_task_scheduler::executor::docker::DockerSpec;
 use light_task_scheduler::executor::process::{CommandSpec, ENV_ALLOW_ALL};
 use light_task_scheduler::{Failure, Task};
 
 /// The kind of every task that is a command.
 pub(crate) const KIND: &str = "process";
+/// The kind of every task that is a container.
+pub(crate) const DOCKER_KIND: &str = "docker";
 /// How a shell command is run.
 pub(crate) const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// What an exit code says of a signal: so much is added to it.
@@ -17,7 +20,16 @@ pub(crate) fn inherit_environment(spec: &mut CommandSpec) {
 
 /// A task's command, as one would type it; empty if the task is none.
 pub(crate) fn shown(task: &Task) -> String {
-    task.spec.payload.parse::<CommandSpec>().map(|spec| typed(&spec.argv)).unwrap_or_default()
+    let payload = &task.spec.payload;
+    if task.spec.kind.as_str() == DOCKER_KIND {
+        return payload.parse::<DockerSpec>().map(|spec| shown_container(&spec)).unwrap_or_default();
+    }
+    payload.parse::<CommandSpec>().map(|spec| typed(&spec.argv)).unwrap_or_default()
+}
+
+fn shown_container(spec: &DockerSpec) -> String {
+    let words = spec.entrypoint.iter().flatten().chain(&spec.cmd).cloned().collect::<Vec<_>>();
+    ["docker run", &spec.image, &typed(&words)].join(" ").trim_end().to_owned()
 }
 
 /// Arguments as one would type them.
@@ -54,6 +66,13 @@ mod tests {
         let typed = |argv: &[&str]| typed(&argv.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
         assert_eq!(typed(&["/bin/sh", "-c", "a | b"]), "a | b");
         assert_eq!(typed(&["echo", "a b", "", "it's", "-n"]), r"echo 'a b' '' 'it'\''s' -n");
+    }
+
+    #[test]
+    fn a_container_is_shown_as_typed() {
+        let spec = DockerSpec { entrypoint: Some(vec!["echo".into()]), ..DockerSpec::new("a:1", ["b c"]) };
+        assert_eq!(shown_container(&spec), "docker run a:1 echo 'b c'");
+        assert_eq!(shown_container(&DockerSpec::new("a", Vec::<String>::new())), "docker run a");
     }
 
     #[test]

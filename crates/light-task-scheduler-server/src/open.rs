@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor};
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
 use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, short_hash};
 use light_task_scheduler::store::redis::RedisOptions;
@@ -14,8 +15,9 @@ use light_task_scheduler::{
 };
 use tempfile::TempDir;
 
-use crate::command::KIND;
+use crate::command::{DOCKER_KIND, KIND};
 use crate::exit::{ERROR, NOT_FOUND, Problem, Result};
+use crate::output;
 use crate::store_url::{Engine, FileUrl, ServerUrl, StoreUrl};
 
 /// Nobody can adopt a command of a store in memory: it is stopped when this program has died for so long.
@@ -27,6 +29,8 @@ const SERVER_ORPHAN_AFTER: Duration = Duration::from_secs(30);
 const IN_MEMORY: &str = "a store in memory is seen by the process that has it, and by no other";
 /// The namespace on a server if the URL names none.
 const NAMESPACE_DEFAULT: &str = "lts";
+/// The variable that names the file in which the engines for containers are described, and what tasks may ask of them.
+const DOCKER_CONFIG_VARIABLE: &str = "LTS_DOCKER_CONFIG";
 
 /// An open store and what belongs to it.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct Opened {
     /// What commands wrote.
     pub(crate) logs: Arc<dyn LogStore>,
     runs: PathBuf,
+    /// Names the store to engines that several stores use.
+    installation: String,
     orphan_after: Option<Duration>,
     /// Removed when this is dropped: the files of a store in memory.
     _temporary: Option<TempDir>,
@@ -108,6 +114,7 @@ async fn open_memory() -> Result<Opened> {
         store: Arc::new(MemoryStore::by_priority()),
         logs: Arc::new(DirectoryLogs::open(temporary.path().join("logs")).await?),
         runs: temporary.path().join("runs"),
+        installation: installation_of(temporary.path().as_os_str().as_encoded_bytes()),
         orphan_after: Some(MEMORY_ORPHAN_AFTER),
         _temporary: Some(temporary),
     })
@@ -131,7 +138,10 @@ async fn open_sqlite(file: &FileUrl) -> Result<Opened> {
     }
     let store = Arc::new(sqlite(file)?);
     let logs = Arc::new(DirectoryLogs::open(beside("-logs")).await?);
-    Ok(Opened { store, logs, runs: beside("-runs"), orphan_after: None, _temporary: None })
+    // However it was named: the same file, the same containers.
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let installation = installation_of(&[b"file:", whole.as_os_str().as_encoded_bytes()].concat());
+    Ok(Opened { store, logs, runs: beside("-runs"), installation, orphan_after: None, _temporary: None })
 }
 
 async fn open_server(server: &ServerUrl) -> Result<Opened> {
@@ -151,7 +161,25 @@ async fn open_server(server: &ServerUrl) -> Result<Opened> {
             (Arc::new(RedisStore::open_with(&server.url, options).await?), Arc::new(logs))
         }
     };
-    Ok(Opened { store, logs, runs, orphan_after: Some(SERVER_ORPHAN_AFTER), _temporary: None })
+    let installation = installation_of(server.identity().as_bytes());
+    Ok(Opened { store, logs, runs, installation, orphan_after: Some(SERVER_ORPHAN_AFTER), _temporary: None })
+}
+
+/// What sets apart the containers of one store: short, since it is a part of their labels.
+fn installation_of(identity: &[u8]) -> String {
+    const LETTERS: usize = 12;
+    short_hash(identity)[..LETTERS].to_owned()
+}
+
+/// How containers are run: as the file says that the variable names, if it is set.
+fn docker_config() -> Result<DockerConfig> {
+    let Some(file) = std::env::var_os(DOCKER_CONFIG_VARIABLE).filter(|file| !file.is_empty()) else {
+        return Ok(DockerConfig::default());
+    };
+    let unusable =
+        |why: String| Problem::usage(format!("{DOCKER_CONFIG_VARIABLE} names {}: {why}", Path::new(&file).display()));
+    let text = std::fs::read(&file).map_err(|error| unusable(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))
 }
 
 async fn inspect_server(server: &ServerUrl) -> Result<Inspection> {
@@ -207,12 +235,28 @@ fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
 }
 
 impl Opened {
-    /// Starts a scheduler for this store's commands.
+    /// Starts a scheduler for this store's commands and containers.
     pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
         let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
-        let executor = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
-        let builder = Scheduler::builder(self.store.clone()).executor(KIND, Arc::new(executor)).config(config);
+        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
+        let namespace = config.namespace.clone();
+        let builder = Scheduler::builder(self.store.clone()).executor(KIND, Arc::new(process)).config(config);
+        let builder = match self.containers() {
+            Ok(docker) => builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone()))),
+            Err(problem) if std::env::var_os(DOCKER_CONFIG_VARIABLE).is_some() => return Err(problem),
+            // Commands need no engine: whoever has a `DOCKER_HOST` that only other programs understand can run them.
+            Err(problem) => {
+                output::note(&format!("note: containers cannot be run: {problem}"));
+                builder
+            }
+        };
         Ok(builder.start().await?)
+    }
+
+    /// What runs this store's containers. No engine is asked yet.
+    pub(crate) fn containers(&self) -> Result<DockerExecutor> {
+        let config = DockerConfig { installation: self.installation.clone(), ..docker_config()? };
+        Ok(DockerExecutor::new(config)?.with_logs(self.logs.clone()))
     }
 
     /// Whether tasks outlive this process.

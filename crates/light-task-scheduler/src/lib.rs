@@ -39,6 +39,7 @@
 //! | run tasks | [`Scheduler`], [`Config`], [`NewTask`], [`RetryPolicy`] |
 //! | run functions | [`FunctionExecutor`] |
 //! | run commands that outlive this program | `executor::process` (feature `process`) |
+//! | run containers on Docker engines | `executor::docker` (feature `docker`) |
 //! | keep tasks over a restart, or share them between processes | `SqliteStore` (feature `sqlite`) |
 //! | share tasks between hosts | `PostgresStore` (feature `postgres`) |
 //! | keep results and logs elsewhere | [`results`] |
@@ -55,7 +56,8 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `postgres`, `process`, `redis`, `sqlite`, `tls`, `full` (these), and `testing`. None is on by default.
+//! Every feature only adds: `docker`, `mysql`, `postgres`, `process`, `redis`, `sqlite`, `tls`, `full` (these), and
+//! `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]
@@ -89,6 +91,8 @@ pub mod testing;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Result, TaskError};
+#[cfg(feature = "docker")]
+pub use executor::docker::DockerExecutor;
 #[cfg(feature = "process")]
 pub use executor::process::ProcessExecutor;
 pub use executor::{Context, Executor, FunctionExecutor};

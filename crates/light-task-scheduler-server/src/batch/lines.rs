@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use light_task_scheduler::executor::docker::DockerSpec;
 use light_task_scheduler::executor::process::{CommandSpec, Limits};
 use light_task_scheduler::{Name, NewTask, Payload, RetryPolicy, TaskId};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::command::{KIND, SHELL, inherit_environment};
+use crate::command::{DOCKER_KIND, KIND, SHELL, inherit_environment};
 use crate::duration::parse_duration;
 use crate::output::did_you_mean;
 
@@ -58,11 +59,14 @@ struct Fields {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     rlimits: Limits,
+    docker: Option<DockerSpec>,
 }
 
 /// The names of [`Fields`], for whoever mistypes one.
-const FIELDS: [&str; 12] =
-    ["argv", "command", "id", "name", "priority", "timeout", "retries", "env", "cwd", "stdin", "labels", "rlimits"];
+const FIELDS: [&str; 13] = [
+    "argv", "command", "id", "name", "priority", "timeout", "retries", "env", "cwd", "stdin", "labels", "rlimits",
+    "docker",
+];
 
 /// The lines that are tasks, with their numbers, the first is 1: blank lines and comments (`# …`) are not.
 pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
@@ -86,23 +90,15 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) fn parse(number: u32, line: &[u8], defaults: &Defaults) -> Result<NewTask, String> {
     let text = std::str::from_utf8(line).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let fields = if is_json(text) { read_json(text)? } else { shell(text) };
-    let argv = match (fields.argv, fields.command) {
-        (Some(argv), None) => argv,
-        (None, Some(command)) => SHELL.iter().map(|part| (*part).to_owned()).chain([command]).collect(),
-        (Some(_), Some(_)) => return Err("it has both `argv` and `command`; one says what to run".to_owned()),
-        (None, None) => return Err("it has no `argv`, for example {\"argv\": [\"gzip\", \"a.txt\"]}".to_owned()),
+    let (kind, payload) = match &fields.docker {
+        Some(spec) => container(spec, &fields)?,
+        None => command(&fields, defaults)?,
     };
-    let mut spec =
-        CommandSpec { argv, env: fields.env, stdin: fields.stdin, rlimits: fields.rlimits, ..CommandSpec::default() };
-    spec.cwd = Some(fields.cwd.map_or_else(|| defaults.cwd.clone(), |cwd| defaults.cwd.join(cwd)));
-    inherit_environment(&mut spec);
     let id = match &fields.id {
         Some(id) => TaskId::new(id),
         None => id_of(&defaults.batch, number, line),
     };
-    let kind = Name::new(KIND).map_err(in_words)?;
-    spec.check().map_err(in_words)?;
-    let payload = Payload::json(&spec).map_err(in_words)?;
+    let kind = Name::new(kind).map_err(in_words)?;
     let mut task = NewTask { id: Some(id.map_err(in_words)?), ..NewTask::with_payload(kind, payload) };
     task.queue = defaults.queue.clone();
     task.priority = fields.priority.unwrap_or(0);
@@ -129,6 +125,39 @@ pub(crate) fn parse(number: u32, line: &[u8], defaults: &Defaults) -> Result<New
     Ok(task)
 }
 
+/// The kind and the payload of a line that is a command.
+fn command(fields: &Fields, defaults: &Defaults) -> Result<(&'static str, Payload), String> {
+    let argv = match (&fields.argv, &fields.command) {
+        (Some(argv), None) => argv.clone(),
+        (None, Some(command)) => SHELL.iter().map(|part| (*part).to_owned()).chain([command.clone()]).collect(),
+        (Some(_), Some(_)) => return Err("it has both `argv` and `command`; one says what to run".to_owned()),
+        (None, None) => return Err("it has no `argv`, for example {\"argv\": [\"gzip\", \"a.txt\"]}".to_owned()),
+    };
+    let (env, stdin, rlimits) = (fields.env.clone(), fields.stdin.clone(), fields.rlimits);
+    let mut spec = CommandSpec { argv, env, stdin, rlimits, ..CommandSpec::default() };
+    spec.cwd = Some(fields.cwd.as_ref().map_or_else(|| defaults.cwd.clone(), |cwd| defaults.cwd.join(cwd)));
+    inherit_environment(&mut spec);
+    spec.check().map_err(in_words)?;
+    Ok((KIND, Payload::json(&spec).map_err(in_words)?))
+}
+
+/// The kind and the payload of a line that is a container.
+fn container(spec: &DockerSpec, fields: &Fields) -> Result<(&'static str, Payload), String> {
+    let of_commands = [
+        ("argv", fields.argv.is_some()),
+        ("command", fields.command.is_some()),
+        ("env", !fields.env.is_empty()),
+        ("cwd", fields.cwd.is_some()),
+        ("stdin", fields.stdin.is_some()),
+        ("rlimits", fields.rlimits != Limits::default()),
+    ];
+    if let Some((name, _)) = of_commands.into_iter().find(|(_, is_there)| *is_there) {
+        return Err(format!("`{name}` is for commands; a container says in `docker` what it runs, and how"));
+    }
+    spec.check().map_err(in_words)?;
+    Ok((DOCKER_KIND, Payload::json(spec).map_err(in_words)?))
+}
+
 fn in_words(error: light_task_scheduler::Error) -> String {
     error.to_string()
 }
@@ -152,6 +181,7 @@ fn shell(text: &str) -> Fields {
         stdin: None,
         labels: BTreeMap::new(),
         rlimits: Limits::default(),
+        docker: None,
     }
 }
 
@@ -292,6 +322,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_may_be_a_container() {
+        let line = r#"{"docker": {"image": "busybox:1", "cmd": ["echo", "a"], "cpus": 0.5}, "id": "x"}"#;
+        let task = parse(1, line.as_bytes(), &defaults()).unwrap();
+        assert_eq!(task.kind.as_str(), "docker");
+        let spec: DockerSpec = task.payload.parse().unwrap();
+        assert_eq!(spec, DockerSpec { cpus: Some(0.5), ..DockerSpec::new("busybox:1", ["echo", "a"]) });
+        assert_eq!(task.options.unwrap().timeout, Some(Duration::from_secs(9)), "it has the defaults of all tasks");
+    }
+
+    #[test]
     fn bad_lines_say_what_is_wrong() {
         for (line, why) in [
             (r#"{"argvv": ["a"]}"#, "unknown field `argvv`; did you mean `argv`?"),
@@ -307,6 +347,9 @@ mod tests {
             (r#"{"argv": ["a"], "name": "../x"}"#, "file name"),
             (r#"{"argv": ["a"], "labels": {"batch": "x"}}"#, "set by lts"),
             (r#"{"argv": ["a"], "env": {"A=B": "x"}}"#, "no name of a variable"),
+            (r#"{"docker": {"image": "a b"}}"#, "no name of an image"),
+            (r#"{"docker": {"image": "a", "devices": []}}"#, "unknown field `devices`"),
+            (r#"{"docker": {"image": "a"}, "argv": ["a"]}"#, "`argv` is for commands"),
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(why), "{line}: {error}");

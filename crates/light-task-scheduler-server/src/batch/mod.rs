@@ -45,7 +45,9 @@ const CONCURRENCY_MAX: i64 = 10_000;
 Each line is a shell command, or a JSON object such as
   {\"argv\": [\"gzip\", \"-9\", \"a.txt\"], \"id\": \"a\", \"timeout\": \"30s\", \"retries\": 3}
 with the fields argv (or command: a shell line), id, name, priority, timeout, retries, env, cwd, stdin, labels, \
-rlimits. Blank lines and lines that begin with # are skipped.
+rlimits; or, for a container, docker in place of what is for commands:
+  {\"docker\": {\"image\": \"busybox\", \"cmd\": [\"ls\", \"/\"], \"memory_bytes\": 16777216}, \"id\": \"b\"}
+Blank lines and lines that begin with # are skipped.
 
 Run it again after a crash, a kill or Ctrl-C: it goes on where it was. What is finished is not run again,
 what still runs is waited for.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use light_task_scheduler::executor::docker::DockerSpec;
 use light_task_scheduler::executor::process::CommandSpec;
 use light_task_scheduler::{
     Config, FailureKind, Name, NewTask, RetryPolicy, Scheduler, Shutdown, State, StoreExt, SystemClock, Task, TaskId,
@@ -17,7 +18,7 @@ use crate::batch::parse_name;
 use crate::cli::logs::{Shown, Tail};
 use crate::cli::ls::parse_label;
 use crate::cli::select::StoreArgs;
-use crate::command::{KIND, inherit_environment};
+use crate::command::{DOCKER_KIND, KIND, inherit_environment};
 use crate::duration::parse_duration;
 use crate::exit::{self, Problem, Result};
 use crate::interrupt::Interrupts;
@@ -31,7 +32,7 @@ const DETACH_WINDOW: Duration = Duration::from_secs(1);
 /// How many letters of an id, from its end, name a run's own queue: its beginning is the time.
 const QUEUE_ID_LETTERS: usize = 12;
 
-/// Runs one command, durably, shows its output as it comes, and exits with its exit code.
+/// Runs one command or container, durably, shows its output as it comes, and exits with its exit code.
 ///
 /// Ctrl-C cancels it; Ctrl-C twice leaves it running, for `lts ls`, `lts logs -f` and `lts cancel`, and
 /// whatever lts runs next on this store takes it up.
@@ -39,7 +40,11 @@ const QUEUE_ID_LETTERS: usize = 12;
 #[command(after_help = "Examples:
   lts run -- make all
   lts run --timeout 10m --retries 2 -- ./backup.sh --full
-  lts run -- sh -c 'exit 7'; echo $?     prints 7")]
+  lts run -- sh -c 'exit 7'; echo $?     prints 7
+  lts run --docker busybox -- ls /
+
+Containers run on the engine that DOCKER_HOST names, or on those in the file that LTS_DOCKER_CONFIG names; unless
+that file allows more, they have no network, no files of the host, and bounded memory.")]
 pub(crate) struct RunArgs {
     /// The command and its arguments; no shell is involved unless it names one
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
@@ -59,6 +64,9 @@ pub(crate) struct RunArgs {
     /// Higher runs first
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     priority: i32,
+    /// Run the command in a container of this image
+    #[arg(long, value_name = "IMAGE", conflicts_with = "stdin")]
+    docker: Option<String>,
     /// Another variable for the command; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     env: Vec<(String, String)>,
@@ -85,12 +93,32 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
 
 impl RunArgs {
     fn task(&self) -> Result<NewTask> {
+        let task = match &self.docker {
+            Some(image) => self.container(image)?,
+            None => self.command()?,
+        };
+        self.with_options(task)
+    }
+
+    fn container(&self, image: &str) -> Result<NewTask> {
+        let mut spec = DockerSpec::new(image, self.command.clone());
+        spec.env = BTreeMap::from_iter(self.env.clone());
+        spec.working_dir = self.cwd.as_ref().map(|cwd| cwd.display().to_string());
+        spec.check()?;
+        Ok(NewTask::new(DOCKER_KIND, &spec)?)
+    }
+
+    fn command(&self) -> Result<NewTask> {
         let mut spec = CommandSpec::new(self.command.clone());
         let here = current_directory().map_err(Problem::usage)?;
         spec.cwd = Some(self.cwd.as_ref().map_or_else(|| here.clone(), |cwd| here.join(cwd)));
         spec.env = BTreeMap::from_iter(self.env.clone());
         spec.stdin = self.stdin.as_ref().map(read_stdin).transpose()?;
         inherit_environment(&mut spec);
+        Ok(NewTask::new(KIND, &spec)?)
+    }
+
+    fn with_options(&self, task: NewTask) -> Result<NewTask> {
         let id = match &self.id {
             Some(id) => TaskId::new(id)?,
             None => TaskId::generate(&SystemClock),
@@ -100,7 +128,7 @@ impl RunArgs {
             let from = text.char_indices().rev().nth(QUEUE_ID_LETTERS - 1).map_or(0, |(at, _)| at);
             Name::new(&format!("run-{}", &text[from..]))
         };
-        let mut task = NewTask::new(KIND, &spec)?.priority(self.priority);
+        let mut task = task.priority(self.priority);
         task.queue = self.queue.clone().map_or_else(own_queue, Ok)?;
         task.id = Some(id);
         for (name, value) in &self.label {
@@ -129,6 +157,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8> {
     let task = args.task()?;
     task.check()?;
     let opened = args.store.open_or_create().await?;
+    if args.docker.is_some() {
+        // A task would wait for an engine, and say nothing: whoever has mistyped its address wants to know.
+        opened.containers()?.reach().await?;
+    }
     let config = Config {
         concurrency: 1,
         queues: vec![task.queue.clone()],

@@ -5,6 +5,7 @@
 
 mod batch;
 mod bench;
+mod docker;
 mod full;
 mod history;
 mod input;

@@ -6,6 +6,8 @@
 //! An executor starts one attempt, tells how it stands, stops it, reads its output and cleans up. It
 //! takes no decision: retries, timeouts, limits and final states belong to the scheduler.
 
+#[cfg(feature = "docker")]
+pub mod docker;
 mod function;
 #[cfg(feature = "process")]
 pub mod process;

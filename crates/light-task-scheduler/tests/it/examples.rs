@@ -29,6 +29,18 @@ fn add_ends_the_same_way_with_all_three_trackings() {
     assert_eq!(ends, ["20 of 20 sums after 35 attempts"; 3], "{printed}");
 }
 
+#[cfg(feature = "docker")]
+#[test]
+fn docker_adds_and_stops_what_takes_too_long() {
+    let mut docker = Command::new(example("docker"));
+    docker.env("DOCKER_HOST", crate::servers::docker_engine().address).env_remove("DOCKER_TLS_VERIFY");
+    let Output { status, stdout, stderr } = docker.arg(crate::servers::docker_image()).output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let printed = String::from_utf8(stdout).unwrap();
+    let expected = "1 + 1 = 2\n2 + 2 = 4\n3 + 3 = 6\n4 + 4 = 8\nthe slow one: failed after 2 attempts\n";
+    assert_eq!(printed, expected);
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn durable_goes_on_after_a_kill() {

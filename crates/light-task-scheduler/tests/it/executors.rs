@@ -55,6 +55,53 @@ impl ExecutorHarness for Functions {
 
 executor_conformance!(functions, Functions);
 
+#[cfg(feature = "docker")]
+mod docker {
+    use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor, DockerSpec, EngineConfig, Pull};
+
+    use super::*;
+    use crate::servers;
+
+    struct Containers(Name);
+
+    impl Containers {
+        fn new() -> Self {
+            Containers(Name::new(&servers::fresh_name("suite")).unwrap())
+        }
+    }
+
+    #[async_trait]
+    impl ExecutorHarness for Containers {
+        async fn open(&self) -> Arc<dyn Executor> {
+            let engine = EngineConfig { capacity: 1_000, ..servers::docker_engine() };
+            Arc::new(DockerExecutor::new(DockerConfig { engines: vec![engine], ..DockerConfig::default() }).unwrap())
+        }
+
+        fn task(&self, work: Work) -> Option<NewTask> {
+            let cmd: &[&str] = match work {
+                Work::Succeed => &["true"],
+                Work::Fail => &["sh", "-c", "echo it failed >&2; exit 3"],
+                Work::UntilStopped => &["sleep", "1000"],
+                Work::Deaf => &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+                // A container cannot say how far it has come.
+                Work::Progress => return None,
+                Work::Never => &["true"],
+            };
+            let image = if work == Work::Never { "no image".to_owned() } else { servers::docker_image() };
+            // As the first process of a container a program hears no signal that it has not asked for.
+            let init = work == Work::UntilStopped;
+            let spec = DockerSpec { pull: Pull::Never, init, ..DockerSpec::new(image, cmd.iter().copied()) };
+            Some(NewTask::new("docker", &spec).unwrap())
+        }
+
+        fn namespace(&self) -> Name {
+            self.0.clone()
+        }
+    }
+
+    executor_conformance!(containers, Containers::new());
+}
+
 #[cfg(feature = "process")]
 mod process {
     use light_task_scheduler::executor::process::{CommandSpec, ProcessConfig, ProcessExecutor};

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod blocked;
+#[cfg(feature = "docker")]
+mod docker;
 mod examples;
 mod executors;
 #[cfg(feature = "mysql")]
@@ -15,7 +17,7 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg(any(feature = "docker", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod servers;
 mod simulation;
 mod starts;

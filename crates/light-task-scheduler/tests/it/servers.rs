@@ -5,7 +5,7 @@ use std::env;
 /// The URL in a variable that the script of a server prints.
 pub(crate) fn url(variable: &str, script: &str) -> String {
     env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: run `eval \"$(FAST=1 scripts/servers/{script} start DIR)\"` first")
+        panic!("{variable} is not set: run `eval \"$(FAST=1 TCP=1 scripts/servers/{script} start DIR)\"` first")
     })
 }
 
@@ -26,4 +26,17 @@ pub(crate) fn assert_consistent(look: impl AsyncFnOnce() -> Vec<String> + Send) 
 
 /// How many sequences are compared with the model on a server: each takes up to a second there, for most of which
 /// a fresh set of tables is made.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 pub(crate) const SERVER_SEQUENCES: u32 = 100;
+
+/// The Docker engine of the tests.
+#[cfg(feature = "docker")]
+pub(crate) fn docker_engine() -> light_task_scheduler::executor::docker::EngineConfig {
+    light_task_scheduler::executor::docker::EngineConfig::new(url("LTS_TEST_DOCKER_HOST", "docker"))
+}
+
+/// The image that it has.
+#[cfg(feature = "docker")]
+pub(crate) fn docker_image() -> String {
+    url("LTS_TEST_DOCKER_IMAGE", "docker")
+}

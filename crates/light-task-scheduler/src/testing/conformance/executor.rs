@@ -9,12 +9,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite fails by panicking")]
 
+use std::future::Future;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 
 use crate::clock::Timestamp;
 use crate::executor::{Executor, Recovered, Reporter, Run, StartError, Started, Status, Stopped};
@@ -93,6 +95,7 @@ macro_rules! executor_conformance {
             what_can_run_is_prepared
             what_never_started_is_gone_and_stays_so
             a_start_that_was_dropped_is_found_or_never_was
+            a_start_cut_off_at_any_point_is_found_or_never_was
             another_replica_finds_a_live_run
             another_replica_finds_it_without_a_handle
             another_replica_finds_an_end
@@ -482,32 +485,75 @@ pub async fn what_never_started_is_gone_and_stays_so(harness: Harness<'_>) {
     }
 }
 
-/// Without an answer to its start, a run can be found and stopped, or will never be.
+/// The same of a start that is given up while its owner lives on.
 pub async fn a_start_that_was_dropped_is_found_or_never_was(harness: Harness<'_>) {
-    // After how many polls it is dropped.
-    for polls in 1..=4 {
-        let executor = harness.open().await;
-        let run = run(harness, task(harness, Work::UntilStopped), &format!("dropped-{polls}"), 1);
-        let (reporter, _said) = listen();
-        let mut starting = executor.start(run.clone(), reporter);
-        for _ in 0..polls {
-            let polled = std::future::poll_fn(|context| Poll::Ready(starting.as_mut().poll(context))).await;
-            if polled.is_ready() {
-                break;
-            }
-            tokio::task::yield_now().await;
+    const POINTS: u64 = 4;
+    let executor = harness.open().await;
+    for point in 1..=POINTS {
+        let run = run(harness, task(harness, Work::UntilStopped), &format!("dropped-{point}"), 1);
+        cut_off(executor.start(run.clone(), listen().0), point).await;
+        if let Recovered::Attached(handle) = settled(&*executor, &run).await {
+            let stopped = executor.stop(&handle, GRACE).await;
+            assert!(matches!(stopped, Stopped::Confirmed(_)), "dropped at {point}: {stopped:?}");
+            executor.release(&handle).await;
         }
-        drop(starting);
-        let (reporter, _said) = listen();
-        let handle = match executor.recover(run.clone(), None, reporter).await {
-            Recovered::Attached(handle) => handle,
-            Recovered::Gone(_) => continue,
-            Recovered::Unreachable(why) => panic!("after {polls} polls: {why}"),
-        };
-        let stopped = executor.stop(&handle, GRACE).await;
-        assert!(matches!(stopped, Stopped::Confirmed(_)), "after {polls} polls: {stopped:?}");
-        executor.release(&handle).await;
     }
+}
+
+/// Whoever dies while it starts something leaves a run that is found, or none, now and later.
+pub async fn a_start_cut_off_at_any_point_is_found_or_never_was(harness: Harness<'_>) {
+    const POINTS_MAX: u64 = 1_000;
+    let mut point = 1;
+    while point < POINTS_MAX {
+        let first = harness.open().await;
+        let run = run(harness, task(harness, Work::UntilStopped), "task", point);
+        let through = cut_off(first.start(run.clone(), listen().0), point).await;
+        drop(first);
+        let second = harness.open().await;
+        match settled(&*second, &run).await {
+            Recovered::Attached(handle) => {
+                let stopped = second.stop(&handle, GRACE).await;
+                assert!(matches!(stopped, Stopped::Confirmed(_)), "cut off at {point}: {stopped:?}");
+                second.release(&handle).await;
+            }
+            gone => assert!(!(through && second.adoptable()), "cut off at {point}, it was started: {gone:?}"),
+        }
+        let later = settled(&*second, &run).await;
+        assert!(matches!(later, Recovered::Gone(_)), "cut off at {point}: {later:?}");
+        if through {
+            return;
+        }
+        // Close together where starts are short, further apart where they are long.
+        point += 1 + point / 8;
+    }
+    panic!("no start is polled {POINTS_MAX} times");
+}
+
+/// Polls a future so often and no more; whether it has come to its end.
+async fn cut_off<T>(future: impl Future<Output = T>, polls: u64) -> bool {
+    let mut future = std::pin::pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending => {
+            left -= 1;
+            if left == 0 { Poll::Ready(false) } else { Poll::Pending }
+        }
+    })
+    .await
+}
+
+/// What has become of a run, once somebody can tell.
+async fn settled(executor: &dyn Executor, run: &Run) -> Recovered {
+    let asked = async {
+        loop {
+            match executor.recover(run.clone(), None, listen().0).await {
+                Recovered::Unreachable(_) => tokio::time::sleep(SHORT_GRACE).await,
+                known => return known,
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, asked).await.expect("somebody can tell")
 }
 
 /// A run outlives its owner, or is proven to be gone.
@@ -576,13 +622,28 @@ pub async fn another_replica_does_not_find_what_was_released(harness: Harness<'_
 
 /// Runs do not get into each other's way.
 pub async fn many_runs_end_each_once(harness: Harness<'_>) {
-    const RUNS: u64 = 64;
+    const RUNS: u64 = 200;
+    /// How many starts are under way at a time.
+    const STARTERS: usize = 16;
     let executor = harness.open().await;
-    let mut all = Vec::new();
-    for execution in 1..=RUNS {
-        let work = if execution % 2 == 0 { Work::Succeed } else { Work::Fail };
-        all.push(begin_run(&*executor, run(harness, task(harness, work), "task", execution)).await);
+    let runs: Vec<Run> = (1..=RUNS)
+        .map(|execution| {
+            let work = if execution % 2 == 0 { Work::Succeed } else { Work::Fail };
+            run(harness, task(harness, work), "task", execution)
+        })
+        .collect();
+    let mut starters = JoinSet::new();
+    for runs in runs.chunks(runs.len().div_ceil(STARTERS)) {
+        let (executor, runs) = (executor.clone(), runs.to_vec());
+        starters.spawn(async move {
+            let mut begun = Vec::new();
+            for run in runs {
+                begun.push(begin_run(&*executor, run).await);
+            }
+            begun
+        });
     }
+    let mut all: Vec<Begun> = starters.join_all().await.into_iter().flatten().collect();
     for begun in &mut all {
         let outcome = begun.end().await;
         let succeeds = begun.run.task.record.execution % 2 == 0;
