@@ -46,6 +46,7 @@ impl Trouble {
         match self {
             Trouble::Server(error) => error.as_database_error().is_some() && !self.is_disconnected(),
             Trouble::Ours(_) | Trouble::Again => true,
+            Trouble::Silent => false,
         }
     }
 
