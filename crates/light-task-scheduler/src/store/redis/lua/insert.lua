@@ -88,10 +88,12 @@ end
 local answers, known_queues = {}, {}
 local function insert_group(group)
   prepare(group)
-  local ready = group.is_listed and planned('RPUSH', 'due:' .. group.lane) or planned('ZADD', named('ready:', group.lane))
+  local ready = group.is_listed and planned('RPUSH', 'due:' .. group.lane)
+    or planned('ZADD', named('ready:', group.lane))
   local tombs = not group.is_fresh and tombs_of(group)
   for at = group.from, group.last, group.stride do
-    local used = tombs and taken(ARGV[at], sub(ARGV[at + 1], 1, FINGERPRINT_BYTES), tombs[(at - group.from) / group.stride + 1])
+    local tomb = tombs and tombs[(at - group.from) / group.stride + 1]
+    local used = tombs and taken(ARGV[at], sub(ARGV[at + 1], 1, FINGERPRINT_BYTES), tomb)
     answers[#answers + 1] = used or insert(group, ready, at)
   end
   local queue = queue_of(group.lane)

@@ -24,8 +24,8 @@
 --   page:K        L  the ids of the tasks number 1000 K + 1 to 1000 K + 1000, '' for a removed one: every task
 --   pages         Z  K: the pages; alive H by K: how many tasks of it are there
 --   due:LANE      L  waiting tasks of priority 0 that were due when they were taken in, in order by themselves (see
---                    `ready_member`), and such as have left otherwise than from its front: their records are not LISTED.
---                    LANE is QUEUE \n KIND. A list costs a fifth of a sorted set
+--                    `ready_member`), and such as have left otherwise than from its front: their records are not
+--                    LISTED. LANE is QUEUE \n KIND. A list costs a fifth of a sorted set
 --   gone          H  by lane: how many those are
 --   ready:LANE    Z  0: all other due waiting tasks, in order by themselves
 --   sched:LANE    Z  run_at: waiting tasks not yet seen to be due
@@ -69,8 +69,9 @@ local N, RANK, RA, CA = 19, 20, 21, 22          -- insertion number; 2147483647 
 local FP, DL = 23, 24                           -- fingerprint, deadline
 --
 -- As bytes it is kept short: a script pays for each byte that it touches.
---   head    its length (2), state (1), flags (2), the parts of RUN if it was ever claimed or ended, lane. It is what claims
---           and ends change. Tasks that have gone the same way have the same head, and a move is worked out once for them all
+--   head    its length (2), state (1), flags (2), the parts of RUN if it was ever claimed or ended, lane. It is what
+--           claims and ends change. Tasks that have gone the same way have the same head, and a move is worked out once
+--           for them all
 --   result  if it is here: its length (2) and bytes
 --   body    the parts of BODY, deadline if there is one (8), fingerprint (16)
 --   spec    if it is here

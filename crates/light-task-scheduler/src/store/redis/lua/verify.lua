@@ -96,8 +96,10 @@ local function check(id, number)
     problem('task ', id, ' is missing in the list of its lane')
   end
   if (due and 1 or 0) + (ready and 1 or 0) + (sched and 1 or 0) ~= (s == 1 and 1 or 0) then
-    local is = (due and '' or 'not ') .. 'listed, ' .. (ready and '' or 'not ') .. 'ready and ' .. (sched and '' or 'not ') .. 'sched'
-    problem('task ', id, ' in state ', s, ' is in ', is)
+    local function said(is, name)
+      return (is and '' or 'not ') .. name
+    end
+    problem('task ', id, ' in state ', s, ' is ', said(due, 'listed, '), said(ready, 'ready, '), said(sched, 'sched'))
   elseif sched and tonumber(sched) ~= t[RA] then
     problem('task ', id, ' is scheduled at ', sched, ' instead of ', int(t[RA]))
   end

@@ -211,3 +211,25 @@ pub async fn a_confirmation_sent_again(h: &dyn StoreHarness) {
         assert_eq!(w.store.sweep(request).await.unwrap().garbage, ["two"]);
     }
 }
+
+/// Two ends of one task and one of another in one call: what the store collects for the others outlasts the second
+/// move of the one.
+pub async fn a_task_that_moves_twice_among_others(h: &dyn StoreHarness) {
+    let w = World::open(h).await;
+    let owner = w.replica().await;
+    w.add_all(vec![task(); 3]).await;
+    let tasks = w.claim(&owner, 3).await.tasks;
+    let change = |at: usize, event: RunEvent| Change { id: tasks[at].id.clone(), token: token(&tasks[at]), event };
+    let batch = vec![
+        change(0, RunEvent::Complete(inline())),
+        change(1, RunEvent::Outcome(Some(bytes(b"1")))),
+        change(1, RunEvent::Complete(inline())),
+        change(2, RunEvent::Complete(inline())),
+    ];
+    w.store.apply(batch).await.unwrap();
+    for task in &tasks {
+        let found = w.get(&task.id).await;
+        assert_eq!((found.record.state, found.record.result()), (State::Succeeded, Some(&inline())));
+    }
+    assert_eq!(w.store.counts().await.unwrap()[0].of(State::Succeeded), 3);
+}
