@@ -88,6 +88,8 @@ pub mod testing;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Result, TaskError};
+#[cfg(feature = "http")]
+pub use executor::http::HttpExecutor;
 #[cfg(feature = "process")]
 pub use executor::process::ProcessExecutor;
 pub use executor::{Context, Executor, FunctionExecutor};

@@ -7,6 +7,8 @@
 //! takes no decision: retries, timeouts, limits and final states belong to the scheduler.
 
 mod function;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "process")]
 pub mod process;
 

@@ -5,6 +5,8 @@
 mod blocked;
 mod examples;
 mod executors;
+#[cfg(feature = "callbacks")]
+mod http;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
