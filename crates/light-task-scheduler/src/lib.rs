@@ -56,8 +56,8 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `docker`, `mysql`, `postgres`, `process`, `redis`, `sqlite`, `tls`, `full` (these), and
-//! `testing`. None is on by default.
+//! Every feature only adds: `callbacks`, `docker`, `http`, `mysql`, `postgres`, `process`, `redis`, `sqlite`, `tls`,
+//! `full` (these), and `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]
@@ -93,6 +93,8 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Result, TaskError};
 #[cfg(feature = "docker")]
 pub use executor::docker::DockerExecutor;
+#[cfg(feature = "http")]
+pub use executor::http::HttpExecutor;
 #[cfg(feature = "process")]
 pub use executor::process::ProcessExecutor;
 pub use executor::{Context, Executor, FunctionExecutor};

@@ -9,6 +9,8 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 mod function;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "process")]
 pub mod process;
 

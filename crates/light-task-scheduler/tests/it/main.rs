@@ -7,6 +7,8 @@ mod blocked;
 mod docker;
 mod examples;
 mod executors;
+#[cfg(feature = "callbacks")]
+mod http;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
