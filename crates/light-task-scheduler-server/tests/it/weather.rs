@@ -179,7 +179,7 @@ fn the_way_is_cut(kind: Kind) {
     // Not on the command line: there everybody on this host could read the password.
     let mut command = place.command(&["batch", "f", "--concurrency", &LIMIT.to_string()]);
     command.env("LTS_STORE", &url).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let mut batch = crate::support::Running::new(command.spawn().unwrap());
+    let batch = crate::support::Running::new(command.spawn().unwrap());
     let started = || place.read("witness").lines().filter(|line| line.starts_with("start")).count();
     while started() < LIMIT * 2 {
         wait(PAUSE);
