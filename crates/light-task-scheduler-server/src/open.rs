@@ -1,6 +1,6 @@
 //! Opens what `--store` names: the tasks, the logs, and the place where commands run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
