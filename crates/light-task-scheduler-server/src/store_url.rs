@@ -105,7 +105,7 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
 /// The value of a parameter in a query, the last one if there are several.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(|(found, _)| *found == name).map(|(_, value)| value).last()
+    pairs.filter(|(found, _)| *found == name).map(|(_, value)| value).next_back()
 }
 
 /// What `migrate=` says in a query.

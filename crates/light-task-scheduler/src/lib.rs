@@ -78,6 +78,7 @@ pub mod clock;
 mod database;
 pub mod error;
 pub mod executor;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub mod inspection;
 pub mod rate;
 pub mod results;
@@ -98,6 +99,7 @@ pub use executor::http::HttpExecutor;
 #[cfg(feature = "process")]
 pub use executor::process::ProcessExecutor;
 pub use executor::{Context, Executor, FunctionExecutor};
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub use inspection::Inspection;
 pub use rate::RateLimit;
 pub use results::{LogStore, ResultStore};

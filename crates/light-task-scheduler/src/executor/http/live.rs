@@ -7,8 +7,11 @@ use tokio::task::AbortHandle;
 
 use super::exchange::Site;
 use crate::executor::Reporter;
+#[cfg(feature = "callbacks")]
 use crate::store::Said;
-use crate::task::{Outcome, Progress};
+use crate::task::Outcome;
+#[cfg(feature = "callbacks")]
+use crate::task::Progress;
 
 /// By the name of the execution.
 #[derive(Debug, Default)]

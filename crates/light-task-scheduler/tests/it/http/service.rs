@@ -146,8 +146,8 @@ impl Shop {
         self.jobs.lock().unwrap()
     }
 
-    fn job(&self, id: &str) -> Result<Job, Response> {
-        self.jobs().get(id).cloned().ok_or_else(|| StatusCode::NOT_FOUND.into_response())
+    fn job(&self, id: &str) -> Result<Job, StatusCode> {
+        self.jobs().get(id).cloned().ok_or(StatusCode::NOT_FOUND)
     }
 }
 
@@ -229,17 +229,17 @@ async fn find(State(shop): State<Arc<Shop>>, Query(query): Query<HashMap<String,
     Json(found.map_or(json!({}), |(id, _)| json!({ "id": id })))
 }
 
-async fn look(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Result<Json<Value>, Response> {
+async fn look(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Result<Json<Value>, StatusCode> {
     Ok(Json(shop.job(&id)?.document()))
 }
 
-async fn output(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Result<Json<Value>, Response> {
+async fn output(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Result<Json<Value>, StatusCode> {
     let job = shop.job(&id)?;
     let done = *job.state.borrow() == "done";
-    if done { Ok(Json(json!({ "of": id }))) } else { Err(StatusCode::NOT_FOUND.into_response()) }
+    if done { Ok(Json(json!({ "of": id }))) } else { Err(StatusCode::NOT_FOUND) }
 }
 
-async fn stop(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Result<StatusCode, Response> {
+async fn stop(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Result<StatusCode, StatusCode> {
     shop.stopped.fetch_add(1, SeqCst);
     let job = shop.job(&id)?;
     if job.input["work"] != "deaf" {
