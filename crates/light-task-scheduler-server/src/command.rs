@@ -1,6 +1,7 @@
-//! What batch and run have in common about commands and containers.
+//! What batch and run have in common about commands, containers and jobs of remote services.
 
 use light_task_scheduler::executor::docker::DockerSpec;
+use light_task_scheduler::executor::http::HttpJob;
 use light_task_scheduler::executor::process::{CommandSpec, ENV_ALLOW_ALL};
 use light_task_scheduler::{Failure, Task};
 
@@ -8,6 +9,8 @@ use light_task_scheduler::{Failure, Task};
 pub(crate) const KIND: &str = "process";
 /// The kind of every task that is a container.
 pub(crate) const DOCKER_KIND: &str = "docker";
+/// The kind of every task that is a job of a remote service.
+pub(crate) const HTTP_KIND: &str = "http";
 /// How a shell command is run.
 pub(crate) const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// What an exit code says of a signal: so much is added to it.
@@ -24,12 +27,22 @@ pub(crate) fn shown(task: &Task) -> String {
     if task.spec.kind.as_str() == DOCKER_KIND {
         return payload.parse::<DockerSpec>().map(|spec| shown_container(&spec)).unwrap_or_default();
     }
+    if task.spec.kind.as_str() == HTTP_KIND {
+        return payload.parse::<HttpJob>().map(|job| shown_job(&job)).unwrap_or_default();
+    }
     payload.parse::<CommandSpec>().map(|spec| typed(&spec.argv)).unwrap_or_default()
 }
 
 fn shown_container(spec: &DockerSpec) -> String {
     let words = spec.entrypoint.iter().flatten().chain(&spec.cmd).cloned().collect::<Vec<_>>();
     ["docker run", &spec.image, &typed(&words)].join(" ").trim_end().to_owned()
+}
+
+fn shown_job(job: &HttpJob) -> String {
+    // Without the query: there may be a secret in it.
+    let url = job.url.as_deref().unwrap_or_default().split('?').next().unwrap_or_default();
+    let service = job.service.as_ref().map(|name| name.as_str()).or(job.preset.as_deref()).unwrap_or_default();
+    format!("{service} {url}{}", job.path).trim_end().to_owned()
 }
 
 /// Arguments as one would type them.
@@ -73,6 +86,12 @@ mod tests {
         let spec = DockerSpec { entrypoint: Some(vec!["echo".into()]), ..DockerSpec::new("a:1", ["b c"]) };
         assert_eq!(shown_container(&spec), "docker run a:1 echo 'b c'");
         assert_eq!(shown_container(&DockerSpec::new("a", Vec::<String>::new())), "docker run a");
+    }
+
+    #[test]
+    fn a_job_is_shown_without_the_query_of_its_url() {
+        assert_eq!(shown_job(&HttpJob::at("ogc", "http://host/p?token=x").path("/q")), "ogc http://host/p/q");
+        assert_eq!(shown_job(&HttpJob::new("tiles").unwrap()), "tiles");
     }
 
     #[test]

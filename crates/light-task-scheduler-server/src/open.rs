@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor};
+use light_task_scheduler::executor::http::{Egress, HttpConfig, HttpExecutor};
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
 use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, short_hash};
 use light_task_scheduler::store::redis::RedisOptions;
@@ -15,7 +16,7 @@ use light_task_scheduler::{
 };
 use tempfile::TempDir;
 
-use crate::command::{DOCKER_KIND, KIND};
+use crate::command::{DOCKER_KIND, HTTP_KIND, KIND};
 use crate::exit::{ERROR, NOT_FOUND, Problem, Result};
 use crate::output;
 use crate::store_url::{Engine, FileUrl, ServerUrl, StoreUrl};
@@ -235,12 +236,17 @@ fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
 }
 
 impl Opened {
-    /// Starts a scheduler for this store's commands and containers.
+    /// Starts a scheduler for this store's commands, containers and jobs of remote services.
     pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
         let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
         let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
         let namespace = config.namespace.clone();
-        let builder = Scheduler::builder(self.store.clone()).executor(KIND, Arc::new(process)).config(config);
+        // Whoever runs this program says where calls go: to services in the same network too.
+        let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
+        let builder = Scheduler::builder(self.store.clone())
+            .executor(KIND, Arc::new(process))
+            .executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?))
+            .config(config);
         let builder = match self.containers() {
             Ok(docker) => builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone()))),
             Err(problem) if std::env::var_os(DOCKER_CONFIG_VARIABLE).is_some() => return Err(problem),

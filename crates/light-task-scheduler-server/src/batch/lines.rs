@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use light_task_scheduler::executor::docker::DockerSpec;
+use light_task_scheduler::executor::http::HttpJob;
 use light_task_scheduler::executor::process::{CommandSpec, Limits};
 use light_task_scheduler::{Name, NewTask, Payload, RetryPolicy, TaskId};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::command::{DOCKER_KIND, KIND, SHELL, inherit_environment};
+use crate::command::{DOCKER_KIND, HTTP_KIND, KIND, SHELL, inherit_environment};
 use crate::duration::parse_duration;
 use crate::output::did_you_mean;
 
@@ -60,12 +61,13 @@ struct Fields {
     #[serde(default)]
     rlimits: Limits,
     docker: Option<DockerSpec>,
+    http: Option<HttpJob>,
 }
 
 /// The names of [`Fields`], for whoever mistypes one.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "argv", "command", "id", "name", "priority", "timeout", "retries", "env", "cwd", "stdin", "labels", "rlimits",
-    "docker",
+    "docker", "http",
 ];
 
 /// The lines that are tasks, with their numbers, the first is 1: blank lines and comments (`# …`) are not.
@@ -90,9 +92,11 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) fn parse(number: u32, line: &[u8], defaults: &Defaults) -> Result<NewTask, String> {
     let text = std::str::from_utf8(line).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let fields = if is_json(text) { read_json(text)? } else { shell(text) };
-    let (kind, payload) = match &fields.docker {
-        Some(spec) => container(spec, &fields)?,
-        None => command(&fields, defaults)?,
+    let (kind, payload) = match (&fields.docker, &fields.http) {
+        (Some(_), Some(_)) => return Err("it has both `docker` and `http`; one says what to run".to_owned()),
+        (Some(spec), None) => container(spec, &fields)?,
+        (None, Some(job)) => remote(job, &fields)?,
+        (None, None) => command(&fields, defaults)?,
     };
     let id = match &fields.id {
         Some(id) => TaskId::new(id),
@@ -143,6 +147,19 @@ fn command(fields: &Fields, defaults: &Defaults) -> Result<(&'static str, Payloa
 
 /// The kind and the payload of a line that is a container.
 fn container(spec: &DockerSpec, fields: &Fields) -> Result<(&'static str, Payload), String> {
+    refuse_command(fields, "a container says in `docker` what it runs, and how")?;
+    spec.check().map_err(in_words)?;
+    Ok((DOCKER_KIND, Payload::json(spec).map_err(in_words)?))
+}
+
+/// The kind and the payload of a line that is a job of a remote service.
+fn remote(job: &HttpJob, fields: &Fields) -> Result<(&'static str, Payload), String> {
+    refuse_command(fields, "a job says in `http` where it runs, and on what")?;
+    job.check().map_err(in_words)?;
+    Ok((HTTP_KIND, Payload::json(job).map_err(in_words)?))
+}
+
+fn refuse_command(fields: &Fields, instead: &str) -> Result<(), String> {
     let of_commands = [
         ("argv", fields.argv.is_some()),
         ("command", fields.command.is_some()),
@@ -152,10 +169,9 @@ fn container(spec: &DockerSpec, fields: &Fields) -> Result<(&'static str, Payloa
         ("rlimits", fields.rlimits != Limits::default()),
     ];
     if let Some((name, _)) = of_commands.into_iter().find(|(_, is_there)| *is_there) {
-        return Err(format!("`{name}` is for commands; a container says in `docker` what it runs, and how"));
+        return Err(format!("`{name}` is for commands; {instead}"));
     }
-    spec.check().map_err(in_words)?;
-    Ok((DOCKER_KIND, Payload::json(spec).map_err(in_words)?))
+    Ok(())
 }
 
 fn in_words(error: light_task_scheduler::Error) -> String {
@@ -182,6 +198,7 @@ fn shell(text: &str) -> Fields {
         labels: BTreeMap::new(),
         rlimits: Limits::default(),
         docker: None,
+        http: None,
     }
 }
 

@@ -45,8 +45,9 @@ const CONCURRENCY_MAX: i64 = 10_000;
 Each line is a shell command, or a JSON object such as
   {\"argv\": [\"gzip\", \"-9\", \"a.txt\"], \"id\": \"a\", \"timeout\": \"30s\", \"retries\": 3}
 with the fields argv (or command: a shell line), id, name, priority, timeout, retries, env, cwd, stdin, labels, \
-rlimits; or, for a container, docker in place of what is for commands:
+rlimits; or, in place of what is for commands, docker for a container or http for a job of a remote service:
   {\"docker\": {\"image\": \"busybox\", \"cmd\": [\"ls\", \"/\"], \"memory_bytes\": 16777216}, \"id\": \"b\"}
+  {\"http\": {\"preset\": \"ogc\", \"url\": \"http://localhost:5000/processes/hello-world\", \"input\": {\"name\": \"me\"}}}
 Blank lines and lines that begin with # are skipped.
 
 Run it again after a crash, a kill or Ctrl-C: it goes on where it was. What is finished is not run again,

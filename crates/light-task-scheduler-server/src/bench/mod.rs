@@ -47,7 +47,7 @@ const TASKS: u64 = 200_000;
 /// How long calls of the benchmark that are under way may take after it was interrupted.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `lts bench`.
+/// Measures how fast a store is here, beside the physical limit in the same run.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The benchmark makes a schema, database, namespace or file of its own and removes it at the end; tasks that are there \

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use light_task_scheduler::executor::docker::DockerSpec;
+use light_task_scheduler::executor::http::HttpJob;
 use light_task_scheduler::executor::process::CommandSpec;
 use light_task_scheduler::{
     Config, FailureKind, Name, NewTask, RetryPolicy, Scheduler, Shutdown, State, StoreExt, SystemClock, Task, TaskId,
@@ -18,7 +19,7 @@ use crate::batch::parse_name;
 use crate::cli::logs::{Shown, Tail};
 use crate::cli::ls::parse_label;
 use crate::cli::select::StoreArgs;
-use crate::command::{DOCKER_KIND, KIND, inherit_environment};
+use crate::command::{DOCKER_KIND, HTTP_KIND, KIND, inherit_environment};
 use crate::duration::parse_duration;
 use crate::exit::{self, Problem, Result};
 use crate::interrupt::Interrupts;
@@ -32,7 +33,7 @@ const DETACH_WINDOW: Duration = Duration::from_secs(1);
 /// How many letters of an id, from its end, name a run's own queue: its beginning is the time.
 const QUEUE_ID_LETTERS: usize = 12;
 
-/// Runs one command or container, durably, shows its output as it comes, and exits with its exit code.
+/// Runs one command, container or job of a remote service, durably, shows its output, and exits with its exit code.
 ///
 /// Ctrl-C cancels it; Ctrl-C twice leaves it running, for `lts ls`, `lts logs -f` and `lts cancel`, and
 /// whatever lts runs next on this store takes it up.
@@ -42,12 +43,13 @@ const QUEUE_ID_LETTERS: usize = 12;
   lts run --timeout 10m --retries 2 -- ./backup.sh --full
   lts run -- sh -c 'exit 7'; echo $?     prints 7
   lts run --docker busybox -- ls /
+  lts run --http ogc --url http://localhost:5000/processes/hello-world --input '{"name": "me"}'
 
 Containers run on the engine that DOCKER_HOST names, or on those in the file that LTS_DOCKER_CONFIG names; unless
 that file allows more, they have no network, no files of the host, and bounded memory.")]
 pub(crate) struct RunArgs {
     /// The command and its arguments; no shell is involved unless it names one
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required_unless_present = "http", trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<String>,
     /// How long each attempt may take, for example 30s or 1h30m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -67,6 +69,15 @@ pub(crate) struct RunArgs {
     /// Run the command in a container of this image
     #[arg(long, value_name = "IMAGE", conflicts_with = "stdin")]
     docker: Option<String>,
+    /// Run a job of the remote service at URL, which is spoken to as this preset says: aip-151, azure-lro, ogc, push, video-v1
+    #[arg(long, value_name = "PRESET", requires = "url", conflicts_with_all = ["command", "docker", "stdin", "env", "cwd"])]
+    http: Option<String>,
+    /// Where the service is
+    #[arg(long, requires = "http")]
+    url: Option<String>,
+    /// What the job works on
+    #[arg(long, value_name = "JSON", requires = "http", value_parser = parse_json)]
+    input: Option<serde_json::Value>,
     /// Another variable for the command; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     env: Vec<(String, String)>,
@@ -91,13 +102,23 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+fn parse_json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))
+}
+
 impl RunArgs {
     fn task(&self) -> Result<NewTask> {
-        let task = match &self.docker {
-            Some(image) => self.container(image)?,
-            None => self.command()?,
+        let task = match (&self.http, &self.docker) {
+            (Some(preset), _) => self.job(preset)?,
+            (_, Some(image)) => self.container(image)?,
+            _ => self.command()?,
         };
         self.with_options(task)
+    }
+
+    fn job(&self, preset: &str) -> Result<NewTask> {
+        let job = HttpJob::at(preset, self.url.as_deref().unwrap_or_default());
+        Ok(NewTask::new(HTTP_KIND, &job.input(&self.input)?)?)
     }
 
     fn container(&self, image: &str) -> Result<NewTask> {
@@ -180,6 +201,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8> {
     scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: true }).await?;
     match ended? {
         Some((task, cancelled)) => {
+            if args.http.is_some() && task.record.state == State::Succeeded {
+                let result = scheduler.handle(&task.id).output().await?;
+                output::line(&String::from_utf8_lossy(result.as_bytes()))?;
+            }
             if args.json {
                 output::note(&output::json_text(&super::show::as_json(&task)?)?);
             }

@@ -51,3 +51,27 @@ fn ctrl_c_twice_detaches_and_cancel_finds_what_nobody_owns() {
     assert_eq!((cancelled.code, cancelled.stdout.as_str()), (0, "mine cancelled\n"), "{cancelled:?}");
     place.assert_no_process_stays();
 }
+
+#[test]
+fn a_job_of_a_remote_service_ends_with_what_that_answers() {
+    use std::io::{Read, Write};
+    let place = Place::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/work", listener.local_addr().unwrap());
+    let service = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let (mut request, mut part) = (String::new(), [0; 4_096]);
+        while !request.ends_with(r#"{"n":7}"#) {
+            let read = connection.read(&mut part).unwrap();
+            request.push_str(std::str::from_utf8(&part[..read]).unwrap());
+        }
+        let answer = r#"{"done":true}"#;
+        write!(connection, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+        request
+    });
+    let said = place.lts(&["run", "--http", "push", "--url", &url, "--input", r#"{"n": 7}"#]);
+    assert_eq!((said.code, said.stdout.as_str()), (0, "{\"done\":true}\n"), "{said:?}");
+    assert!(service.join().unwrap().starts_with("POST /work HTTP/1.1"));
+    let unknown = place.lts(&["run", "--http", "psuh", "--url", &url]);
+    assert!(unknown.code != 0 && unknown.stderr.contains("azure-lro"), "{unknown:?}");
+}

@@ -69,7 +69,7 @@ impl HttpJob {
     }
 
     /// Refuses what names no service or two.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match (&self.service, &self.preset, &self.url) {
             (Some(_), None, None) | (None, Some(_), Some(_)) => {}
             _ => return Err(Error::invalid("an HTTP job needs either `service`, or `preset` and `url`")),
