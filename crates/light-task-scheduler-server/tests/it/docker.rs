@@ -110,6 +110,8 @@ impl Dock {
     fn check(&self, tasks: u32, said: &Said) -> usize {
         let summary = said.json().pop().unwrap_or_else(|| panic!("no summary: {said:?}"));
         let failed = tasks / 3;
+        let code_of = |task: &serde_json::Value| task["exit_code"].as_i64();
+        assert!(said.json().iter().filter(|task| task["state"] == "succeeded").all(|task| code_of(task) == Some(0)));
         assert_eq!((&summary["succeeded"], &summary["failed"]), (&(tasks - failed).into(), &failed.into()), "{said:?}");
         let starts = self.starts();
         for task in self.place.tasks(&[]) {
