@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use light_task_scheduler::executor::process::CommandResult;
 use light_task_scheduler::results::{LOG_CHUNK_BYTES_MAX, LogKey, Stream};
 use light_task_scheduler::{LogStore, ResultRef, State, Task, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::joblog::Joblog;
 use crate::batch::lines::{NAME_LABEL, file_stem};
@@ -18,6 +17,13 @@ use crate::command::{shown, signal_of};
 use crate::duration::seconds;
 use crate::exit::{ERROR, Problem, Result, USAGE};
 use crate::output;
+
+/// What the results of commands and containers have in common.
+#[derive(Deserialize)]
+struct Brief {
+    exit_code: i32,
+    wall_ms: u64,
+}
 
 /// What became of one task, as JSON shows it.
 #[derive(Debug, Default, Serialize)]
@@ -57,7 +63,7 @@ impl Ended {
         let record = &task.record;
         let failure = record.failure().filter(|_| record.state != State::Succeeded);
         let result = match record.result() {
-            Some(ResultRef::Inline(payload)) => payload.parse::<CommandResult>().ok(),
+            Some(ResultRef::Inline(payload)) => payload.parse::<Brief>().ok(),
             _ => None,
         };
         let took = match (&result, record.started_at, record.finished_at) {

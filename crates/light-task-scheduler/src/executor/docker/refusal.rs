@@ -62,6 +62,11 @@ fn sorted(status: u16, why: &str) -> Failure {
         // Whoever has it may be gone for the next attempt.
         return Failure::new(FailureKind::Refused, format!("a port is taken: {why}"));
     }
+    if has(&["id already in use"]) || has(&["shim"]) && has(&["file exists"]) {
+        // What is under it has begun, and the engine knows nothing of it.
+        let what = "the engine was killed while it started the container";
+        return Failure::new(FailureKind::Lost, format!("{what}: {why}"));
+    }
     if has(&["bind source path does not exist", "invalid mount config", "error mounting", "not a directory"]) {
         return fatal(format!("a volume cannot be mounted: {why}"));
     }
@@ -99,6 +104,14 @@ mod tests {
             let failure = of_start(why);
             assert!(failure.message.contains(words) && failure.message.contains(why), "{failure:?}");
             assert_eq!((failure.fatal, failure.kind), (is_fatal, FailureKind::Refused), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_start_that_an_engine_has_begun_before_its_death_is_lost() {
+        for why in ["id already in use", "failed to start shim: mkdir /run/moby/1: file exists: unknown"] {
+            let failure = of_start(why);
+            assert_eq!((failure.kind, failure.fatal), (FailureKind::Lost, false), "{why}");
         }
     }
 
