@@ -43,7 +43,7 @@ const QUEUE_ID_LETTERS: usize = 12;
   lts run --timeout 10m --retries 2 -- ./backup.sh --full
   lts run -- sh -c 'exit 7'; echo $?     prints 7
   lts run --docker busybox -- ls /
-  lts run --http ogc --url http://localhost:5000/processes/hello-world --input '{"name": "me"}'
+  lts run --http ogc --url http://localhost:5000/processes/hello-world --input '{\"name\": \"me\"}'
 
 Containers run on the engine that DOCKER_HOST names, or on those in the file that LTS_DOCKER_CONFIG names; unless
 that file allows more, they have no network, no files of the host, and bounded memory.")]
