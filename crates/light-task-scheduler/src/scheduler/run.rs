@@ -286,8 +286,19 @@ async fn try_stop(core: &Core, held: &Held, handle: &mut Option<Handle>) -> Stop
     held.executor.stop(found, core.config.stop_grace).await
 }
 
+/// Whether the store says that a run is ours. One that another replica has adopted, while this one was cut off and has
+/// not heard of it, is not to be stopped only because this one ends. A store that does not answer is not waited for.
+async fn is_ours(core: &Core, held: &Held) -> bool {
+    let Ok(found) = core.store.get(std::slice::from_ref(held.id())).await else { return true };
+    let token = found.into_iter().flatten().next().and_then(|task| task.record.token());
+    token.is_some_and(|token| token == held.token() || token.owner == core.replica.id())
+}
+
 /// Stops a run and does not return before it is dead, or not ours any more.
 async fn stop(core: &Arc<Core>, held: &Arc<Held>, mut handle: Option<Handle>, reason: Reason) -> End {
+    if matches!(reason, Reason::Drain) && held.executor.adoptable() && !is_ours(core, held).await {
+        return End::Lost(handle);
+    }
     let mut marked = false;
     loop {
         match try_stop(core, held, &mut handle).await {

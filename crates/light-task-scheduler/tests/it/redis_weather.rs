@@ -224,7 +224,7 @@ async fn data_of_another_layout_is_refused() {
     server.must(&["HSET", "{lts:default}:meta", "version", "9"]);
     let error = refused(&server.url(), RedisOptions::default()).await;
     assert_eq!(error.kind(), ErrorKind::Incompatible);
-    assert!(error.to_string().contains("layout 9"), "{error}");
+    assert!(error.to_string().contains("version 9"), "{error}");
 }
 
 #[tokio::test]
