@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and how an answer becomes an exit code.
 
 mod cancel;
+mod dev;
 mod language;
 mod logs;
 mod ls;
@@ -30,6 +31,7 @@ const WORKER_THREADS: usize = 2;
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  lts dev
   lts batch jobs.txt --concurrency 4
   lts run --timeout 10m -- make all
 
@@ -45,6 +47,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Ask {
+    Dev(dev::DevArgs),
     Batch(BatchArgs),
     Run(run::RunArgs),
     Ls(ls::LsArgs),
@@ -81,6 +84,7 @@ fn answer(ask: Ask) -> Result<u8> {
     let runtime = runtime()?;
     let answer = runtime.block_on(async {
         match ask {
+            Ask::Dev(args) => dev::run(args).await,
             Ask::Batch(args) => batch::run(args).await,
             Ask::Run(args) => run::run(args).await,
             Ask::Ls(args) => ls::run(args).await,

@@ -248,16 +248,18 @@ impl Scheduler {
 
     /// Takes one task in. When this returns, the task is as durable as the store promises.
     pub async fn submit(&self, task: NewTask) -> Result<TaskHandle> {
-        self.prepare(&task).await?;
-        let inserted = self.core().store.insert(vec![task]).await?.into_iter().next();
-        let inserted =
-            inserted.ok_or_else(|| Error::internal("the store answered fewer tasks than it was given"))??;
-        self.core().acknowledged.taken_in([inserted.id()].into_iter());
-        Ok(self.handle(inserted.id()))
+        let answer = self.insert(vec![task]).await?.into_iter().next();
+        Ok(self.handle(answer.ok_or_else(Self::too_few_answers)??.id()))
     }
 
     /// Takes many tasks in, at most [`BATCH_MAX`](crate::store::BATCH_MAX), and answers for each.
     pub async fn submit_many(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<TaskHandle>>> {
+        let answers = self.insert(tasks).await?.into_iter();
+        Ok(answers.map(|answer| answer.map(|inserted| self.handle(inserted.id()))).collect())
+    }
+
+    /// As [`submit_many`](Scheduler::submit_many), and says of each task whether it is new.
+    pub async fn insert(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
         let mut refused = HashMap::new();
         let mut accepted = Vec::with_capacity(tasks.len());
         let count = tasks.len();
@@ -269,17 +271,24 @@ impl Scheduler {
                 }
             }
         }
+        if accepted.is_empty() {
+            return Ok((0..count).filter_map(|place| refused.remove(&place).map(Err)).collect());
+        }
         let inserted = self.core().store.insert(accepted).await?;
         self.core().acknowledged.taken_in(inserted.iter().flatten().map(Inserted::id));
+        if refused.is_empty() {
+            return Ok(inserted);
+        }
         let mut inserted = inserted.into_iter();
         let answer = |place| match refused.remove(&place) {
             Some(error) => Err(error),
-            None => inserted
-                .next()
-                .unwrap_or_else(|| Err(Error::internal("the store answered fewer tasks than it was given")))
-                .map(|inserted| self.handle(inserted.id())),
+            None => inserted.next().unwrap_or_else(|| Err(Self::too_few_answers())),
         };
         Ok((0..count).map(answer).collect())
+    }
+
+    fn too_few_answers() -> Error {
+        Error::internal("the store answered fewer tasks than it was given")
     }
 
     /// A task of a kind that runs here is looked at by its executor; others are the business of other replicas.

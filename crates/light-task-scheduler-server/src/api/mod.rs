@@ -1,0 +1,237 @@
+//! The HTTP API: a router over a [`Scheduler`], to be served by `lts` or mounted in a program of your own.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use light_task_scheduler::results::MemoryLogs;
+//! use light_task_scheduler::{MemoryStore, Scheduler};
+//! use light_task_scheduler_server::api::{Api, ApiOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let scheduler = Scheduler::builder(MemoryStore::by_priority()).start().await?;
+//! let options = ApiOptions { base_path: "/tasks".to_owned(), ..ApiOptions::default() };
+//! let api = Api::new(scheduler, Arc::new(MemoryLogs::default()), options);
+//! let app: axum::Router = axum::Router::new().nest("/tasks", api.router());
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+
+mod access;
+mod body;
+mod health;
+mod openapi;
+mod problem;
+mod query;
+mod queues;
+mod stats;
+mod task;
+mod tasks;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware;
+use axum::response::IntoResponse;
+use light_task_scheduler::{Clock, LogStore, Name, NewTask, RetryPolicy, Scheduler, Store, SystemClock, Timestamp};
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
+
+use access::Caller;
+use problem::{Code, Problem, Result};
+
+/// Largest body of most requests, in bytes: a payload of 1 MiB and what is around it.
+const BODY_BYTES_MAX: usize = 2 << 20;
+/// Largest body of a batch, in bytes (64 MiB).
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// How the API behaves.
+#[derive(Debug, Clone, Default)]
+pub struct ApiOptions {
+    /// How this installation is called for people.
+    pub name: String,
+    /// Under which path the router is mounted, for example `/lts`; empty: at the root.
+    pub base_path: String,
+    /// Nothing can be changed through it.
+    pub read_only: bool,
+    /// What tasks get that do not say it themselves.
+    pub defaults: Defaults,
+}
+
+/// What the tasks of a queue get that do not say it themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// By queue.
+    pub queues: BTreeMap<Name, QueueDefaults>,
+}
+
+/// What a task gets that does not say it itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QueueDefaults {
+    /// How long one attempt may run.
+    pub timeout: Option<Duration>,
+    /// How often it is tried.
+    pub retry: Option<RetryPolicy>,
+}
+
+impl Defaults {
+    fn fill(&self, task: &mut NewTask) {
+        let Some(defaults) = self.queues.get(&task.queue) else { return };
+        if defaults.timeout.is_none() && defaults.retry.is_none() {
+            return;
+        }
+        let options = task.options.get_or_insert_default();
+        options.timeout = options.timeout.or(defaults.timeout);
+        options.retry = options.retry.or(defaults.retry);
+    }
+}
+
+/// The API of one scheduler. Cloning is cheap.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    scheduler: Scheduler,
+    logs: Arc<dyn LogStore>,
+    options: ApiOptions,
+    /// Ends what waits and what streams.
+    stop: CancellationToken,
+    history: stats::History,
+}
+
+impl Api {
+    /// An API over this scheduler, which shows these logs.
+    ///
+    /// Must be called within a runtime: it counts tasks in the background, until it is [stopped](Api::stop).
+    pub fn new(scheduler: Scheduler, logs: Arc<dyn LogStore>, options: ApiOptions) -> Self {
+        let history = stats::History::default();
+        let shared = Shared { scheduler, logs, options, stop: CancellationToken::new(), history };
+        let api = Api { shared: Arc::new(shared) };
+        tokio::spawn(stats::count(Arc::downgrade(&api.shared), api.shared.stop.clone()));
+        api
+    }
+
+    /// Everything that is served, to be mounted at [`ApiOptions::base_path`].
+    pub fn router(&self) -> Router {
+        let (router, document) = self.described();
+        let document = Arc::new(openapi::finished(document, &self.shared.options));
+        router
+            .merge(openapi::router(document))
+            .fallback(async |request: Request| {
+                let path = request.uri().path().to_owned();
+                Problem::new(Code::NotFound, format!("there is nothing at {path}; see /docs")).into_response()
+            })
+            .method_not_allowed_fallback(async |request: Request| {
+                let method = request.method().to_string();
+                Problem::new(Code::MethodNotAllowed, format!("{method} is not possible here")).into_response()
+            })
+            .with_state(self.clone())
+    }
+
+    /// Ends whatever waits or streams, so that a server can end: connections with long answers never end by themselves.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+    }
+
+    fn described(&self) -> (Router<Api>, utoipa::openapi::OpenApi) {
+        let router = OpenApiRouter::with_openapi(openapi::head());
+        let router = self.tasks(router);
+        let router = self.operations(router);
+        router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).split_for_parts()
+    }
+
+    fn tasks(&self, router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+        let batch = self.guarded(routes!(tasks::submit_batch));
+        let batch = (batch.0, batch.1, batch.2.layer(DefaultBodyLimit::max(BATCH_BYTES_MAX)));
+        router
+            .routes(self.guarded(routes!(tasks::list, tasks::submit)))
+            .routes(batch)
+            .routes(self.guarded(routes!(tasks::read, tasks::delete)))
+            .routes(self.guarded(routes!(tasks::cancel)))
+            .routes(self.guarded(routes!(tasks::start)))
+            .routes(self.guarded(routes!(tasks::retry)))
+            .routes(self.guarded(routes!(tasks::retry_export)))
+            .routes(self.guarded(routes!(tasks::clone)))
+            .routes(self.guarded(routes!(tasks::list_attempts)))
+            .routes(self.guarded(routes!(tasks::result)))
+    }
+
+    fn operations(&self, router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+        router
+            .routes(self.guarded(routes!(queues::list)))
+            .routes(self.guarded(routes!(queues::read, queues::set)))
+            .routes(self.guarded(routes!(queues::pause)))
+            .routes(self.guarded(routes!(queues::resume)))
+            .routes(self.guarded(routes!(workers::list)))
+            .routes(self.guarded(routes!(stats::read)))
+            .routes(self.guarded(routes!(stats::time_series)))
+            .routes(self.guarded(routes!(health::capabilities)))
+            .routes(self.guarded(routes!(health::alive)))
+            .routes(self.guarded(routes!(health::ready)))
+    }
+
+    /// Lets only those through whom the description of an operation admits.
+    fn guarded(&self, (schemas, paths, methods): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+        let rules = access::rules(&paths);
+        (schemas, paths, methods.layer(middleware::from_fn_with_state((self.clone(), rules), access::guard)))
+    }
+
+    /// Who asks.
+    fn caller(&self, _request: &Request) -> Result<Caller> {
+        Ok(Caller::anybody())
+    }
+
+    /// Whether it asks for no credentials.
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn scheduler(&self) -> &Scheduler {
+        &self.shared.scheduler
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        self.shared.scheduler.store()
+    }
+
+    fn logs(&self) -> &Arc<dyn LogStore> {
+        &self.shared.logs
+    }
+
+    fn options(&self) -> &ApiOptions {
+        &self.shared.options
+    }
+
+    fn history(&self) -> &stats::History {
+        &self.shared.history
+    }
+
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    /// Resolves when the API is stopped.
+    async fn stopping(&self) {
+        self.shared.stop.cancelled().await;
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").field("scheduler", &self.shared.scheduler).finish_non_exhaustive()
+    }
+}
+
+/// A value as it may stand in a URL's query.
+fn url_encoded(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    value.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
