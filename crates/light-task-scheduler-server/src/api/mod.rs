@@ -19,6 +19,7 @@
 
 mod access;
 mod body;
+mod console;
 mod health;
 mod openapi;
 mod problem;
@@ -125,6 +126,7 @@ impl Api {
         let document = Arc::new(openapi::finished(document, &self.shared.options));
         router
             .merge(openapi::router(document))
+            .merge(console::router())
             .fallback(async |request: Request| {
                 let path = request.uri().path().to_owned();
                 Problem::new(Code::NotFound, format!("there is nothing at {path}; see /docs")).into_response()
@@ -133,6 +135,7 @@ impl Api {
                 let method = request.method().to_string();
                 Problem::new(Code::MethodNotAllowed, format!("{method} is not possible here")).into_response()
             })
+            .layer(middleware::map_response(console::hardened))
             .with_state(self.clone())
     }
 

@@ -392,11 +392,11 @@ macro_rules! wish {
     ($name:ident, $path:literal, $command:expr, $what:literal) => {
         #[doc = $what]
         #[utoipa::path(post, path = $path, tag = "tasks", params(("id" = String, Path)),
-                            responses(
-                                (status = 200, body = TaskView),
-                                (status = "4XX", body = Problem, content_type = "application/problem+json"),
-                                (status = "5XX", body = Problem, content_type = "application/problem+json")),
-                            security(("token" = ["operator"])))]
+                                    responses(
+                                        (status = 200, body = TaskView),
+                                        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+                                        (status = "5XX", body = Problem, content_type = "application/problem+json")),
+                                    security(("token" = ["operator"])))]
         pub(crate) async fn $name(
             State(api): State<Api>,
             caller: Caller,
