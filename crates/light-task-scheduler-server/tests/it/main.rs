@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a test says what it did")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod api;
 mod batch;
 mod bench;
 mod docker;

@@ -76,12 +76,15 @@ pub struct ProcessConfig {
     /// host can be reached from no other, but has ended by itself after this time. Until then a task whose
     /// command may be such a one is neither tried again nor given up.
     pub orphan_after: Option<Duration>,
+    /// The programs that tasks may run, by their whole paths; a task must name one of them in just this way. Default:
+    /// any. A program that runs others, such as a shell, lets tasks run anything.
+    pub programs: Option<Vec<String>>,
 }
 
 impl ProcessConfig {
     /// The defaults, with runs kept in this directory.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        ProcessConfig { state_dir: state_dir.into(), supervisor: None, orphan_after: None }
+        ProcessConfig { state_dir: state_dir.into(), supervisor: None, orphan_after: None, programs: None }
     }
 }
 
@@ -147,6 +150,18 @@ impl ProcessExecutor {
     pub fn with_logs(mut self, logs: Arc<dyn LogStore>) -> Self {
         self.logs = Some(logs);
         self
+    }
+
+    /// Refuses a program that tasks may not run.
+    fn allowed(&self, spec: &CommandSpec) -> Result<()> {
+        let program = spec.argv.first().map(String::as_str).unwrap_or_default();
+        match &self.config.programs {
+            Some(programs) if !programs.iter().any(|allowed| allowed == program) => Err(Error::invalid(format!(
+                "the program {program:?} may not be run here; allowed are {}",
+                if programs.is_empty() { "none".to_owned() } else { programs.join(", ") }
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn found(&self, run: &Run) -> Found {
@@ -315,12 +330,14 @@ impl Executor for ProcessExecutor {
     }
 
     async fn prepare(&self, task: &NewTask) -> Result<()> {
-        task.payload.parse::<CommandSpec>()?.check()
+        let spec = task.payload.parse::<CommandSpec>()?;
+        spec.check()?;
+        self.allowed(&spec)
     }
 
     async fn start(&self, run: Run, reporter: Reporter) -> Result<Started, StartError> {
         let spec: CommandSpec = run.task.spec.payload.parse().map_err(refused)?;
-        spec.check().map_err(refused)?;
+        spec.check().and_then(|()| self.allowed(&spec)).map_err(refused)?;
         let found = self.found(&run);
         let dir = self.dir(&found);
         match dir.create() {
