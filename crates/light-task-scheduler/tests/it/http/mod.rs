@@ -2,6 +2,7 @@
 
 mod callbacks;
 mod faults;
+mod places;
 mod safety;
 mod service;
 
