@@ -1,5 +1,6 @@
 //! The one integration binary: everything against real stores, executors and processes.
 
+#![allow(clippy::print_stdout, reason = "a test says what it has counted")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod blocked;
