@@ -20,7 +20,14 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "docker", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg(any(
+    feature = "callbacks",
+    feature = "docker",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
 mod servers;
 mod simulation;
 mod starts;

@@ -2,6 +2,7 @@
 
 mod callbacks;
 mod faults;
+mod foreign;
 mod places;
 mod safety;
 mod service;
