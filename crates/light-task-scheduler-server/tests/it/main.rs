@@ -8,6 +8,7 @@ mod bench;
 mod docker;
 mod full;
 mod history;
+mod http;
 mod input;
 mod kills;
 mod limits;
