@@ -98,11 +98,12 @@ mod tests {
             Ok(()) => {}
             Err(_) => std::fs::write(late, "too late").unwrap(),
         });
-        let write = async { tokio::task::spawn_blocking(move || std::fs::write(pipe, "in time").unwrap()) };
-        let (read, write) = tokio::join!(secret.reveal(), write);
+        // Begins only when it is polled, after the one who reads.
+        let write = async { tokio::task::spawn_blocking(move || std::fs::write(pipe, "in time")).await };
+        let (read, wrote) = tokio::join!(secret.reveal(), write);
         written.send(()).ok();
         assert_eq!(read.unwrap(), "in time");
-        write.await.unwrap();
+        wrote.unwrap().unwrap();
         rescue.join().unwrap();
     }
 
