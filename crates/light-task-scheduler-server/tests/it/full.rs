@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use light_task_scheduler::{Error, ErrorKind, NewTask, Payload, Result, SqliteStore, State, Store};
 
