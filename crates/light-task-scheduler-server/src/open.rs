@@ -239,8 +239,9 @@ impl Opened {
     /// Starts a scheduler for this store's commands, containers and jobs of remote services.
     pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
         let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
-        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
         let namespace = config.namespace.clone();
+        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
+        let process = process.sweeping(&namespace, self.store.clone());
         // Whoever runs this program says where calls go: to services in the same network too.
         let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
         let builder = Scheduler::builder(self.store.clone())
