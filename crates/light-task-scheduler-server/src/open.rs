@@ -281,8 +281,9 @@ impl Opened {
             programs: executors.programs,
             ..ProcessConfig::new(&self.runs)
         };
-        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
         let namespace = config.namespace.clone();
+        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
+        let process = process.sweeping(&namespace, self.store.clone());
         let builder = builder
             .executor(KIND, Arc::new(process))
             .executor(HTTP_KIND, Arc::new(HttpExecutor::new(executors.http)?))

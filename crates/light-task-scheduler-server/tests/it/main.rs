@@ -9,6 +9,7 @@ mod bench;
 mod docker;
 mod full;
 mod history;
+mod http;
 mod input;
 mod kills;
 mod limits;

@@ -11,6 +11,8 @@ pub mod docker;
 mod function;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "docker", feature = "process"))]
+mod leftovers;
 #[cfg(feature = "process")]
 pub mod process;
 

@@ -1,5 +1,6 @@
 //! The one integration binary: everything against real stores, executors and processes.
 
+#![allow(clippy::print_stdout, reason = "a test says what it has counted")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod blocked;
@@ -19,7 +20,14 @@ mod process;
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "docker", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg(any(
+    feature = "callbacks",
+    feature = "docker",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
 mod servers;
 mod simulation;
 mod starts;

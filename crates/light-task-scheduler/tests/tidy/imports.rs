@@ -51,8 +51,8 @@ fn part(path: &[String]) -> Option<Part> {
     Some(match names.as_slice() {
         [] | ["bin", ..] => Part::Root,
         [name, ..] if VALUES.contains(name) => Part::Value,
-        // `ext` is the convenience on top of the contract's trait.
-        [name] | [name, "ext"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
+        // `ext` is the convenience on top of the contract's trait, `leftovers` a rule for all its backends.
+        [name] | [name, "ext" | "leftovers"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
         ["database", ..] => Part::Link,
         ["scheduler", ..] => Part::Scheduler,

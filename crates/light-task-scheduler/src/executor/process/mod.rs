@@ -17,6 +17,7 @@ mod command;
 mod launcher;
 mod rundir;
 mod supervisor;
+mod sweeper;
 mod sys;
 mod tree;
 mod watch;
@@ -39,6 +40,7 @@ use super::{Executor, Recovered, Reporter, Run, StartError, Started, Status, Sto
 use crate::clock::monotonic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::results::LogStore;
+use crate::store::Store;
 use crate::task::{Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, TaskId};
 
 pub use command::{ARGUMENTS_MAX, CommandSpec, ENV_ALLOW_ALL, ENV_ALLOW_DEFAULT, EXECUTION_VARIABLE, Limits};
@@ -47,6 +49,7 @@ pub use wire::CommandResult;
 
 use launcher::{Launcher, receive_word, sockets};
 use rundir::{RunDir, Seen};
+use sweeper::{Place, Sweeper, Watches};
 use watch::{Line, Pump, kill_marked, process_line, watch};
 use wire::{Envelope, ORDER_BYTES_MAX, Order, Word};
 
@@ -79,12 +82,22 @@ pub struct ProcessConfig {
     /// The programs that tasks may run, by their whole paths; a task must name one of them in just this way. Default:
     /// any. A program that runs others, such as a shell, lets tasks run anything.
     pub programs: Option<Vec<String>>,
+    /// What is left of a run that no task needs any more is removed after it has not changed for so long; see
+    /// [`ProcessExecutor::sweeping`]. Default ten minutes, at least one second.
+    pub sweep_after: Duration,
 }
 
 impl ProcessConfig {
     /// The defaults, with runs kept in this directory.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        ProcessConfig { state_dir: state_dir.into(), supervisor: None, orphan_after: None, programs: None }
+        const SWEEP_AFTER_DEFAULT: Duration = Duration::from_secs(600);
+        ProcessConfig {
+            state_dir: state_dir.into(),
+            supervisor: None,
+            orphan_after: None,
+            programs: None,
+            sweep_after: SWEEP_AFTER_DEFAULT,
+        }
     }
 }
 
@@ -99,10 +112,10 @@ pub struct ProcessExecutor {
     host: String,
     boot: String,
     launcher: tokio::sync::Mutex<Option<Launcher>>,
-    /// The runs watched from here, by their name.
-    watches: Mutex<HashMap<String, AbortHandle>>,
+    watches: Watches,
     /// The runs that are out of reach, by their name, and since when that is known.
     elsewhere: Mutex<HashMap<String, Instant>>,
+    sweeper: Option<Sweeper>,
 }
 
 /// What a [`Handle`] of ours holds: names only, so that no row of a store can lead us to foreign files.
@@ -119,16 +132,23 @@ struct Found {
 impl Found {
     /// As [`Run::execution_name`].
     fn name(&self) -> String {
-        format!("{}/{}/{}", self.namespace, self.id, self.execution)
+        Found::name_of(&self.namespace, &self.id, self.execution)
+    }
+
+    fn name_of(namespace: &Name, id: &TaskId, execution: u64) -> String {
+        format!("{namespace}/{id}/{execution}")
     }
 }
 
 impl ProcessExecutor {
     /// An executor that keeps no logs: output is dropped when a run is released.
     pub fn new(mut config: ProcessConfig) -> Result<Self> {
-        const ORPHAN_AFTER_MIN: Duration = Duration::from_secs(1);
-        if config.orphan_after.is_some_and(|after| after < ORPHAN_AFTER_MIN) {
+        const AFTER_MIN: Duration = Duration::from_secs(1);
+        if config.orphan_after.is_some_and(|after| after < AFTER_MIN) {
             return Err(Error::invalid("orphan_after is under a second; leave it out to let commands live on"));
+        }
+        if config.sweep_after < AFTER_MIN {
+            return Err(Error::invalid("sweep_after is under a second; the default is ten minutes"));
         }
         // The launcher and an adopter may have another current directory.
         config.state_dir = std::path::absolute(&config.state_dir).map_err(|error| {
@@ -141,12 +161,14 @@ impl ProcessExecutor {
             host: host_id(),
             boot: read_line("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             launcher: tokio::sync::Mutex::new(None),
-            watches: Mutex::new(HashMap::new()),
+            watches: Watches::default(),
             elsewhere: Mutex::new(HashMap::new()),
+            sweeper: None,
         })
     }
 
-    /// Copies what commands write into this log store, while they run.
+    /// Copies what commands write into this log store, while they run. To be called before
+    /// [`sweeping`](Self::sweeping).
     pub fn with_logs(mut self, logs: Arc<dyn LogStore>) -> Self {
         self.logs = Some(logs);
         self
@@ -162,6 +184,25 @@ impl ProcessExecutor {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Removes the directories of runs of this namespace that no task in this store needs any more: of a scheduler that
+    /// died between an end and its release, and of failed exports whose task was deleted or requeued since. Nothing
+    /// that is alive is stopped for it, except what an execution without a supervisor has left.
+    ///
+    /// Schedulers of different stores that share a [`state_dir`](ProcessConfig::state_dir) must differ in their
+    /// namespace. Runs of tasks whose ids are too long to be spelled out in a directory's name, over about 120 bytes,
+    /// are not swept. To be called in a tokio runtime.
+    pub fn sweeping(mut self, namespace: &Name, store: Arc<dyn Store>) -> Self {
+        let place = Place {
+            state_dir: self.config.state_dir.clone(),
+            namespace: namespace.clone(),
+            after: self.config.sweep_after,
+            logs: self.logs.clone(),
+            watches: self.watches.clone(),
+        };
+        self.sweeper = Some(Sweeper::start(place, store));
+        self
     }
 
     fn found(&self, run: &Run) -> Found {
@@ -317,6 +358,7 @@ impl ProcessExecutor {
 
 impl Drop for ProcessExecutor {
     fn drop(&mut self) {
+        self.sweeper.take();
         for (_, watch) in self.watches().drain() {
             watch.abort();
         }

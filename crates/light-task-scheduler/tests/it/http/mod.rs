@@ -1,7 +1,9 @@
-//! The HTTP executor against a job service on loopback, in the executor suite and under the scheduler.
+//! The HTTP executor against a job service on loopback, under the scheduler; and its place in the executor suite.
 
 mod callbacks;
 mod faults;
+mod foreign;
+mod places;
 mod safety;
 mod service;
 
@@ -13,9 +15,7 @@ use axum::extract::Request;
 use light_task_scheduler::executor::Run;
 use light_task_scheduler::executor::http::{CallbackConfig, Egress, HttpConfig, HttpExecutor, HttpJob, Secret};
 use light_task_scheduler::testing::conformance::executor::{ExecutorHarness, Work};
-use light_task_scheduler::{
-    Executor, MemoryStore, Name, NewTask, Record, Spec, Task, TaskId, Timestamp, executor_conformance,
-};
+use light_task_scheduler::{Executor, MemoryStore, Name, NewTask, Record, Spec, Task, TaskId, Timestamp};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -77,14 +77,14 @@ impl Door {
     }
 }
 
-/// The place of one case.
-struct Remote {
+/// The place of one case of the executor suite.
+pub(crate) struct Remote {
     service: tokio::sync::OnceCell<(Service, String)>,
     door: Door,
 }
 
 impl Remote {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Remote { service: tokio::sync::OnceCell::new(), door: Door::default() }
     }
 }
@@ -115,5 +115,3 @@ impl ExecutorHarness for Remote {
         Name::new("test").unwrap()
     }
 }
-
-executor_conformance!(executor, Remote::new());
