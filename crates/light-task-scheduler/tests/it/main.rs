@@ -16,6 +16,8 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(all(feature = "redis", feature = "tls"))]
+mod redis_tls;
 #[cfg(feature = "redis")]
 mod redis_weather;
 mod results;
