@@ -417,6 +417,56 @@ async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
     connection.close().await.unwrap();
 }
 
+/// What a server has counted since it was started.
+async fn counted(connection: &mut MySqlConnection, name: &str) -> u64 {
+    let asked = format!("SHOW GLOBAL STATUS LIKE '{name}'");
+    let row = sqlx::raw_sql(AssertSqlSafe(asked)).fetch_one(connection).await.unwrap();
+    row.try_get_unchecked::<String, _>(1).unwrap().parse().unwrap()
+}
+
+/// Calls of one task each are written in groups, several at a time. None may undo another one, nor prepare a statement
+/// for a single use: closing it costs what TCP delays an acknowledgement by.
+#[tokio::test]
+async fn groups_of_small_calls_meet_no_deadlock_and_keep_their_statements() {
+    const CALLERS: usize = 50;
+    const CALLS: usize = 20;
+    const QUEUES: usize = 5;
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    // As two processes have them.
+    let stores = [MySqlStore::open(&server.url).await.unwrap(), MySqlStore::open(&server.url).await.unwrap()];
+    let of_queue = |task: NewTask, n: usize| task.queue(&format!("q{}", n % QUEUES)).unwrap();
+    let first = |n| of_queue(NewTask::new("k", &n).unwrap(), n);
+    stores[0].insert((0..QUEUES).map(first).collect()).await.unwrap();
+    let mut connection = MySqlConnection::connect(&server.url).await.unwrap();
+    let mut before = Vec::new();
+    for name in ["Innodb_deadlocks", "Com_stmt_close"] {
+        before.push(counted(&mut connection, name).await);
+    }
+    let callers = (0..CALLERS).map(|caller| {
+        let store = stores[caller % stores.len()].clone();
+        tokio::spawn(async move {
+            for call in 0..CALLS {
+                // With an id of the caller's, or one that is made here.
+                let own = (call % 2 == 0).then(|| task(&format!("{caller}.{call}")));
+                let new = own.unwrap_or_else(|| NewTask::new("k", &call).unwrap());
+                let new = new.queue(&format!("q{}", (caller + call) % QUEUES)).unwrap();
+                store.insert(vec![new]).await.unwrap().remove(0).unwrap();
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let there: u64 = stores[0].counts().await.unwrap().iter().map(|queue| queue.of(State::Waiting)).sum();
+    assert_eq!(there, (CALLERS * CALLS + QUEUES) as u64);
+    let mut after = Vec::new();
+    for name in ["Innodb_deadlocks", "Com_stmt_close"] {
+        after.push(counted(&mut connection, name).await);
+    }
+    assert_eq!(after, before, "deadlocks, and statements that were closed");
+    connection.close().await.unwrap();
+}
+
 /// What is done to the tables, and what is said of it.
 const DAMAGE: &[(&str, &str)] = &[
     ("UPDATE lts_tasks SET owner = NULL WHERE id = 'running'", "task running runs without an owner"),
