@@ -9,8 +9,6 @@
 
 mod cached;
 mod ext;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-mod home;
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -45,9 +45,9 @@ use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Tar
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
 use crate::state::Command;
-use crate::store::home::Home;
 use crate::store::sql::gather::{Answers, Gather, SMALL};
 use crate::store::sql::hints::Hints;
+use crate::store::sql::home::Home;
 use crate::store::sql::incoming::{Incoming, incoming};
 use crate::store::sql::lanes::Lanes;
 use crate::store::sql::plan::EmptyClaims;

@@ -11,8 +11,8 @@ use crate::clock::{Timestamp, micros};
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::error::{Error, ErrorKind};
-use crate::store::home::{self, Home};
 use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT};
+use crate::store::sql::home::{self, Home};
 use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{

@@ -11,8 +11,8 @@ use super::tx::{Tx, now};
 use crate::clock::{Timestamp, micros};
 use crate::database::postgres::Work;
 use crate::error::{Error, ErrorKind};
-use crate::store::home::{self, Home};
 use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT, unreadable};
+use crate::store::sql::home::{self, Home};
 use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{

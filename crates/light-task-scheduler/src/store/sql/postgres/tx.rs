@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::database::postgres::{Database, Session, Work};
-use crate::store::home::Home;
 use crate::store::sql::floors::{Floors, Looks};
 use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
+use crate::store::sql::home::Home;
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::{EmptyClaims, Key};
 use crate::store::sql::tally::Tally;
