@@ -8,6 +8,8 @@ mod blocked;
 mod docker;
 mod examples;
 mod executors;
+#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres")))]
+mod homes;
 #[cfg(feature = "callbacks")]
 mod http;
 #[cfg(feature = "mysql")]
