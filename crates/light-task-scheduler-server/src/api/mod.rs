@@ -18,9 +18,12 @@
 //! ```
 
 mod access;
+mod actions;
 mod body;
 mod console;
+mod events;
 mod health;
+mod logs;
 mod openapi;
 mod problem;
 mod query;
@@ -40,6 +43,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
 use axum::response::IntoResponse;
 use light_task_scheduler::{Clock, LogStore, Name, NewTask, RetryPolicy, Scheduler, Store, SystemClock, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
@@ -51,6 +55,8 @@ use problem::{Code, Problem, Result};
 const BODY_BYTES_MAX: usize = 2 << 20;
 /// Largest body of a batch, in bytes (64 MiB).
 const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Most streams of events and logs that are open at once.
+const STREAMS_MAX: usize = 1_000;
 
 /// How the API behaves.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +112,15 @@ struct Shared {
     /// Ends what waits and what streams.
     stop: CancellationToken,
     history: stats::History,
+    feed: Arc<events::Feed>,
+    /// One for each stream that may be open at once.
+    streams: Arc<Semaphore>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Api {
@@ -114,9 +129,12 @@ impl Api {
     /// Must be called within a runtime: it counts tasks in the background, until it is [stopped](Api::stop).
     pub fn new(scheduler: Scheduler, logs: Arc<dyn LogStore>, options: ApiOptions) -> Self {
         let history = stats::History::default();
-        let shared = Shared { scheduler, logs, options, stop: CancellationToken::new(), history };
+        let (feed, streams) = (Arc::new(events::Feed::default()), Arc::new(Semaphore::new(STREAMS_MAX)));
+        let shared = Shared { scheduler, logs, options, stop: CancellationToken::new(), history, feed, streams };
         let api = Api { shared: Arc::new(shared) };
-        tokio::spawn(stats::count(Arc::downgrade(&api.shared), api.shared.stop.clone()));
+        let (weak, stop) = (Arc::downgrade(&api.shared), api.shared.stop.clone());
+        tokio::spawn(stats::count(weak.clone(), stop.clone()));
+        tokio::spawn(events::speak(weak, api.shared.feed.clone(), stop));
         api
     }
 
@@ -165,6 +183,9 @@ impl Api {
             .routes(self.guarded(routes!(tasks::clone)))
             .routes(self.guarded(routes!(tasks::list_attempts)))
             .routes(self.guarded(routes!(tasks::result)))
+            .routes(self.guarded(routes!(logs::read)))
+            .routes(self.guarded(routes!(actions::act)))
+            .routes(self.guarded(routes!(actions::failures)))
     }
 
     fn operations(&self, router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
@@ -173,9 +194,11 @@ impl Api {
             .routes(self.guarded(routes!(queues::read, queues::set)))
             .routes(self.guarded(routes!(queues::pause)))
             .routes(self.guarded(routes!(queues::resume)))
+            .routes(self.guarded(routes!(actions::purge)))
             .routes(self.guarded(routes!(workers::list)))
             .routes(self.guarded(routes!(stats::read)))
             .routes(self.guarded(routes!(stats::time_series)))
+            .routes(self.guarded(routes!(events::stream)))
             .routes(self.guarded(routes!(health::capabilities)))
             .routes(self.guarded(routes!(health::alive)))
             .routes(self.guarded(routes!(health::ready)))
@@ -215,6 +238,16 @@ impl Api {
 
     fn history(&self) -> &stats::History {
         &self.shared.history
+    }
+
+    fn feed(&self) -> &events::Feed {
+        &self.shared.feed
+    }
+
+    /// A place among the streams, for as long as it is kept.
+    fn stream_place(&self) -> Result<OwnedSemaphorePermit> {
+        let place = self.shared.streams.clone().try_acquire_owned();
+        place.map_err(|_| Problem::new(Code::TooManyRequests, format!("{STREAMS_MAX} streams are open already")))
     }
 
     fn now(&self) -> Timestamp {

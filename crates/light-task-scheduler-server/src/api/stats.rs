@@ -173,6 +173,13 @@ pub(crate) async fn read(State(api): State<Api>, caller: Caller) -> Result<Json<
     Ok(Json(snapshot(&api, &caller).await?))
 }
 
+impl Stats {
+    /// The numbers without the time.
+    pub(crate) fn numbers(&self) -> String {
+        serde_json::to_string(&self.queues).unwrap_or_default()
+    }
+}
+
 /// The numbers of now, as the caller may see them.
 pub(crate) async fn snapshot(api: &Api, caller: &Caller) -> Result<Stats> {
     let queues = queues(api, caller).await?;
