@@ -1,0 +1,60 @@
+// What failed alike, together.
+import { html } from "../lib/view.js";
+import { get, mayOperate, withParams } from "../lib/api.js";
+import { queryOf } from "../lib/failures.js";
+import { number, short } from "../lib/format.js";
+import { has, t } from "../lib/i18n.js";
+import { stats, useLive } from "../lib/live.js";
+import { address, go, place } from "../lib/router.js";
+import { visible } from "../lib/text.js";
+import { actOn } from "../ui/bulk.js";
+import { Ago, Button, Empty, Fetched, Field, Name, PageHead } from "../ui/parts.js";
+import { taskHref } from "../ui/tasktable.js";
+
+export function Failures() {
+  const queue = place.value.query.get("queue") ?? "";
+  const q = queue && `queue:"${queue}"`;
+  const fetched = useLive(`failures ${q}`, (signal) => get(withParams("failures", { q }), signal));
+  const queues = stats.value?.queues ?? [];
+  return html`
+    <${PageHead} title=${t("page.failures")} lead=${t("failures.lead")}>
+      ${queues.length > 1 &&
+      html`<${Field} label=${t("column.queue")}>
+        ${(attributes) => html`<select ...${attributes} value=${queue} onChange=${(event) => go(address("failures", { queue: event.target.value }), { replace: true })}>
+          <option value="">${t("failures.every_queue")}</option>
+          ${queues.map(({ name }) => html`<option key=${name} value=${name}>${visible(name)}</option>`)}
+        </select>`}
+      <//>`}
+    <//>
+    <${Fetched} of=${fetched}>
+      ${({ groups, looked_at }) =>
+        groups.length
+          ? html`<div class="card flush"><${FailureList} groups=${groups} actions=${mayOperate()} refresh=${fetched.refresh} /></div>
+              <p class="muted small">${t("failures.looked_at", { n: looked_at })}</p>`
+          : html`<div class="card"><${Empty} icon="succeeded" title=${t("failures.none")}>${t("failures.none_text")}<//></div>`}
+    <//>
+  `;
+}
+
+const kindOf = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);
+
+export const FailureList = ({ groups, actions, refresh }) => html`<ul class="failure-list">
+  ${groups.map(
+    (group) => html`<li key=${`${group.kind} ${group.fingerprint}`}>
+      <span class="failure-count number" title=${number(group.count)}>${short(group.count)}<span aria-hidden="true">×</span></span>
+      <div class="failure-what">
+        <a class="task-link" href=${address("tasks", { q: queryOf(group) })}><bdi>${visible(group.message.split("\n")[0])}</bdi></a>
+        <span class="task-sub muted">
+          ${kindOf(group.kind)} · ${group.queues.map((name, at) => html`${at > 0 && ", "}<${Name}>${name}<//>`)}
+          ${" · "}${t("failures.last")} <${Ago} at=${group.last_at} />
+          ${" · "}<a href=${taskHref(group.sample_id)}>${t("failures.sample")}</a>
+        </span>
+      </div>
+      ${actions &&
+      html`<div class="row">
+        <${Button} icon="retrying" onClick=${() => actOn("retry", { q: queryOf(group) }, refresh)}>${t("failures.retry")}<//>
+        <${Button} icon="trash" onClick=${() => actOn("delete", { q: queryOf(group) }, refresh)}>${t("failures.discard")}<//>
+      </div>`}
+    </li>`,
+  )}
+</ul>`;

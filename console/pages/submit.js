@@ -1,0 +1,189 @@
+// Submits a task: a command in a friendly form, anything else with its payload as JSON.
+import { html, useRef, useState } from "../lib/view.js";
+import { mayOperate, request } from "../lib/api.js";
+import { urlOf } from "../lib/base.js";
+import { t } from "../lib/i18n.js";
+import { stats } from "../lib/live.js";
+import { address, go, place } from "../lib/router.js";
+import { FieldMistake, argvOf, bodyOf, curlOf } from "../lib/submission.js";
+import { visible } from "../lib/text.js";
+import { Json } from "../ui/json.js";
+import { Button, Card, Choice, Empty, Field, PageHead, Problem, copy } from "../ui/parts.js";
+import { taskHref } from "../ui/tasktable.js";
+import { toast } from "../ui/toast.js";
+
+const TYPES = ["process", "docker", "http", "other"];
+const EMPTY = {
+  command: "",
+  cwd: "",
+  env: "",
+  stdin: "",
+  image: "",
+  service: "",
+  preset: "push",
+  url: "",
+  path: "",
+  input: "",
+  kind: "",
+  payload: "",
+  queue: "default",
+  priority: "0",
+  timeout: "",
+  delay: "",
+  attempts: "1",
+  labels: "",
+  held: false,
+};
+const PRESETS = ["push", "ogc", "azure-lro", "aip-151", "video-v1"];
+
+/** A key under which the request can be repeated without a second task. */
+const freshKey = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export function Submit() {
+  const asked = place.value.query.get("kind");
+  const type = TYPES.includes(asked) ? asked : "process";
+  const [values, set] = useState({ ...EMPTY, queue: place.value.query.get("queue") || "default" });
+  const [state, setState] = useState({ busy: false, error: null, mistake: null });
+  const key = useRef({ body: null, key: null }).current;
+  if (!mayOperate()) return html`<${PageHead} title=${t("page.submit")} /><${Empty} icon="info" title=${t("submit.not_allowed")} />`;
+
+  const built = attempt(() => bodyOf(type, values));
+  const submit = async (event) => {
+    event.preventDefault();
+    if (built.mistake) {
+      setState({ busy: false, error: null, mistake: built.mistake });
+      document.querySelector(`[data-field="${built.mistake.field}"]`)?.focus();
+      return;
+    }
+    // The same form sent twice is one task; a changed one is another.
+    if (key.body !== built.body) Object.assign(key, { body: built.body, key: freshKey() });
+    setState({ busy: true, error: null, mistake: null });
+    try {
+      const headers = { "content-type": "application/json", "idempotency-key": key.key };
+      const task = await (await request("tasks", { method: "POST", headers, body: built.body })).json();
+      toast(t("done.submit"));
+      go(taskHref(task.id));
+    } catch (error) {
+      setState({ busy: false, error, mistake: null });
+    }
+  };
+  const edit = (field) => (event) => {
+    const value = event.target.type === "checkbox" ? event.target.checked : event.target.value;
+    set({ ...values, [field]: value });
+    if (state.mistake?.field === field) setState({ ...state, mistake: null });
+  };
+  const form = { values, edit, mistake: state.mistake };
+  return html`
+    <${PageHead} title=${t("page.submit")} />
+    <div class="submit-page">
+      <form class="card" onSubmit=${submit} novalidate>
+        <${Choice}
+          label=${t("column.kind")}
+          value=${type}
+          options=${TYPES.map((name) => [name, t(`kind.${name}`)])}
+          onChange=${(name) => go(address("submit", { kind: name === "process" ? null : name }), { replace: true })}
+        />
+        <div class="form"><${Fields} type=${type} ...${form} /></div>
+        <details class="more" open=${values.held}>
+          <summary>${t("submit.more")}</summary>
+          <div class="form"><${Common} ...${form} /></div>
+        </details>
+        ${state.error && html`<${Problem} error=${state.error} />`}
+        <div class="row form-foot">
+          <${Button} kind="primary" type="submit" icon="submit" busy=${state.busy} disabled=${state.busy}>${t("page.submit")}<//>
+        </div>
+      </form>
+      <${Card}
+        title=${t("submit.request")}
+        actions=${built.body && html`<${Button} kind="quiet" icon="copy" onClick=${() => copy(curlOf(urlOf("api/v1/tasks"), built.body))}>${t("submit.copy_curl")}<//>`}
+      >
+        ${built.body
+          ? html`<p class="muted small mono">POST ${new URL(urlOf("api/v1/tasks")).pathname}</p>
+              <${Json} text=${built.body} label=${t("submit.request")} />`
+          : html`<p class="muted">${t("submit.request_text")}</p>`}
+      <//>
+    </div>
+  `;
+}
+
+function attempt(build) {
+  try {
+    return { body: build(), mistake: null };
+  } catch (error) {
+    if (error instanceof FieldMistake) return { body: null, mistake: error };
+    throw error;
+  }
+}
+
+function useInputs({ values, edit, mistake }) {
+  const error = (field) => (mistake?.field === field ? t(mistake.key, mistake.values) : null);
+  const input = (field, label, { hint, wide, ...more } = {}) => html`<${Field} label=${label} hint=${hint} error=${error(field)} wide=${wide}>
+    ${(attributes) => html`<input ...${attributes} ...${more} data-field=${field} value=${values[field]} onInput=${edit(field)} />`}
+  <//>`;
+  const area = (field, label, { hint, rows = 3, ...more } = {}) => html`<${Field} label=${label} hint=${hint} error=${error(field)} wide>
+    ${(attributes) => html`<textarea
+      ...${attributes}
+      ...${more}
+      class="mono"
+      spellcheck="false"
+      rows=${rows}
+      data-field=${field}
+      value=${values[field]}
+      onInput=${edit(field)}
+    ></textarea>`}
+  <//>`;
+  return { input, area };
+}
+
+function Fields({ type, ...form }) {
+  const { input, area } = useInputs(form);
+  const { values } = form;
+  if (type === "process") {
+    const argv = argvOf(values.command);
+    const hint = values.command.trim() && argv?.[0] === "sh" && argv[1] === "-c" ? t("submit.through_shell") : t("submit.command_hint");
+    return html`
+      ${area("command", t("submit.command"), { hint, rows: 2, placeholder: 'echo "hello"' })}
+      ${input("cwd", t("submit.cwd"), { wide: true, placeholder: "/srv/work" })} ${area("env", t("submit.env"), { hint: t("submit.pairs_hint"), rows: 2 })}
+      ${area("stdin", t("submit.stdin"), { rows: 2 })}
+    `;
+  }
+  if (type === "docker") {
+    return html`
+      ${input("image", t("submit.image"), { wide: true, placeholder: "busybox:latest" })}
+      ${area("command", t("submit.command"), { rows: 2, placeholder: "ls -l /" })} ${input("cwd", t("submit.cwd"), { wide: true })}
+      ${area("env", t("submit.env"), { hint: t("submit.pairs_hint"), rows: 2 })}
+    `;
+  }
+  if (type === "http") {
+    return html`
+      ${input("service", t("submit.service"), { hint: t("submit.service_hint"), wide: true })}
+      ${!values.service &&
+      html`<${Field} label=${t("submit.preset")}>
+          ${(attributes) => html`<select ...${attributes} value=${values.preset} onChange=${form.edit("preset")}>
+            ${PRESETS.map((name) => html`<option key=${name}>${name}</option>`)}
+          </select>`}
+        <//>
+        ${input("url", "URL", { type: "url", placeholder: "https://…" })}`}
+      ${input("path", t("submit.path"), { wide: true, placeholder: "/render" })}
+      ${area("input", t("submit.input"), { rows: 5, placeholder: "{}" })}
+    `;
+  }
+  return html`
+    ${input("kind", t("column.kind"), { hint: t("submit.kind_hint"), wide: true })} ${area("payload", t("task.payload"), { rows: 8, placeholder: "{}" })}
+  `;
+}
+
+function Common(form) {
+  const { input, area } = useInputs(form);
+  const queues = stats.value?.queues ?? [];
+  return html`
+    ${input("queue", t("fact.queue"), { list: "queue-names" })}
+    <datalist id="queue-names">${queues.map(({ name }) => html`<option key=${name} value=${visible(name)}></option>`)}</datalist>
+    ${input("priority", t("fact.priority"), { type: "number", hint: t("submit.priority_hint") })}
+    ${input("timeout", t("fact.timeout"), { hint: t("submit.span_hint"), placeholder: "10m" })}
+    ${input("attempts", t("submit.attempts"), { type: "number", min: 1, hint: t("submit.attempts_hint") })}
+    ${input("delay", t("submit.delay"), { hint: t("submit.span_hint"), placeholder: "30s" })}
+    ${area("labels", t("fact.labels"), { hint: t("submit.pairs_hint"), rows: 2 })}
+    <label class="check field-wide"><input type="checkbox" checked=${form.values.held} onChange=${form.edit("held")} /> <span>${t("submit.held")}</span></label>
+  `;
+}
