@@ -7,7 +7,8 @@ export function scale(largest, lines = 3) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((step) => step >= rough * (1 - 1e-9));
   const count = Math.ceil(largest / step - 1e-9);
-  return { max: count * step, ticks: Array.from({ length: count + 1 }, (_, n) => Number((n * step).toPrecision(12))) };
+  const ticks = Array.from({ length: count + 1 }, (_, n) => Number((n * step).toPrecision(12)));
+  return { max: ticks[count], ticks };
 }
 
 /** Bars on each other: for each point the y and height of each part, from the bottom up. */

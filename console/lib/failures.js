@@ -6,7 +6,15 @@ export function commonPart(message) {
   return pieces.reduce((longest, piece) => (piece.length > longest.length ? piece : longest), "");
 }
 
-/** The query for them. */
+/** A message without what differs from task to task, as the server makes it. */
+const FINGERPRINT_LETTERS = 200;
+export const fingerprint = (message) =>
+  [...message.split(/\s+/).filter(Boolean).map((word) => (/\d/.test(word) ? "#" : word)).join(" ")].slice(0, FINGERPRINT_LETTERS).join("");
+
+/** Whether a task is one of a group. */
+export const isOf = (group, task) => task.failure?.kind === group.kind && fingerprint(task.failure.message) === group.fingerprint;
+
+/** A query for them, which may find a few more. */
 export function queryOf({ message, queues }) {
   const part = commonPart(message);
   const queue = queues.length === 1 ? ` queue:"${queues[0]}"` : "";

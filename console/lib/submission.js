@@ -41,36 +41,25 @@ function variables(field, text) {
 const given = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== "" && value !== undefined));
 const filled = (object) => (Object.keys(object).length ? object : undefined);
 
-const PAYLOADS = {
-  process(values) {
-    const argv = argvOf(values.command);
-    if (!argv) throw new FieldMistake("command", "submit.open_quote");
-    if (!argv.length) throw new FieldMistake("command", "submit.needed");
-    return JSON.stringify(given({ argv, cwd: values.cwd, env: filled(variables("env", values.env)), stdin: values.stdin }));
-  },
-  docker(values) {
-    if (!values.image.trim()) throw new FieldMistake("image", "submit.needed");
-    const cmd = values.command.trim() ? argvOf(values.command) : undefined;
-    if (cmd === null) throw new FieldMistake("command", "submit.open_quote");
-    return JSON.stringify(given({ image: values.image.trim(), cmd, working_dir: values.cwd, env: filled(variables("env", values.env)) }));
-  },
-  http(values) {
-    const target = values.service ? { service: values.service } : given({ preset: values.preset, url: values.url });
-    if (!values.service && !values.url) throw new FieldMistake("url", "submit.needed");
-    const head = JSON.stringify(given({ ...target, path: values.path }));
-    if (!values.input.trim()) return head;
-    return `${head.slice(0, -1)},"input":${typed("input", values.input)}}`;
-  },
-  other(values) {
-    if (!values.kind.trim()) throw new FieldMistake("kind", "submit.needed");
-    return values.payload.trim() ? typed("payload", values.payload) : "null";
-  },
+/** What a payload may look like. */
+export const TEMPLATES = {
+  docker: '{\n  "image": "busybox:latest",\n  "cmd": ["echo", "hello"]\n}',
+  http: '{\n  "preset": "push",\n  "url": "https://",\n  "input": {}\n}',
+  other: "{}",
 };
+
+function commandPayload(values) {
+  const argv = argvOf(values.command);
+  if (!argv) throw new FieldMistake("command", "submit.open_quote");
+  if (!argv.length) throw new FieldMistake("command", "submit.needed");
+  return JSON.stringify(given({ argv, cwd: values.cwd, env: filled(variables("env", values.env)), stdin: values.stdin }));
+}
 
 /** The body of the request. Throws a `FieldMistake`. */
 export function bodyOf(type, values) {
-  const payload = PAYLOADS[type](values);
+  const payload = type === "process" ? commandPayload(values) : typed("payload", values.payload);
   const kind = type === "other" ? values.kind.trim() : type;
+  if (!kind) throw new FieldMistake("kind", "submit.needed");
   const rest = given({
     queue: values.queue.trim() === "default" ? "" : values.queue.trim(),
     priority: Number(values.priority) || undefined,

@@ -1,11 +1,16 @@
 // Light or dark: as the system has it, unless somebody has chosen.
-import { signal } from "./view.js";
+import { computed, signal } from "./view.js";
 import { setting } from "./base.js";
 
 /** `auto`, `light` or `dark`. */
 export const theme = signal(setting.get("theme") ?? "auto");
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const system = matchMedia("(prefers-color-scheme: dark)");
+const wanted = signal(system.matches);
+system.addEventListener("change", () => (wanted.value = system.matches));
+
+/** Whether the page is dark now. */
+export const dark = computed(() => (theme.value === "auto" ? wanted.value : theme.value === "dark"));
 
 function show() {
   if (theme.value === "auto") delete document.documentElement.dataset.theme;
@@ -14,10 +19,9 @@ function show() {
 
 /** The other one than is seen now. */
 export function toggleTheme() {
-  const seen = theme.value === "auto" ? (dark.matches ? "dark" : "light") : theme.value;
-  const next = seen === "dark" ? "light" : "dark";
+  const next = !dark.value;
   // What the system wants anyway need not be kept.
-  theme.value = next === (dark.matches ? "dark" : "light") ? "auto" : next;
+  theme.value = next === wanted.value ? "auto" : next ? "dark" : "light";
   setting.set("theme", theme.value === "auto" ? null : theme.value);
   show();
 }

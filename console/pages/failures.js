@@ -1,14 +1,14 @@
 // What failed alike, together.
 import { html } from "../lib/view.js";
 import { get, mayOperate, withParams } from "../lib/api.js";
-import { queryOf } from "../lib/failures.js";
+import { isOf, queryOf } from "../lib/failures.js";
 import { number, short } from "../lib/format.js";
 import { has, t } from "../lib/i18n.js";
 import { stats, useLive } from "../lib/live.js";
 import { address, go, place } from "../lib/router.js";
 import { visible } from "../lib/text.js";
 import { actOn } from "../ui/bulk.js";
-import { Ago, Button, Empty, Fetched, Field, Name, PageHead } from "../ui/parts.js";
+import { Ago, Button, Empty, Fetched, Field, IconButton, Name, PageHead } from "../ui/parts.js";
 import { taskHref } from "../ui/tasktable.js";
 
 export function Failures() {
@@ -36,6 +36,22 @@ export function Failures() {
   `;
 }
 
+/** How many tasks are looked at to find those of a group: a page, and so many of them. */
+const [PAGE, PAGES] = [1_000, 10];
+
+/** The tasks of a group, and no others. */
+async function idsOf(group) {
+  const ids = [];
+  let cursor = null;
+  for (let page = 0; page < PAGES; page += 1) {
+    const { tasks, next } = await get(withParams("tasks", { q: queryOf(group), cursor, limit: PAGE }));
+    ids.push(...tasks.filter((task) => isOf(group, task)).map((task) => task.id));
+    if (!next) break;
+    cursor = next;
+  }
+  return { ids };
+}
+
 const kindOf = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);
 
 export const FailureList = ({ groups, actions, refresh }) => html`<ul class="failure-list">
@@ -52,8 +68,8 @@ export const FailureList = ({ groups, actions, refresh }) => html`<ul class="fai
       </div>
       ${actions &&
       html`<div class="row">
-        <${Button} icon="retrying" onClick=${() => actOn("retry", { q: queryOf(group) }, refresh)}>${t("failures.retry")}<//>
-        <${Button} icon="trash" onClick=${() => actOn("delete", { q: queryOf(group) }, refresh)}>${t("failures.discard")}<//>
+        <${Button} icon="retrying" onClick=${() => actOn("retry", () => idsOf(group), refresh)}>${t("failures.retry")}<//>
+        <${IconButton} icon="trash" label=${t("failures.discard")} onClick=${() => actOn("delete", () => idsOf(group), refresh)} />
       </div>`}
     </li>`,
   )}

@@ -5,8 +5,8 @@ import { urlOf } from "../lib/base.js";
 import { t } from "../lib/i18n.js";
 import { stats } from "../lib/live.js";
 import { address, go, place } from "../lib/router.js";
-import { FieldMistake, argvOf, bodyOf, curlOf } from "../lib/submission.js";
-import { visible } from "../lib/text.js";
+import { FieldMistake, TEMPLATES, argvOf, bodyOf, curlOf } from "../lib/submission.js";
+import { needsShell } from "../lib/text.js";
 import { Json } from "../ui/json.js";
 import { Button, Card, Choice, Empty, Field, PageHead, Problem, copy } from "../ui/parts.js";
 import { taskHref } from "../ui/tasktable.js";
@@ -18,12 +18,6 @@ const EMPTY = {
   cwd: "",
   env: "",
   stdin: "",
-  image: "",
-  service: "",
-  preset: "push",
-  url: "",
-  path: "",
-  input: "",
   kind: "",
   payload: "",
   queue: "default",
@@ -34,7 +28,6 @@ const EMPTY = {
   labels: "",
   held: false,
 };
-const PRESETS = ["push", "ogc", "azure-lro", "aip-151", "video-v1"];
 
 /** A key under which the request can be repeated without a second task. */
 const freshKey = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -42,7 +35,9 @@ const freshKey = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte
 export function Submit() {
   const asked = place.value.query.get("kind");
   const type = TYPES.includes(asked) ? asked : "process";
-  const [values, set] = useState({ ...EMPTY, queue: place.value.query.get("queue") || "default" });
+  const [typed, set] = useState({ ...EMPTY, queue: place.value.query.get("queue") || "default" });
+  // What nobody has typed yet is shown how it may look.
+  const values = { ...typed, payload: typed.payload || (TEMPLATES[type] ?? "") };
   const [state, setState] = useState({ busy: false, error: null, mistake: null });
   const key = useRef({ body: null, key: null }).current;
   if (!mayOperate()) return html`<${PageHead} title=${t("page.submit")} /><${Empty} icon="info" title=${t("submit.not_allowed")} />`;
@@ -69,7 +64,7 @@ export function Submit() {
   };
   const edit = (field) => (event) => {
     const value = event.target.type === "checkbox" ? event.target.checked : event.target.value;
-    set({ ...values, [field]: value });
+    set({ ...typed, [field]: value });
     if (state.mistake?.field === field) setState({ ...state, mistake: null });
   };
   const form = { values, edit, mistake: state.mistake };
@@ -83,10 +78,10 @@ export function Submit() {
           options=${TYPES.map((name) => [name, t(`kind.${name}`)])}
           onChange=${(name) => go(address("submit", { kind: name === "process" ? null : name }), { replace: true })}
         />
-        <div class="form"><${Fields} type=${type} ...${form} /></div>
-        <details class="more" open=${values.held}>
+        <div class="form"><${Fields} type=${type} ...${form} /><${Basic} ...${form} /></div>
+        <details class="more">
           <summary>${t("submit.more")}</summary>
-          <div class="form"><${Common} ...${form} /></div>
+          <div class="form">${type === "process" && html`<${Around} ...${form} />`}<${Common} ...${form} /></div>
         </details>
         ${state.error && html`<${Problem} error=${state.error} />`}
         <div class="row form-foot">
@@ -137,50 +132,40 @@ function useInputs({ values, edit, mistake }) {
 
 function Fields({ type, ...form }) {
   const { input, area } = useInputs(form);
-  const { values } = form;
-  if (type === "process") {
-    const argv = argvOf(values.command);
-    const hint = values.command.trim() && argv?.[0] === "sh" && argv[1] === "-c" ? t("submit.through_shell") : t("submit.command_hint");
-    return html`
-      ${area("command", t("submit.command"), { hint, rows: 2, placeholder: 'echo "hello"' })}
-      ${input("cwd", t("submit.cwd"), { wide: true, placeholder: "/srv/work" })} ${area("env", t("submit.env"), { hint: t("submit.pairs_hint"), rows: 2 })}
-      ${area("stdin", t("submit.stdin"), { rows: 2 })}
-    `;
+  if (type !== "process") {
+    return html`${type === "other" && input("kind", t("column.kind"), { hint: t("submit.kind_hint"), wide: true })} ${area("payload", t("task.payload"), { rows: 9 })}`;
   }
-  if (type === "docker") {
-    return html`
-      ${input("image", t("submit.image"), { wide: true, placeholder: "busybox:latest" })}
-      ${area("command", t("submit.command"), { rows: 2, placeholder: "ls -l /" })} ${input("cwd", t("submit.cwd"), { wide: true })}
-      ${area("env", t("submit.env"), { hint: t("submit.pairs_hint"), rows: 2 })}
-    `;
-  }
-  if (type === "http") {
-    return html`
-      ${input("service", t("submit.service"), { hint: t("submit.service_hint"), wide: true })}
-      ${!values.service &&
-      html`<${Field} label=${t("submit.preset")}>
-          ${(attributes) => html`<select ...${attributes} value=${values.preset} onChange=${form.edit("preset")}>
-            ${PRESETS.map((name) => html`<option key=${name}>${name}</option>`)}
-          </select>`}
-        <//>
-        ${input("url", "URL", { type: "url", placeholder: "https://…" })}`}
-      ${input("path", t("submit.path"), { wide: true, placeholder: "/render" })}
-      ${area("input", t("submit.input"), { rows: 5, placeholder: "{}" })}
-    `;
-  }
+  const { command } = form.values;
+  const shell = command.trim() && argvOf(command)?.[0] === "sh" && needsShell(command);
+  return area("command", t("submit.command"), {
+    hint: t(shell ? "submit.through_shell" : "submit.command_hint"),
+    placeholder: 'echo "hello"',
+  });
+}
+
+/** What a command runs with. */
+function Around(form) {
+  const { input, area } = useInputs(form);
   return html`
-    ${input("kind", t("column.kind"), { hint: t("submit.kind_hint"), wide: true })} ${area("payload", t("task.payload"), { rows: 8, placeholder: "{}" })}
+    ${input("cwd", t("submit.cwd"), { wide: true, placeholder: "/srv/work" })} ${area("env", t("submit.env"), { hint: t("submit.pairs_hint"), rows: 2 })}
+    ${area("stdin", t("submit.stdin"), { rows: 2 })}
+  `;
+}
+
+function Basic(form) {
+  const { input } = useInputs(form);
+  const queues = stats.value?.queues ?? [];
+  return html`
+    ${input("queue", t("fact.queue"), { list: "queue-names" })}
+    <datalist id="queue-names">${queues.map(({ name }) => html`<option key=${name} value=${name}></option>`)}</datalist>
+    ${input("timeout", t("fact.timeout"), { placeholder: "10m" })}
   `;
 }
 
 function Common(form) {
   const { input, area } = useInputs(form);
-  const queues = stats.value?.queues ?? [];
   return html`
-    ${input("queue", t("fact.queue"), { list: "queue-names" })}
-    <datalist id="queue-names">${queues.map(({ name }) => html`<option key=${name} value=${visible(name)}></option>`)}</datalist>
     ${input("priority", t("fact.priority"), { type: "number", hint: t("submit.priority_hint") })}
-    ${input("timeout", t("fact.timeout"), { hint: t("submit.span_hint"), placeholder: "10m" })}
     ${input("attempts", t("submit.attempts"), { type: "number", min: 1, hint: t("submit.attempts_hint") })}
     ${input("delay", t("submit.delay"), { hint: t("submit.span_hint"), placeholder: "30s" })}
     ${area("labels", t("fact.labels"), { hint: t("submit.pairs_hint"), rows: 2 })}

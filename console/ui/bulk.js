@@ -13,7 +13,7 @@ const wished = signal(null);
 
 /**
  * @param {"cancel"|"retry"|"start"|"delete"} action
- * @param {{q: string}|{ids: string[]}} which
+ * @param {{q: string}|{ids: string[]}|(() => Promise<{ids: string[]}>)} which
  * @param {() => void} done
  */
 export function actOn(action, which, done) {
@@ -45,11 +45,17 @@ async function over(action, which, dryRun, progress) {
   }
 }
 
-function Bulk({ action, which, done, close }) {
+function Bulk({ action, which: asked, done, close }) {
+  const [which, found] = useState(null);
   const [counted, count] = useState(null);
   const [state, set] = useState({ busy: false, error: null, progress: null });
   useEffect(() => {
-    over(action, which, true).then(count, (error) => set({ busy: false, error }));
+    const find = async () => {
+      const which = typeof asked === "function" ? await asked() : asked;
+      found(which);
+      count(await over(action, which, true));
+    };
+    find().catch((error) => set({ busy: false, error }));
   }, []);
   const run = async () => {
     set({ busy: true, error: null, progress: null });

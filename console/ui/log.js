@@ -149,6 +149,8 @@ export function Log({ id, execution, latest, running }) {
   const [wrap, setWrap] = useState(true);
   const [tailing, tail] = useState(true);
   const [drawn, draw] = useState(DRAWN_LINES);
+  // One that grows has its height from the beginning, and keeps it.
+  const [tall] = useState(running);
   const box = useRef(null);
 
   const chosen = log.lines.lines.filter((line) => stream === "both" || line.stream === stream);
@@ -199,7 +201,7 @@ export function Log({ id, execution, latest, running }) {
         onClick=${() => download(id, stream, log.execution).catch(toastError)}
       />
     </div>
-    <div ref=${box} class=${`log-lines ${wrap ? "wrap" : ""}`} tabindex="0" role="log" aria-live="off" aria-label=${t("task.log")} onScroll=${scrolled}>
+    <div ref=${box} class=${`log-lines ${wrap ? "wrap" : ""} ${tall ? "tall" : ""}`} tabindex="0" role="log" aria-live="off" aria-label=${t("task.log")} onScroll=${scrolled}>
       ${more && html`<button type="button" class="button log-more" onClick=${earlier}>${t("log.earlier")}</button>`}
       ${shown.map((line) => html`<${LogLine} key=${line.key} line=${line} searched=${searched} />`)}
       ${!shown.length && html`<p class="log-none">${t(noneOf(log, searched, running))}</p>`}

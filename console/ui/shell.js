@@ -5,7 +5,7 @@ import { LANGUAGES, language, speak, t } from "../lib/i18n.js";
 import { bind, keysOn, toggleKeys } from "../lib/keys.js";
 import { link, stats, togglePaused } from "../lib/live.js";
 import { go, place } from "../lib/router.js";
-import { theme, toggleTheme } from "../lib/theme.js";
+import { dark, toggleTheme } from "../lib/theme.js";
 import { short } from "../lib/format.js";
 import { visible } from "../lib/text.js";
 import { Dialog, Questions } from "./dialog.js";
@@ -80,7 +80,7 @@ function Side({ openHelp }) {
       <${Live} />
       <div class="row">
         <${IconButton}
-          icon=${theme.value === "dark" ? "sun" : "moon"}
+          icon=${dark.value ? "sun" : "moon"}
           label=${t("theme.toggle")}
           onClick=${toggleTheme}
         />

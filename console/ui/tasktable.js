@@ -24,8 +24,7 @@ export const TaskTable = ({ tasks, label, selection, brief }) => html`<div class
         <th scope="col" class="state-cell">${t("column.state")}</th>
         <th scope="col">${t("column.task")}</th>
         ${!brief && html`<th scope="col" class="wide-only">${t("column.queue")}</th>`}
-        <th scope="col" class="wide-only right">${t("column.attempt")}</th>
-        <th scope="col" class="right">${t("column.created")}</th>
+        <th scope="col" class="wide-only right">${t("column.created")}</th>
         <th scope="col" class="wide-only right">${t("column.took")}</th>
       </tr>
     </thead>
@@ -64,8 +63,7 @@ const Row = ({ task, selection, brief }) => html`<tr
     <span class="task-sub muted"><${Sub} task=${task} /></span>
   </td>
   ${!brief && html`<td class="wide-only"><a class="plain-link" href=${`queues/${part(task.queue)}`}><${Name}>${task.queue}<//></a></td>`}
-  <td class="wide-only right number">${task.attempt > 0 ? `${task.attempt}/${task.retry.max_attempts}` : html`<span class="muted">–</span>`}</td>
-  <td class="right"><${Ago} at=${task.created_at} /></td>
+  <td class="wide-only right"><${Ago} at=${task.created_at} /></td>
   <td class="wide-only right"><${Took} from=${task.started_at} to=${endOf(task)} /></td>
 </tr>`;
 
@@ -74,12 +72,13 @@ const endOf = (task) => task.finished_at ?? (task.state === "running" || task.st
 
 function Sub({ task }) {
   const failure = (task.state === "failed" || task.phase === "retrying") && task.failure;
-  if (failure) return html`<span class="failure-text" title=${visible(failure.message)}>${visible(failure.message.split("\n")[0])}</span>`;
+  const again = task.attempt > 1 && `${t("task.attempt_of", { n: task.attempt, max: task.retry.max_attempts })} · `;
+  if (failure) return html`${again}<span class="failure-text" title=${visible(failure.message)}>${visible(failure.message.split("\n")[0])}</span>`;
   if (task.state === "running" && task.progress) {
     const { done, total, message } = task.progress;
-    return html`${total > 0 ? percent(done / total) : ""} ${visible(message)}`;
+    return html`${again}${total > 0 ? percent(done / total) : ""} ${visible(message)}`;
   }
   const labels = Object.entries(task.labels);
-  return html`<span>${visible(task.kind)}</span> · <span class="mono">${visible(task.id)}</span>
+  return html`${again}<span>${visible(task.kind)}</span> · <span class="mono">${visible(task.id)}</span>
     ${labels.map(([name, value]) => html`<span class="label" key=${name}><bdi>${visible(name)}</bdi>=<bdi>${visible(value)}</bdi></span>`)}`;
 }

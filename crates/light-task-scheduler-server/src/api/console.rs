@@ -14,6 +14,7 @@ use super::problem::Problem;
 #[derive(RustEmbed)]
 #[folder = "../../console/"]
 #[exclude = "tests/*"]
+#[exclude = "package.json"]
 struct Files;
 
 /// The console's own addresses: each shows the same page, which finds the rest by its address.
