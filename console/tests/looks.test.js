@@ -1,0 +1,192 @@
+// Every page in both languages and both themes: whoever uses it can; and what others have written stays harmless.
+import assert from "node:assert/strict";
+import { createServer, request } from "node:http";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { before, test } from "node:test";
+import { given, holds, link } from "./support/pages.js";
+import { seed } from "./support/seed.js";
+
+const world = given();
+const { visit } = world;
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+
+let ids;
+before(async () => {
+  ids = await seed(world.server);
+});
+
+const pages = () => ({
+  overview: "",
+  tasks: "tasks",
+  "tasks that match": "tasks?q=state:failed",
+  "tasks that match not": "tasks?q=id:nothing",
+  "a running task": `tasks/${ids.running}`,
+  "a failed task": `tasks/${ids.failed}`,
+  "a task that has succeeded": `tasks/${ids.succeeded}`,
+  "no task": "tasks/nothing",
+  queues: "queues",
+  "a queue": "queues/video",
+  workers: "workers",
+  failures: "failures",
+  "the form": "submit",
+  "another form": "submit?kind=docker",
+  "no page": "nothing/here",
+});
+
+/** The page has shown what it shows. */
+async function settled(page) {
+  await page.waitForSelector("h1");
+  await holds(page, () => !document.querySelector(".loading"));
+}
+
+async function check(page, what) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate((rules) => window.axe.run(document, { runOnly: rules }), RULES);
+  const words = violations.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.map((node) => `${node.html.slice(0, 200)}\n    ${node.failureSummary.replace(/\n/g, "\n    ")}`).join("\n  ")}`);
+  assert.deepEqual(words, [], what);
+}
+
+for (const language of ["en", "zh-CN"]) {
+  for (const theme of ["light", "dark"]) {
+    test(`everybody can use every page: ${language}, ${theme}`, async () => {
+      for (const [name, path] of Object.entries(pages())) {
+        await visit(path, { language, theme }, async (page) => {
+          await settled(page);
+          await check(page, name);
+          const text = await page.innerText("body");
+          assert.doesNotMatch(text, /undefined|NaN|\[object|\{\w+\}/, name);
+        });
+      }
+    });
+  }
+}
+
+test("dialogs and open lists can be used by everybody", async () => {
+  for (const theme of ["light", "dark"]) {
+    await visit(`tasks/${ids.failed}`, { theme }, async (page) => {
+      await settled(page);
+      await page.getByRole("button", { name: "Clone…" }).click();
+      await check(page, "clone");
+      await page.keyboard.press("Escape");
+      await page.keyboard.press("?");
+      await page.getByRole("dialog").waitFor();
+      await check(page, "help");
+    });
+    await visit("tasks", { theme }, async (page) => {
+      await settled(page);
+      await page.getByRole("combobox").fill("state:");
+      await page.getByRole("option").first().waitFor();
+      await check(page, "suggestions");
+      await page.keyboard.press("Escape");
+      await page.getByRole("checkbox").nth(2).check();
+      await page.locator(".selection").getByRole("button", { name: "Delete" }).click();
+      await page.locator(".bulk-count").waitFor();
+      await check(page, "bulk");
+    });
+    await visit("", { theme }, async (page) => {
+      await settled(page);
+      await page.getByRole("button", { name: "Show as table" }).first().click();
+      await check(page, "table of a chart");
+    });
+  }
+});
+
+test("nothing is cut off at 360 pixels", async () => {
+  for (const language of ["en", "zh-CN"]) {
+    for (const [name, path] of Object.entries(pages())) {
+      await visit(path, { language, width: 360, height: 740 }, async (page) => {
+        await settled(page);
+        const [wide, seen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+        assert.ok(wide <= seen, `${name}, ${language}: ${wide} pixels`);
+      });
+    }
+  }
+});
+
+test("what others have written is shown, and does nothing", async () => {
+  const evil = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>';
+  const turned = "invoice\u202Egpj.exe";
+  const made = await world.server.submit({
+    kind: "process",
+    queue: evil.slice(0, 60),
+    labels: { note: evil, file: turned },
+    payload: { argv: ["sh", "-c", `printf '%s\\n' "$EVIL"; printf '\\033[31mred\\033[0m \\033]0;title\\007\\033[2Jclear\\n'; printf '%s\\n' "$TURNED"; printf '%s' "$EVIL" >&2; exit 9`], env: { EVIL: evil, TURNED: turned } },
+  });
+  await world.server.ended(made.id);
+  const calm = async (page) => {
+    assert.equal(await page.evaluate(() => window.owned), undefined);
+    assert.equal(await page.locator('img, script:not([src]), [onerror], main iframe').count(), 0);
+    assert.doesNotMatch(await page.innerText("body"), /[\u202a-\u202e\u2066-\u2069\u001b]/);
+  };
+  await visit(`tasks/${made.id}`, {}, async (page) => {
+    const log = page.getByRole("log");
+    await log.getByText(evil).first().waitFor();
+    await log.getByText("invoice⟨202E⟩gpj.exe").waitFor();
+    assert.equal(await log.locator(".ansi-1").innerText(), "red");
+    assert.equal(await log.getByText("clear").count(), 1);
+    await page.locator(".why").getByText("<img").waitFor();
+    await page.locator(".facts").getByText("invoice⟨202E⟩gpj.exe").waitFor();
+    await page.locator(".code").getByText("<script>").waitFor();
+    await calm(page);
+    // Its queue and its labels lead to where they should.
+    await page.locator(".facts a.label").first().click();
+    await page.locator(`[data-row="${made.id}"]`).waitFor();
+  });
+  for (const path of ["", "tasks", "queues", `queues/${encodeURIComponent(evil.slice(0, 60))}`, "failures", `tasks?q=${encodeURIComponent(evil)}`, `tasks/${encodeURIComponent(evil)}`]) {
+    await visit(path, {}, async (page) => {
+      await settled(page);
+      await link(page, "live");
+      await calm(page);
+    });
+  }
+});
+
+test("the policy of the pages is strict", async () => {
+  const policy = (await fetch(`${world.server.url}/`)).headers.get("content-security-policy");
+  assert.match(policy, /default-src 'none'/);
+  assert.doesNotMatch(policy, /unsafe|\*/);
+});
+
+test("it works under a path", async () => {
+  // As behind a proxy that serves it under /lts.
+  const proxy = createServer((asked, answer) => {
+    if (!asked.url.startsWith("/lts/")) return answer.writeHead(404).end();
+    const headers = { ...asked.headers, host: new URL(world.server.url).host };
+    const forward = request(`${world.server.url}${asked.url.slice(4)}`, { method: asked.method, headers }, (got) => {
+      if (!/html/.test(got.headers["content-type"] ?? "")) {
+        answer.writeHead(got.statusCode, got.headers);
+        return got.pipe(answer);
+      }
+      let page = "";
+      got.on("data", (piece) => (page += piece));
+      got.on("end", () => {
+        const { "content-length": _, ...headers } = got.headers;
+        answer.writeHead(got.statusCode, headers).end(page.replace('<base href="/">', '<base href="/lts/">'));
+      });
+    });
+    forward.on("error", () => answer.destroy());
+    answer.on("close", () => forward.destroy());
+    asked.pipe(forward);
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  const at = `http://127.0.0.1:${proxy.address().port}/lts`;
+  try {
+    await visit("queues/video", { at }, async (page) => {
+      await link(page, "live");
+      for (const [name, path] of [["Overview", "/lts/"], ["Tasks", "/lts/tasks"], ["Workers", "/lts/workers"]]) {
+        await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name }).click();
+        await page.waitForURL((url) => url.pathname === path);
+        await settled(page);
+      }
+      await page.goto(`${at}/submit`);
+      await page.getByLabel("Command", { exact: true }).fill("echo under a path");
+      await page.locator("form").getByRole("button", { name: "Submit task" }).click();
+      await page.getByRole("log").getByText("under a path").waitFor();
+    });
+  } finally {
+    proxy.closeAllConnections();
+    proxy.close();
+  }
+});
