@@ -21,7 +21,7 @@ use super::problem::{Code, Problem, Result};
 /// What a credential is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Role {
+pub enum Role {
     /// Looks at everything of its queues, and changes nothing.
     Viewer,
     /// Also submits, cancels, retries and deletes tasks, and operates queues.
@@ -34,10 +34,10 @@ pub(crate) enum Role {
 
 impl Role {
     /// Every role.
-    pub(crate) const ALL: [Role; 4] = [Role::Viewer, Role::Operator, Role::Admin, Role::Worker];
+    pub const ALL: [Role; 4] = [Role::Viewer, Role::Operator, Role::Admin, Role::Worker];
 
     /// Its name, as in JSON.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
             Role::Operator => "operator",
@@ -47,7 +47,7 @@ impl Role {
     }
 
     /// Whether who has this role may do what asks for that one.
-    pub(crate) fn covers(self, asked: Role) -> bool {
+    pub fn covers(self, asked: Role) -> bool {
         match self {
             Role::Viewer => asked == Role::Viewer,
             Role::Operator => matches!(asked, Role::Viewer | Role::Operator),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::access::{Caller, Role};
 use super::problem::{Code, Problem, Result};
 
 /// How long the store may take to answer before the server counts as not ready.
@@ -75,16 +76,27 @@ pub(crate) struct CallerView {
     /// The name of their token.
     name: String,
     /// What they may do.
-    role: super::access::Role,
+    role: Role,
     /// In which queues; none: in all.
     queues: Option<Vec<String>>,
+}
+
+impl From<&Caller> for CallerView {
+    fn from(caller: &Caller) -> Self {
+        let queues = caller.queues.as_ref();
+        CallerView {
+            name: caller.name.to_string(),
+            role: caller.role,
+            queues: queues.map(|queues| queues.iter().map(ToString::to_string).collect()),
+        }
+    }
 }
 
 /// What this server is and can do, and as whom it sees you.
 #[utoipa::path(get, path = "/api/v1/capabilities", tag = "operations",
     responses((status = 200, body = Capabilities), (status = "4XX", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"])))]
-pub(crate) async fn capabilities(State(api): State<Api>, caller: super::access::Caller) -> Json<Capabilities> {
+pub(crate) async fn capabilities(State(api): State<Api>, caller: Caller) -> Json<Capabilities> {
     let store = api.store().capabilities();
     let options = api.options();
     Json(Capabilities {
@@ -98,10 +110,6 @@ pub(crate) async fn capabilities(State(api): State<Api>, caller: super::access::
             shared: store.shared,
             multi_host: store.multi_host,
         },
-        caller: CallerView {
-            name: caller.name.to_string(),
-            role: caller.role,
-            queues: caller.queues.map(|queues| queues.iter().map(ToString::to_string).collect()),
-        },
+        caller: CallerView::from(&caller),
     })
 }

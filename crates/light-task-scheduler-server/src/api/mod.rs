@@ -28,9 +28,11 @@ mod openapi;
 mod problem;
 mod query;
 mod queues;
+mod session;
 mod stats;
 mod task;
 mod tasks;
+mod tokens;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -49,7 +51,10 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use access::Caller;
+pub use access::Role;
 use problem::{Code, Problem, Result};
+pub use session::Admission;
+pub use tokens::{NewToken, Token, TokenFile};
 
 /// Largest body of most requests, in bytes: a payload of 1 MiB and what is around it.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -67,6 +72,8 @@ pub struct ApiOptions {
     pub base_path: String,
     /// Nothing can be changed through it.
     pub read_only: bool,
+    /// Who is let in.
+    pub admission: Admission,
     /// What tasks get that do not say it themselves.
     pub defaults: Defaults,
 }
@@ -199,6 +206,9 @@ impl Api {
             .routes(self.guarded(routes!(stats::read)))
             .routes(self.guarded(routes!(stats::time_series)))
             .routes(self.guarded(routes!(events::stream)))
+            .routes(self.guarded(routes!(session::sign_in, session::sign_out)))
+            .routes(self.guarded(routes!(session::list_tokens, session::create_token)))
+            .routes(self.guarded(routes!(session::revoke_token)))
             .routes(self.guarded(routes!(health::capabilities)))
             .routes(self.guarded(routes!(health::alive)))
             .routes(self.guarded(routes!(health::ready)))
@@ -211,13 +221,13 @@ impl Api {
     }
 
     /// Who asks.
-    fn caller(&self, _request: &Request) -> Result<Caller> {
-        Ok(Caller::anybody())
+    fn caller(&self, request: &Request) -> Result<Caller> {
+        self.options().admission.caller(request.method(), request.headers())
     }
 
     /// Whether it asks for no credentials.
     fn is_open(&self) -> bool {
-        true
+        !matches!(self.options().admission, Admission::Tokens(_))
     }
 
     fn scheduler(&self) -> &Scheduler {
