@@ -1,12 +1,6 @@
 // The console: finds the page by its address.
-import { html, render, useEffect } from "./lib/view.js";
-import { capabilities, learnCapabilities, locked } from "./lib/api.js";
 import { startLanguage, t } from "./lib/i18n.js";
-import { startKeys } from "./lib/keys.js";
-import { active, changes, startLive } from "./lib/live.js";
-import { matched, place, startRouter } from "./lib/router.js";
-import { BulkQuestion } from "./ui/bulk.js";
-import { Empty, PageHead } from "./ui/parts.js";
+import { active, BulkQuestion, capabilities, changes, Empty, html, learnCapabilities, locked, matched, PageHead, place, render, startKeys, startLive, startRouter, useEffect } from "./kit.js";
 import { Shell } from "./ui/shell.js";
 import { Failures } from "./pages/failures.js";
 import { Overview } from "./pages/overview.js";

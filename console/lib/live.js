@@ -1,7 +1,7 @@
 // What goes on at the server, as it goes on: one stream of events for the page, and polling where there is none.
 // While it is paused, or nobody sees the page, nothing is fetched at all.
 import { batch, computed, effect, signal, useEffect, useRef, useState } from "./view.js";
-import { get } from "./api.js";
+import { get, locked } from "./api.js";
 import { setServerTime } from "./format.js";
 import { follow, pause } from "./sse.js";
 
@@ -10,6 +10,8 @@ const POLL_MS = 3_000;
 /** How long is waited before a broken stream is taken up again, at first and at most. */
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 10_000;
+/** How often is looked although there are events: not everything that changes is told. */
+const LOOK_MS = 10_000;
 /** How far two refreshes of what is shown are apart. */
 const REFRESH_MS = 1_000;
 
@@ -17,7 +19,7 @@ const REFRESH_MS = 1_000;
 export const paused = signal(false);
 const hidden = signal(document.hidden);
 /** Whether updates are wanted. */
-export const active = computed(() => !paused.value && !hidden.value);
+export const active = computed(() => !paused.value && !hidden.value && !locked.value);
 /** `connecting`, `live`, `polling` or `offline`. */
 const connection = signal("connecting");
 /** The same, or `paused`. */
@@ -84,6 +86,8 @@ async function run(stop) {
   let wait = RETRY_MIN_MS;
   // What has been missed while nobody looked.
   touch();
+  const look = setInterval(() => connection.value === "live" && poll(stop), LOOK_MS);
+  stop.addEventListener("abort", () => clearInterval(look));
   while (!stop.aborted) {
     try {
       const opened = () => {
@@ -125,8 +129,9 @@ export const startLive = () =>
  * @template T
  * @param {string|null} key
  * @param {(signal: AbortSignal) => Promise<T>} fetcher
+ * @param {{every?: number}} [options] also so often, in ms: for what no event tells
  */
-export function useLive(key, fetcher, { live = true } = {}) {
+export function useLive(key, fetcher, { every } = {}) {
   const [shown, show] = useState({ key: null, data: undefined, error: null });
   const state = useRef({ busy: null, again: false }).current;
   state.fetcher = fetcher;
@@ -163,14 +168,18 @@ export function useLive(key, fetcher, { live = true } = {}) {
     };
   }, [key]);
   useEffect(() => {
-    if (!live) return;
+    if (!every) return;
+    const timer = setInterval(() => active.peek() && state.load(), every);
+    return () => clearInterval(timer);
+  }, [every]);
+  useEffect(() => {
     // Subscribes past the component, which need not be drawn for that.
     let first = true;
     return changes.subscribe(() => {
       if (!first) state.load();
       first = false;
     });
-  }, [live]);
+  }, []);
 
   const current = shown.key === key;
   return { data: current ? shown.data : undefined, error: current ? shown.error : null, refresh: () => state.load() };

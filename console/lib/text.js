@@ -9,27 +9,21 @@ export const visible = (text) =>
 
 const ESCAPE = /\u001b(?:\[([0-9;:]*)([@-~])|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])|\u009b([0-9;:]*)([@-~])/g;
 
-/** What an SGR sequence turns on and off. */
+/** What the codes of an SGR sequence turn on; the ones that turn it off again are 22 and 24. */
+const ON = { 1: "bold", 2: "dim", 4: "underline" };
+const OFF = { 22: ["bold", "dim"], 24: ["underline"], 39: ["colour"] };
+
 function styled(style, codes) {
-  const next = { ...style };
+  let next = { ...style };
   const numbers = (codes || "0").split(/[;:]/).map(Number);
   for (let at = 0; at < numbers.length; at += 1) {
     const code = numbers[at];
-    if (code === 0) Object.keys(next).forEach((key) => delete next[key]);
-    else if (code === 1) next.bold = true;
-    else if (code === 2) next.dim = true;
-    else if (code === 4) next.underline = true;
-    else if (code === 22) {
-      delete next.bold;
-      delete next.dim;
-    } else if (code === 24) delete next.underline;
-    else if (code >= 30 && code <= 37) next.colour = code - 30;
-    else if (code >= 90 && code <= 97) next.colour = code - 90;
-    else if (code === 39) delete next.colour;
-    else if (code === 38 || code === 48) {
-      // 256 or all colours: passed over with their numbers, since they may not be readable on ours.
-      at += numbers[at + 1] === 5 ? 2 : numbers[at + 1] === 2 ? 4 : 0;
-    }
+    if (code === 0) next = {};
+    else if (ON[code]) next[ON[code]] = true;
+    else if (OFF[code]) OFF[code].forEach((name) => delete next[name]);
+    else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) next.colour = code % 10;
+    // 256 or all colours: passed over with their numbers, since they may not be readable on ours.
+    else if (code === 38 || code === 48) at += { 5: 2, 2: 4 }[numbers[at + 1]] ?? 0;
   }
   return next;
 }

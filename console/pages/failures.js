@@ -1,15 +1,5 @@
 // What failed alike, together.
-import { html } from "../lib/view.js";
-import { get, mayOperate, withParams } from "../lib/api.js";
-import { isOf, queryOf } from "../lib/failures.js";
-import { number, short } from "../lib/format.js";
-import { has, t } from "../lib/i18n.js";
-import { stats, useLive } from "../lib/live.js";
-import { address, go, place } from "../lib/router.js";
-import { visible } from "../lib/text.js";
-import { actOn } from "../ui/bulk.js";
-import { Ago, Button, Empty, Fetched, Field, IconButton, Name, PageHead } from "../ui/parts.js";
-import { taskHref } from "../ui/tasktable.js";
+import { actOn, address, Ago, Button, Empty, failureKind, Fetched, Field, get, go, html, IconButton, isOf, mayOperate, Name, number, PageHead, place, queryOf, short, stats, t, taskHref, useLive, visible, withParams } from "../kit.js";
 
 export function Failures() {
   const queue = place.value.query.get("queue") ?? "";
@@ -52,8 +42,6 @@ async function idsOf(group) {
   return { ids };
 }
 
-const kindOf = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);
-
 export const FailureList = ({ groups, actions, refresh }) => html`<ul class="failure-list">
   ${groups.map(
     (group) => html`<li key=${`${group.kind} ${group.fingerprint}`}>
@@ -61,7 +49,7 @@ export const FailureList = ({ groups, actions, refresh }) => html`<ul class="fai
       <div class="failure-what">
         <a class="task-link" href=${address("tasks", { q: queryOf(group) })}><bdi>${visible(group.message.split("\n")[0])}</bdi></a>
         <span class="task-sub muted">
-          ${kindOf(group.kind)} · ${group.queues.map((name, at) => html`${at > 0 && ", "}<${Name}>${name}<//>`)}
+          ${failureKind(group.kind)} · ${group.queues.map((name, at) => html`${at > 0 && ", "}<${Name}>${name}<//>`)}
           ${" · "}${t("failures.last")} <${Ago} at=${group.last_at} />
           ${" · "}<a href=${taskHref(group.sample_id)}>${t("failures.sample")}</a>
         </span>

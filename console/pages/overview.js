@@ -1,14 +1,5 @@
 // How things stand, at a glance.
-import { html, useRef } from "../lib/view.js";
-import { capabilities, get, mayOperate, part } from "../lib/api.js";
-import { buckets } from "../lib/chart.js";
-import { duration, now, percent, rate, short } from "../lib/format.js";
-import { t } from "../lib/i18n.js";
-import { stats, useLive } from "../lib/live.js";
-import { address, go, place } from "../lib/router.js";
-import { Chart } from "../ui/chart.js";
-import { Icon } from "../ui/icons.js";
-import { Card, Choice, Empty, Loading, Name, PageHead } from "../ui/parts.js";
+import { address, buckets, capabilities, Card, Chart, Choice, duration, Empty, get, go, html, Icon, Loading, mayOperate, Name, now, PageHead, part, percent, place, rate, short, stats, t, useLive, useRef } from "../kit.js";
 import { FailureList } from "./failures.js";
 import { QueueTable } from "./queues.js";
 
@@ -20,14 +11,16 @@ const STUCK_MS = 10_000;
 /** How many groups of failures are shown. */
 const GROUPS = 4;
 const MINUTE_S = 60;
+/** How often the charts and the workers are looked at: they change with the time alone. */
+const EVERY_MS = 5_000;
 
 const SERIES = ["succeeded", "failed", "cancelled"];
 
 export function Overview() {
   const asked = place.value.query.get("window");
   const window = WINDOWS.includes(asked) ? asked : "15m";
-  const series = useLive(window, (signal) => get(`stats/timeseries?window=${window}`, signal));
-  const workers = useLive("workers", (signal) => get("workers", signal));
+  const series = useLive(window, (signal) => get(`stats/timeseries?window=${window}`, signal), { every: EVERY_MS });
+  const workers = useLive("workers", (signal) => get("workers", signal), { every: EVERY_MS });
   const failures = useLive("failures", (signal) => get("failures", signal));
   const points = series.data?.points ?? [];
   const numbers = stats.value;
@@ -83,51 +76,25 @@ const First = () => html`<${Card} class="first">
   <//>
 <//>`;
 
-function Tile({ state, label, value, note, href }) {
-  const content = html`<span class="tile-label"><${Icon} name=${state} /> ${label}</span>
-    <span class="tile-value number">${value}</span>
-    <span class="tile-note muted">${note || "\u00a0"}</span>`;
-  return href ? html`<a class="tile" data-state=${state} href=${href}>${content}</a>` : html`<div class="tile" data-state=${state}>${content}</div>`;
-}
+const Tile = ({ state, label = t(`state.${state}`), value, note, q }) => html`<a class="tile" data-state=${state} href=${q ? address("tasks", { q }) : undefined}>
+  <span class="tile-label"><${Icon} name=${state} /> ${label}</span>
+  <span class="tile-value number">${value}</span>
+  <span class="tile-note muted">${note || "\u00a0"}</span>
+</a>`;
 
 function Tiles({ totals, points, window }) {
   const inWindow = (name) => points.reduce((sum, point) => sum + point[name], 0);
-  const [succeeded, failed] = [inWindow("succeeded"), inWindow("failed")];
-  const ended = succeeded + failed;
+  const failed = inWindow("failed");
+  const ended = inWindow("succeeded") + failed;
+  const exporting = totals.exporting > 0 && t("tile.exporting", { n: totals.exporting });
+  const held = totals.held > 0 && t("tile.held", { n: totals.held });
+  const within = t("tile.in", { window: t(`window.${window}`) }) + (ended ? ` · ${percent(failed / ended)}` : "");
   return html`<div class="tiles">
-    <${Tile}
-      state="running"
-      label=${t("state.running")}
-      value=${short(totals.running + totals.exporting)}
-      note=${totals.exporting ? t("tile.exporting", { n: totals.exporting }) : ""}
-      href=${address("tasks", { q: "state:running,exporting" })}
-    />
-    <${Tile}
-      state="waiting"
-      label=${t("state.waiting")}
-      value=${short(totals.waiting)}
-      note=${totals.held ? t("tile.held", { n: totals.held }) : ""}
-      href=${address("tasks", { q: "state:waiting" })}
-    />
-    <${Tile}
-      state="scheduled"
-      label=${t("state.scheduled")}
-      value=${short(totals.scheduled)}
-      href=${address("tasks", { q: "state:scheduled,retrying" })}
-    />
-    <${Tile}
-      state="succeeded"
-      label=${t("tile.throughput")}
-      value=${rate(lately(points))}
-      note=${t("tile.per_minute")}
-    />
-    <${Tile}
-      state="failed"
-      label=${t("state.failed")}
-      value=${short(failed)}
-      note=${`${t("tile.in", { window: t(`window.${window}`) })}${ended ? ` · ${percent(failed / ended)}` : ""}`}
-      href=${address("tasks", { q: "state:failed" })}
-    />
+    <${Tile} state="running" value=${short(totals.running + totals.exporting)} note=${exporting} q="state:running,exporting" />
+    <${Tile} state="waiting" value=${short(totals.waiting)} note=${held} q="state:waiting" />
+    <${Tile} state="scheduled" value=${short(totals.scheduled)} q="state:scheduled,retrying" />
+    <${Tile} state="succeeded" label=${t("tile.throughput")} value=${rate(lately(points))} note=${t("tile.per_minute")} />
+    <${Tile} state="failed" value=${short(failed)} note=${within} q="state:failed" />
   </div>`;
 }
 

@@ -1,17 +1,5 @@
 // One queue: its numbers, its limits, which can be changed while it runs, and its newest tasks.
-import { html, useState } from "../lib/view.js";
-import { get, mayOperate, part, send, withParams } from "../lib/api.js";
-import { number, typedSpan } from "../lib/format.js";
-import { t } from "../lib/i18n.js";
-import { useLive } from "../lib/live.js";
-import { STATES } from "../lib/query.js";
-import { address } from "../lib/router.js";
-import { visible } from "../lib/text.js";
-import { ask } from "../ui/dialog.js";
-import { Icon } from "../ui/icons.js";
-import { Button, Card, Empty, Fetched, Field, Name, PageHead, Problem } from "../ui/parts.js";
-import { TaskTable } from "../ui/tasktable.js";
-import { toast } from "../ui/toast.js";
+import { address, ask, Button, Card, Empty, Fetched, Field, get, html, Icon, mayOperate, Name, number, PageHead, Problem, send, STATES, t, TaskTable, toast, typedSpan, useAction, useLive, useState, visible, withParams } from "../kit.js";
 import { adopt, queueHref, rateText, setPaused } from "./queues.js";
 
 const NEWEST = 10;
@@ -102,28 +90,19 @@ const valuesOf = ({ concurrency, rate }) => ({
 /** The limits; while they are edited, what others change does not disturb. */
 function Limits({ name, settings, changed }) {
   const [edited, edit] = useState(null);
-  const [state, setState] = useState({ busy: false, error: null });
   const values = edited ?? valuesOf(settings);
   const set = (field) => (event) => edit({ ...values, [field]: event.target.value });
-  const submit = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, error: null });
+  const { act, busy, error } = useAction(async () => {
     const rate = values.count ? { count: Number(values.count), period: values.period || "1s", burst: Number(values.burst || 1) } : null;
-    try {
-      const body = { concurrency: values.concurrency ? Number(values.concurrency) : null, rate, paused: settings.paused };
-      adopt(await send("PUT", `queues/${part(name)}`, body));
-      setState({ busy: false, error: null });
-      edit(null);
-      toast(t("done.limits", { name: visible(name) }));
-      changed();
-    } catch (error) {
-      setState({ busy: false, error });
-    }
-  };
+    adopt(await send("PUT", queueHref(name), { concurrency: Number(values.concurrency) || null, rate, paused: settings.paused }));
+    edit(null);
+    toast(t("done.limits", { name: visible(name) }));
+    changed();
+  });
   const input = (field, more) => (attributes) => html`<input ...${attributes} ...${more} readonly=${!mayOperate()} value=${values[field]} onInput=${set(field)} />`;
   const whole = { type: "number", min: 1, step: 1, inputmode: "numeric" };
   return html`<${Card} title=${t("queue.limits")}>
-    <form class="form" onSubmit=${submit}>
+    <form class="form" onSubmit=${act}>
       <${Field} label=${t("limits.concurrency_label")} hint=${t("limits.concurrency_hint")} wide>
         ${input("concurrency", { ...whole, placeholder: t("limits.unlimited") })}
       <//>
@@ -133,10 +112,10 @@ function Limits({ name, settings, changed }) {
       ${settings.rate && html`<p class="muted small field-wide">${t("limits.now")} ${rateText(settings.rate)}</p>`}
       ${mayOperate() &&
       html`<div class="row field-wide">
-        <${Button} kind="primary" type="submit" disabled=${!edited || state.busy} busy=${state.busy}>${t("action.save")}<//>
+        <${Button} kind="primary" type="submit" disabled=${!edited || busy} busy=${busy}>${t("action.save")}<//>
         ${edited && html`<${Button} onClick=${() => edit(null)}>${t("action.dismiss")}<//>`}
       </div>`}
     </form>
-    ${state.error && html`<${Problem} error=${state.error} />`}
+    <${Problem} error=${error} />
   <//>`;
 }

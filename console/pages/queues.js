@@ -1,15 +1,5 @@
 // Queues: how deep they are, how they are limited, and whether they run.
-import { html, useState } from "../lib/view.js";
-import { get, mayOperate, part, send } from "../lib/api.js";
-import { duration, parseSpan, short } from "../lib/format.js";
-import { t } from "../lib/i18n.js";
-import { stats, useLive } from "../lib/live.js";
-import { address, go } from "../lib/router.js";
-import { visible } from "../lib/text.js";
-import { Dialog } from "../ui/dialog.js";
-import { Icon } from "../ui/icons.js";
-import { Button, Empty, Fetched, Field, IconButton, Meter, Name, PageHead, Problem } from "../ui/parts.js";
-import { toast, toastError } from "../ui/toast.js";
+import { address, Button, Dialog, duration, Empty, Fetched, Field, get, go, html, Icon, IconButton, mayOperate, Meter, Name, PageHead, parseSpan, part, Problem, send, short, stats, t, Table, toast, toastError, useAction, useLive, useState, visible } from "../kit.js";
 
 export const queueHref = (name) => `queues/${part(name)}`;
 
@@ -59,21 +49,15 @@ export function Queues() {
 const Count = ({ n, queue, state }) =>
   n ? html`<a class="plain-link number" href=${address("tasks", { q: `state:${state} queue:"${queue}"` })}>${short(n)}</a>` : html`<span class="muted number">0</span>`;
 
-export const QueueTable = ({ queues, brief, changed }) => html`<div class="table-scroll" tabindex="0" role="region" aria-label=${t("page.queues")}>
-  <table aria-label=${t("page.queues")}>
-    <thead>
-      <tr>
-        <th scope="col">${t("column.queue")}</th>
-        <th scope="col">${t("state.running")}</th>
-        <th scope="col" class="right">${t("state.waiting")}</th>
-        <th scope="col" class="right">${t("state.scheduled")}</th>
-        <th scope="col" class="right">${t("state.succeeded")}</th>
-        <th scope="col" class="right">${t("state.failed")}</th>
-        <th scope="col" class="wide-only">${t("column.limits")}</th>
-        ${!brief && mayOperate() && html`<th scope="col"><span class="off-screen">${t("column.actions")}</span></th>`}
-      </tr>
-    </thead>
-    <tbody>
+const columns = (brief) => [
+  [t("column.queue")],
+  [t("state.running")],
+  ...["waiting", "scheduled", "succeeded", "failed"].map((state) => [t(`state.${state}`), "right"]),
+  [t("column.limits"), "wide-only"],
+  !brief && mayOperate() && [html`<span class="off-screen">${t("column.actions")}</span>`],
+];
+
+export const QueueTable = ({ queues, brief, changed }) => html`<${Table} label=${t("page.queues")} head=${columns(brief)}>
       ${queues.map(({ name, counts, settings }) => {
         const running = counts.running + counts.exporting;
         return html`<tr key=${name}>
@@ -85,10 +69,9 @@ export const QueueTable = ({ queues, brief, changed }) => html`<div class="table
             <span class="number">${short(running)}${settings.concurrency ? html`<span class="muted"> / ${short(settings.concurrency)}</span>` : ""}</span>
             ${settings.concurrency && html`<${Meter} value=${running} max=${settings.concurrency} label=${t("queue.used", { name: visible(name) })} />`}
           </td>
-          <td class="right"><${Count} n=${counts.waiting} queue=${name} state="waiting" /></td>
-          <td class="right"><${Count} n=${counts.scheduled} queue=${name} state="scheduled,retrying" /></td>
-          <td class="right"><${Count} n=${counts.succeeded} queue=${name} state="succeeded" /></td>
-          <td class="right"><${Count} n=${counts.failed} queue=${name} state="failed" /></td>
+          ${["waiting", "scheduled", "succeeded", "failed"].map(
+            (state) => html`<td class="right" key=${state}><${Count} n=${counts[state]} queue=${name} state=${state === "scheduled" ? "scheduled,retrying" : state} /></td>`,
+          )}
           <td class="wide-only muted">${limitsText(settings)}</td>
           ${!brief &&
           mayOperate() &&
@@ -101,39 +84,26 @@ export const QueueTable = ({ queues, brief, changed }) => html`<div class="table
           </td>`}
         </tr>`;
       })}
-    </tbody>
-  </table>
-</div>`;
+<//>`;
 
 const limitsText = ({ concurrency, rate }) =>
   [concurrency && t("limits.concurrency", { n: concurrency }), rateText(rate)].filter(Boolean).join(" · ") || t("limits.none");
 
 function Create({ close }) {
   const [name, set] = useState("");
-  const [error, fail] = useState(null);
-  const submit = async (event) => {
-    event.preventDefault();
-    try {
-      // One that is there keeps what it has.
-      const there = await get(queueHref(name)).catch((error) => (error.status === 404 ? null : Promise.reject(error)));
-      if (!there) adopt(await send("PUT", queueHref(name), {}));
-      close();
-      go(queueHref(name));
-    } catch (error) {
-      fail(error);
-    }
-  };
-  return html`<${Dialog}
-    title=${t("queues.create")}
-    onClose=${close}
-    footer=${(dismiss) => html`<${Button} onClick=${dismiss}>${t("action.dismiss")}<//>
-      <${Button} kind="primary" type="submit" form="create">${t("queues.create_do")}<//>`}
-  >
-    <form id="create" class="form" onSubmit=${submit}>
+  const { act, busy, error } = useAction(async () => {
+    // One that is there keeps what it has.
+    const there = await get(queueHref(name)).catch((error) => (error.status === 404 ? null : Promise.reject(error)));
+    if (!there) adopt(await send("PUT", queueHref(name), {}));
+    close();
+    go(queueHref(name));
+  });
+  return html`<${Dialog} title=${t("queues.create")} onClose=${close} action=${{ text: t("queues.create_do"), form: "create", busy }}>
+    <form id="create" class="form" onSubmit=${act}>
       <${Field} label=${t("queues.name")} hint=${t("queues.name_hint")} wide>
         ${(attributes) => html`<input ...${attributes} required maxlength="128" value=${name} onInput=${(event) => set(event.target.value)} />`}
       <//>
     </form>
-    ${error && html`<${Problem} error=${error} />`}
+    <${Problem} error=${error} />
   <//>`;
 }

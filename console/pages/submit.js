@@ -1,16 +1,5 @@
 // Submits a task: a command in a friendly form, anything else with its payload as JSON.
-import { html, useRef, useState } from "../lib/view.js";
-import { mayOperate, request } from "../lib/api.js";
-import { urlOf } from "../lib/base.js";
-import { t } from "../lib/i18n.js";
-import { stats } from "../lib/live.js";
-import { address, go, place } from "../lib/router.js";
-import { FieldMistake, TEMPLATES, argvOf, bodyOf, curlOf } from "../lib/submission.js";
-import { needsShell } from "../lib/text.js";
-import { Json } from "../ui/json.js";
-import { Button, Card, Choice, Empty, Field, PageHead, Problem, copy } from "../ui/parts.js";
-import { taskHref } from "../ui/tasktable.js";
-import { toast } from "../ui/toast.js";
+import { address, argvOf, bodyOf, Button, Card, Choice, copy, curlOf, Empty, Field, FieldMistake, go, html, Json, mayOperate, needsShell, PageHead, place, Problem, send, stats, t, taskHref, TEMPLATES, toast, urlOf, useAction, useState } from "../kit.js";
 
 const TYPES = ["process", "docker", "http", "other"];
 const EMPTY = {
@@ -29,49 +18,34 @@ const EMPTY = {
   held: false,
 };
 
-/** A key under which the request can be repeated without a second task. */
-const freshKey = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
 export function Submit() {
   const asked = place.value.query.get("kind");
   const type = TYPES.includes(asked) ? asked : "process";
   const [typed, set] = useState({ ...EMPTY, queue: place.value.query.get("queue") || "default" });
   // What nobody has typed yet is shown how it may look.
   const values = { ...typed, payload: typed.payload || (TEMPLATES[type] ?? "") };
-  const [state, setState] = useState({ busy: false, error: null, mistake: null });
-  const key = useRef({ body: null, key: null }).current;
+  const [mistake, setMistake] = useState(null);
+  const { act, busy, error } = useAction(submit);
   if (!mayOperate()) return html`<${PageHead} title=${t("page.submit")} /><${Empty} icon="info" title=${t("submit.not_allowed")} />`;
 
   const built = attempt(() => bodyOf(type, values));
-  const submit = async (event) => {
-    event.preventDefault();
-    if (built.mistake) {
-      setState({ busy: false, error: null, mistake: built.mistake });
-      document.querySelector(`[data-field="${built.mistake.field}"]`)?.focus();
-      return;
-    }
-    // The same form sent twice is one task; a changed one is another.
-    if (key.body !== built.body) Object.assign(key, { body: built.body, key: freshKey() });
-    setState({ busy: true, error: null, mistake: null });
-    try {
-      const headers = { "content-type": "application/json", "idempotency-key": key.key };
-      const task = await (await request("tasks", { method: "POST", headers, body: built.body })).json();
-      toast(t("done.submit"));
-      go(taskHref(task.id));
-    } catch (error) {
-      setState({ busy: false, error, mistake: null });
-    }
-  };
+  async function submit() {
+    setMistake(built.mistake);
+    if (built.mistake) return document.querySelector(`[data-field="${built.mistake.field}"]`)?.focus();
+    const task = await send("POST", "tasks", built.body);
+    toast(t("done.submit"));
+    go(taskHref(task.id));
+  }
   const edit = (field) => (event) => {
     const value = event.target.type === "checkbox" ? event.target.checked : event.target.value;
     set({ ...typed, [field]: value });
-    if (state.mistake?.field === field) setState({ ...state, mistake: null });
+    if (mistake?.field === field) setMistake(null);
   };
-  const form = { values, edit, mistake: state.mistake };
+  const form = { values, edit, mistake };
   return html`
     <${PageHead} title=${t("page.submit")} />
     <div class="submit-page">
-      <form class="card" onSubmit=${submit} novalidate>
+      <form class="card" onSubmit=${act} novalidate>
         <${Choice}
           label=${t("column.kind")}
           value=${type}
@@ -83,9 +57,9 @@ export function Submit() {
           <summary>${t("submit.more")}</summary>
           <div class="form">${type === "process" && html`<${Around} ...${form} />`}<${Common} ...${form} /></div>
         </details>
-        ${state.error && html`<${Problem} error=${state.error} />`}
+        <${Problem} error=${error} />
         <div class="row form-foot">
-          <${Button} kind="primary" type="submit" icon="submit" busy=${state.busy} disabled=${state.busy}>${t("page.submit")}<//>
+          <${Button} kind="primary" type="submit" icon="submit" busy=${busy} disabled=${busy}>${t("page.submit")}<//>
         </div>
       </form>
       <${Card}

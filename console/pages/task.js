@@ -1,19 +1,5 @@
 // One task: where it stands, what it writes, what it was given and gave, and what can be done with it.
-import { html, useEffect, useState } from "../lib/view.js";
-import { get, getText, mayOperate, part, request, send } from "../lib/api.js";
-import { bytes, duration, now, percent, typedSpan, parseSpan } from "../lib/format.js";
-import { memberText, pretty } from "../lib/json.js";
-import { has, t } from "../lib/i18n.js";
-import { active, useLive } from "../lib/live.js";
-import { address, go } from "../lib/router.js";
-import { visible } from "../lib/text.js";
-import { Dialog, ask } from "../ui/dialog.js";
-import { Icon } from "../ui/icons.js";
-import { Json } from "../ui/json.js";
-import { Log } from "../ui/log.js";
-import { Ago, Button, Card, Clock, Copy, Empty, Fetched, Field, IconButton, Meter, Name, PageHead, Problem, StateMark, Took } from "../ui/parts.js";
-import { taskHref, titleOf } from "../ui/tasktable.js";
-import { toast, toastError } from "../ui/toast.js";
+import { address, Ago, ask, Button, bytes, Card, Clock, Copy, Dialog, duration, Empty, failureKind, Fetched, Field, get, getText, go, html, Icon, IconButton, Json, Log, mayOperate, memberText, Meter, Name, now, PageHead, parseSpan, part, percent, pretty, Problem, request, send, StateMark, t, taskHref, titleOf, toast, toastError, Took, typedSpan, useAction, useEffect, useLive, useState, visible } from "../kit.js";
 
 /** How often a running task is looked at for its progress, in ms. */
 const PROGRESS_MS = 2_000;
@@ -28,14 +14,10 @@ async function fetchTask(id, signal) {
 }
 
 export function Task({ id }) {
-  const fetched = useLive(id, (signal) => fetchTask(id, signal));
-  const task = fetched.data;
-  const running = task?.state === "running" || task?.state === "exporting";
-  useEffect(() => {
-    if (!running) return;
-    const timer = setInterval(() => active.peek() && fetched.refresh(), PROGRESS_MS);
-    return () => clearInterval(timer);
-  }, [running]);
+  const [every, look] = useState();
+  const fetched = useLive(id, (signal) => fetchTask(id, signal), { every });
+  const running = fetched.data && !ended(fetched.data);
+  useEffect(() => look(running ? PROGRESS_MS : undefined), [running]);
   if (fetched.error?.status === 404) {
     return html`<${PageHead} title=${t("task.gone")} crumbs=${html`<${Crumbs} />`} />
       <${Empty} icon="search" title=${t("task.gone_text")}><bdi class="mono">${visible(id)}</bdi><//>`;
@@ -54,7 +36,7 @@ function Whole({ task, refresh, error }) {
     <${PageHead} title=${html`<bdi class="mono task-title">${titleOf(task)}</bdi>`} crumbs=${html`<${Crumbs} />`}>
       ${mayOperate() && html`<${Actions} task=${task} refresh=${refresh} />`}
     <//>
-    ${error && html`<${Problem} error=${error} retry=${refresh} />`}
+    <${Problem} error=${error} retry=${refresh} />
     <div class="task-line">
       <${StateMark} phase=${task.phase} pill />
       <span class="muted"><${Name}>${task.kind}<//></span>
@@ -123,8 +105,6 @@ function Timeline({ task }) {
     )}
   </ol>`;
 }
-
-export const failureKind = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);
 
 function Why({ task }) {
   const { failure } = task;
@@ -295,29 +275,16 @@ function Clone({ task, close }) {
     attempts: String(task.retry.max_attempts),
     held: false,
   });
-  const [state, setState] = useState({ busy: false, error: null });
   const edit = (name) => (event) => set({ ...values, [name]: event.target.value });
-  const submit = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, error: null });
-    try {
-      const made = await send("POST", `tasks/${part(task.id)}/clone`, changesText(task, first, values));
-      toast(t("done.clone"), "succeeded");
-      close();
-      go(taskHref(made.id));
-    } catch (error) {
-      setState({ busy: false, error });
-    }
-  };
+  const { act, busy, error } = useAction(async () => {
+    const made = await send("POST", `tasks/${part(task.id)}/clone`, changesText(task, first, values));
+    toast(t("done.clone"));
+    close();
+    go(taskHref(made.id));
+  });
   const input = (name, type = "text") => (attributes) => html`<input ...${attributes} type=${type} value=${values[name]} onInput=${edit(name)} />`;
-  return html`<${Dialog}
-    title=${t("clone.title")}
-    class="dialog-wide"
-    onClose=${close}
-    footer=${(dismiss) => html`<${Button} onClick=${dismiss}>${t("action.dismiss")}<//>
-      <${Button} kind="primary" type="submit" form="clone" busy=${state.busy} disabled=${state.busy}>${t("page.submit")}<//>`}
-  >
-    <form id="clone" class="form" onSubmit=${submit}>
+  return html`<${Dialog} title=${t("clone.title")} class="dialog-wide" onClose=${close} action=${{ text: t("page.submit"), form: "clone", busy }}>
+    <form id="clone" class="form" onSubmit=${act}>
       ${first !== null &&
       html`<${Field} label=${t("task.payload")} wide>
         ${(attributes) => html`<textarea ...${attributes} class="mono" rows="9" spellcheck="false" value=${values.payload} onInput=${edit("payload")}></textarea>`}
@@ -331,7 +298,7 @@ function Clone({ task, close }) {
         <span>${t("submit.held")}</span>
       </label>
     </form>
-    ${state.error && html`<${Problem} error=${state.error} />`}
+    <${Problem} error=${error} />
   <//>`;
 }
 

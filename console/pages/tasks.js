@@ -1,16 +1,5 @@
 // Tasks: found by a query, a page at a time; what is new is announced and does not push rows away.
-import { html, useEffect, useMemo, useRef, useState } from "../lib/view.js";
-import { get, mayOperate, part, withParams } from "../lib/api.js";
-import { short } from "../lib/format.js";
-import { t } from "../lib/i18n.js";
-import { bind } from "../lib/keys.js";
-import { onMove, stats, useLive } from "../lib/live.js";
-import { STATES, suggestions, terms, valueOf, withTerm } from "../lib/query.js";
-import { address, go, place } from "../lib/router.js";
-import { actOn } from "../ui/bulk.js";
-import { Icon } from "../ui/icons.js";
-import { Button, Empty, Loading, PageHead, Problem } from "../ui/parts.js";
-import { TaskTable } from "../ui/tasktable.js";
+import { actOn, address, bind, Button, Empty, get, go, html, Icon, IconButton, Loading, mayOperate, onMove, PageHead, part, place, Problem, short, STATES, stats, suggestions, t, TaskTable, terms, useEffect, useLive, useMemo, useRef, useState, valueOf, withParams, withTerm } from "../kit.js";
 
 const PAGE = 50;
 /** How many rows that are no longer on the page are looked at one by one. */
@@ -239,7 +228,7 @@ function QueryBar({ q, error }) {
       onBlur=${() => setTimeout(() => setOpen(false), 150)}
       onKeyDown=${keys}
     />
-    ${text && html`<button type="button" class="button icon-button" aria-label=${t("tasks.clear")} onClick=${() => submit("")}><${Icon} name="close" /></button>`}
+    ${text && html`<${IconButton} icon="close" label=${t("tasks.clear")} onClick=${() => submit("")} />`}
     <ul id="suggestions" role="listbox" aria-label=${t("tasks.suggestions")} hidden=${!found.length}>
       ${found.map(
         (each, n) => html`<li
@@ -273,7 +262,7 @@ function SelectionBar({ selection, q, list }) {
     ${ACTIONS.map(
       ([action, icon]) => html`<${Button} key=${action} icon=${icon} onClick=${() => actOn(action, which(), done)}>${t(`action.${action}`)}<//>`,
     )}
-    <button type="button" class="button icon-button" aria-label=${t("tasks.unselect")} onClick=${selection.clear}><${Icon} name="close" /></button>
+    <${IconButton} icon="close" label=${t("tasks.unselect")} onClick=${selection.clear} />
   </div>`;
 }
 

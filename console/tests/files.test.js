@@ -1,13 +1,10 @@
-// What must hold of the files themselves: size, languages, vendored libraries, and what the policy of the pages forbids.
+// What must hold of the files themselves: languages, vendored libraries, and what the policy of the pages forbids.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync, readdirSync, statSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
-
-/** Most bytes of JS and CSS in all. */
-const SIZE_MAX = 160_000;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -25,15 +22,6 @@ const ours = files().filter((path) => path.endsWith(".js") && !named(path).start
 const dictionary = (name) => JSON.parse(text(join(root, "i18n", `${name}.json`)));
 const [en, zh] = [dictionary("en"), dictionary("zh-CN")];
 const placeholders = (message) => [...new Set([...message.matchAll(/\{(\w+)/g)].map(([, name]) => name))].sort();
-
-test("the console is small", () => {
-  const sizes = files()
-    .filter((path) => /\.(js|css)$/.test(path))
-    .map((path) => statSync(path).size);
-  const total = sizes.reduce((sum, size) => sum + size, 0);
-  console.log(`# ${total} bytes of JS and CSS in ${sizes.length} files`);
-  assert.ok(total <= SIZE_MAX, `${total} bytes are more than ${SIZE_MAX}`);
-});
 
 test("the libraries are as they were fetched", () => {
   execFileSync(join(root, "../scripts/vendor-console"), ["--check"]);

@@ -3,19 +3,21 @@ import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { before, test } from "node:test";
+import { test } from "node:test";
 import { given, holds, link } from "./support/pages.js";
 import { seed } from "./support/seed.js";
 
-const world = given();
+let ids;
+const world = given({
+  async prepare(server) {
+    ids = await seed(server);
+  },
+});
 const { visit } = world;
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+/** Most bytes of JS and CSS (160 KiB). */
+const SIZE_MAX = 160 << 10;
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
-
-let ids;
-before(async () => {
-  ids = await seed(world.server);
-});
 
 const pages = () => ({
   overview: "",
@@ -143,6 +145,26 @@ test("what others have written is shown, and does nothing", async () => {
   }
 });
 
+test("the console is small: all of it, as a browser gets it", async () => {
+  const seen = new Map();
+  const fetched = async (url) => {
+    if (seen.has(url)) return;
+    const answer = await fetch(url);
+    assert.equal(answer.status, 200, url);
+    const text = await answer.text();
+    seen.set(url, Buffer.byteLength(text));
+    // What a module needs comes too.
+    if (!url.endsWith(".js")) return;
+    for (const [, name] of text.matchAll(/\b(?:from|import) ?"([^"]+)"/g)) await fetched(new URL(name, url).href);
+  };
+  const page = await (await fetch(`${world.server.url}/`)).text();
+  for (const [, name] of page.matchAll(/(?:src|href)="([^"]+\.(?:js|css))"/g)) await fetched(new URL(name, `${world.server.url}/`).href);
+  const total = [...seen.values()].reduce((sum, size) => sum + size, 0);
+  console.log(`# ${total} bytes of JS and CSS in ${seen.size} files`);
+  assert.ok(seen.size > 30, "all of it");
+  assert.ok(total <= SIZE_MAX, `${total} bytes are more than ${SIZE_MAX}`);
+});
+
 test("the policy of the pages is strict", async () => {
   const policy = (await fetch(`${world.server.url}/`)).headers.get("content-security-policy");
   assert.match(policy, /default-src 'none'/);
@@ -153,8 +175,7 @@ test("it works under a path", async () => {
   // As behind a proxy that serves it under /lts.
   const proxy = createServer((asked, answer) => {
     if (!asked.url.startsWith("/lts/")) return answer.writeHead(404).end();
-    const headers = { ...asked.headers, host: new URL(world.server.url).host };
-    const forward = request(`${world.server.url}${asked.url.slice(4)}`, { method: asked.method, headers }, (got) => {
+    const forward = request(`${world.server.url}${asked.url.slice(4)}`, { method: asked.method, headers: asked.headers }, (got) => {
       if (!/html/.test(got.headers["content-type"] ?? "")) {
         answer.writeHead(got.statusCode, got.headers);
         return got.pipe(answer);

@@ -1,10 +1,5 @@
 // One thing done with many tasks: first they are counted, then it is asked, then it is done.
-import { html, signal, useEffect, useState } from "../lib/view.js";
-import { send } from "../lib/api.js";
-import { t } from "../lib/i18n.js";
-import { Dialog } from "./dialog.js";
-import { Button, Loading, Problem } from "./parts.js";
-import { toast } from "./toast.js";
+import { Dialog, html, Loading, Problem, send, signal, t, toast, useAction, useEffect, useState } from "../kit.js";
 
 /** Most ids in one request. */
 const IDS_MAX = 1_000;
@@ -48,47 +43,39 @@ async function over(action, which, dryRun, progress) {
 function Bulk({ action, which: asked, done, close }) {
   const [which, found] = useState(null);
   const [counted, count] = useState(null);
-  const [state, set] = useState({ busy: false, error: null, progress: null });
+  const [progress, show] = useState(null);
+  const find = useAction(async () => {
+    const which = typeof asked === "function" ? await asked() : asked;
+    found(which);
+    count(await over(action, which, true));
+  });
   useEffect(() => {
-    const find = async () => {
-      const which = typeof asked === "function" ? await asked() : asked;
-      found(which);
-      count(await over(action, which, true));
-    };
-    find().catch((error) => set({ busy: false, error }));
+    find.act();
   }, []);
-  const run = async () => {
-    set({ busy: true, error: null, progress: null });
-    try {
-      const total = await over(action, which, false, (progress) => set({ busy: true, error: null, progress }));
-      toast(t(`bulk.done.${action}`, { n: total.changed }) + (total.skipped ? ` ${t("bulk.skipped", { n: total.skipped })}` : ""));
-      close();
-      done?.();
-    } catch (error) {
-      set({ busy: false, error, progress: null });
-    }
+  const run = useAction(async () => {
+    const total = await over(action, which, false, show);
+    toast(t(`bulk.done.${action}`, { n: total.changed }) + (total.skipped ? ` ${t("bulk.skipped", { n: total.skipped })}` : ""));
+    close();
+    done?.();
+  });
+  const none = counted?.matched === 0;
+  const error = find.error ?? run.error;
+  const wish = {
+    text: counted && !none ? t(`bulk.do.${action}`, { n: counted.matched }) + (counted.more ? "+" : "") : t(`action.${action}`),
+    danger: action === "cancel" || action === "delete",
+    busy: run.busy,
+    disabled: !counted || none,
+    onClick: run.act,
   };
-  const none = counted && counted.matched === 0;
-  const footer = (dismiss) => html`
-    <${Button} onClick=${dismiss}>${t("action.dismiss")}<//>
-    <${Button}
-      kind=${action === "retry" || action === "start" ? "primary" : "danger"}
-      busy=${state.busy}
-      disabled=${!counted || none || state.busy}
-      onClick=${run}
-    >
-      ${counted && !none ? t(`bulk.do.${action}`, { n: counted.matched }) + (counted.more ? "+" : "") : t(`action.${action}`)}
-    <//>
-  `;
-  return html`<${Dialog} title=${t(`bulk.title.${action}`)} onClose=${close} footer=${footer}>
-    ${!counted && !state.error && html`<${Loading} />`}
+  return html`<${Dialog} title=${t(`bulk.title.${action}`)} onClose=${close} action=${wish}>
+    ${find.busy && html`<${Loading} />`}
     ${counted &&
     html`<p role="status" class="bulk-count">
         ${none ? t("bulk.none") : t("bulk.count", { n: counted.matched })}${counted.more ? ` ${t("bulk.more")}` : ""}
       </p>
       ${counted.skipped > 0 && html`<p class="muted">${t("bulk.left", { n: counted.skipped })}</p>`}
       ${!none && html`<p class="muted">${t(`bulk.note.${action}`)}</p>`}`}
-    ${state.progress && html`<p role="status">${t("bulk.progress", { n: state.progress.changed })}</p>`}
-    ${state.error && html`<${Problem} error=${state.error} />`}
+    ${run.busy && progress && html`<p role="status">${t("bulk.progress", { n: progress.changed })}</p>`}
+    <${Problem} error=${error} />
   <//>`;
 }

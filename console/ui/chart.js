@@ -1,9 +1,5 @@
 // Charts of the time series, drawn as SVG; the same numbers as a table beside.
-import { html, useEffect, useRef, useState } from "../lib/view.js";
-import { area, line, scale, stacked } from "../lib/chart.js";
-import { clock, number, rate } from "../lib/format.js";
-import { t } from "../lib/i18n.js";
-import { Button, Card } from "./parts.js";
+import { area, Button, Card, clock, html, line, number, rate, scale, stacked, t, Table, useEffect, useRef, useState } from "../kit.js";
 
 const HEIGHT = 168;
 const [LEFT, RIGHT, TOP, BOTTOM] = [40, 8, 10, 22];
@@ -64,7 +60,7 @@ export function Chart({ title, note, points, series, kind }) {
       <span class="legend-at muted">${seen !== null ? clock(points[seen].at) : note}</span>
     </div>
     ${table
-      ? html`<${Table} title=${title} points=${points} series=${series} values=${values} />`
+      ? html`<${Numbers} title=${title} points=${points} series=${series} values=${values} />`
       : html`<div ref=${element} class="chart">
           <svg
             width="100%"
@@ -148,23 +144,13 @@ const Lines = ({ values, series, max, width, height }) =>
     </g>`;
   });
 
-const Table = ({ title, points, series, values }) => html`<div class="table-scroll chart-table" tabindex="0" role="region" aria-label=${title}>
-  <table>
-    <thead>
-      <tr>
-        <th scope="col">${t("column.time")}</th>
-        ${series.map(({ key, name }) => html`<th scope="col" class="right" key=${key}>${name}</th>`)}
-      </tr>
-    </thead>
-    <tbody>
-      ${points
-        .map(
-          (point, at) => html`<tr key=${point.at}>
-            <th scope="row">${clock(point.at)}</th>
-            ${values[at].map((value, n) => html`<td class="right number" key=${n}>${rate(value)}</td>`)}
-          </tr>`,
-        )
-        .reverse()}
-    </tbody>
-  </table>
-</div>`;
+function Numbers({ title, points, series, values }) {
+  const head = [[t("column.time")], ...series.map(({ name }) => [name, "right"])];
+  const rows = points.map(
+    (point, at) => html`<tr key=${point.at}>
+      <th scope="row">${clock(point.at)}</th>
+      ${values[at].map((value, n) => html`<td class="right number" key=${n}>${rate(value)}</td>`)}
+    </tr>`,
+  );
+  return html`<${Table} label=${title} head=${head} scroll="chart-table">${rows.reverse()}<//>`;
+}

@@ -1,10 +1,11 @@
 // Dialogs: the browser's own, which keeps the focus within and gives it back.
-import { html, signal, useEffect, useId, useRef, useState } from "../lib/view.js";
-import { t } from "../lib/i18n.js";
-import { Button, IconButton, Problem } from "./parts.js";
+import { Button, html, IconButton, Problem, signal, t, useAction, useEffect, useId, useRef } from "../kit.js";
 
-/** @param {{title: string, onClose: () => void, footer?: any, children: any}} props */
-export function Dialog({ title, onClose, children, footer, class: extra = "" }) {
+/**
+ * @param {{title: string, onClose: () => void, children: any,
+ *   action?: {text: string, form?: string, danger?: boolean, busy?: boolean, disabled?: boolean, onClick?: () => void}}} props
+ */
+export function Dialog({ title, onClose, children, action, class: extra }) {
   const dialog = useRef(null);
   const id = useId();
   useEffect(() => {
@@ -16,20 +17,26 @@ export function Dialog({ title, onClose, children, footer, class: extra = "" }) 
       else document.querySelector("h1")?.focus();
     };
   }, []);
+  const close = () => dialog.current.close();
+  const { text, danger, busy, disabled, ...rest } = action ?? {};
   return html`<dialog
     ref=${dialog}
     class=${extra}
     aria-labelledby=${id}
     onClose=${onClose}
-    onClick=${(event) => event.target === dialog.current && dialog.current.close()}
+    onClick=${(event) => event.target === dialog.current && close()}
   >
     <div class="dialog-frame">
       <header class="card-head">
         <h2 id=${id}>${title}</h2>
-        <${IconButton} icon="close" label=${t("action.close")} onClick=${() => dialog.current.close()} />
+        <${IconButton} icon="close" label=${t("action.close")} onClick=${close} />
       </header>
       <div class="dialog-body">${children}</div>
-      ${footer && html`<footer class="dialog-foot">${footer(() => dialog.current.close())}</footer>`}
+      ${action &&
+      html`<footer class="dialog-foot">
+        <${Button} onClick=${close}>${t("action.dismiss")}<//>
+        <${Button} kind=${danger ? "danger" : "primary"} type=${rest.form ? "submit" : "button"} busy=${busy} disabled=${busy || disabled} ...${rest}>${text}<//>
+      </footer>`}
     </div>
   </dialog>`;
 }
@@ -51,24 +58,9 @@ export function Questions() {
 }
 
 function Question({ title, text, action, danger, run }) {
-  const [state, set] = useState({ busy: false, error: null });
   const close = () => (asked.value = null);
-  const confirm = async () => {
-    set({ busy: true, error: null });
-    try {
-      await run();
-      close();
-    } catch (error) {
-      set({ busy: false, error });
-    }
-  };
-  const footer = (dismiss) => html`
-    <${Button} onClick=${dismiss}>${t("action.dismiss")}<//>
-    <${Button} kind=${danger ? "danger" : "primary"} busy=${state.busy} disabled=${state.busy} onClick=${confirm}>
-      ${action}
-    <//>
-  `;
-  return html`<${Dialog} title=${title} onClose=${close} footer=${footer}>
-    ${text}${state.error && html`<${Problem} error=${state.error} />`}
+  const { act, busy, error } = useAction(() => run().then(close));
+  return html`<${Dialog} title=${title} onClose=${close} action=${{ text: action, danger, busy, onClick: act }}>
+    ${text}<${Problem} error=${error} />
   <//>`;
 }

@@ -1,13 +1,5 @@
 // What a task writes, as it writes it.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/view.js";
-import { ApiError, part, request, withParams } from "../lib/api.js";
-import { t } from "../lib/i18n.js";
-import { active } from "../lib/live.js";
-import { LogLines, hits } from "../lib/logs.js";
-import { follow, pause } from "../lib/sse.js";
-import { classOf } from "../lib/text.js";
-import { Button, Choice, IconButton, Problem } from "./parts.js";
-import { toastError } from "./toast.js";
+import { active, ApiError, Button, Choice, classOf, follow, hits, html, IconButton, LogLines, part, pause, Problem, request, t, toastError, useEffect, useLayoutEffect, useRef, useState, withParams } from "../kit.js";
 
 /** How much of each stream is read at first, and each time earlier lines are asked for, in bytes. */
 const TAIL_BYTES = 256 << 10;
@@ -206,7 +198,7 @@ export function Log({ id, execution, latest, running }) {
       ${shown.map((line) => html`<${LogLine} key=${line.key} line=${line} searched=${searched} />`)}
       ${!shown.length && html`<p class="log-none">${t(noneOf(log, searched, running))}</p>`}
     </div>
-    ${log.error && html`<${Problem} error=${log.error} />`}
+    <${Problem} error=${log.error} />
   </div>`;
 }
 

@@ -1,10 +1,5 @@
 // The small parts that pages are made of.
-import { html, useEffect, useId, useRef, useState } from "../lib/view.js";
-import { t } from "../lib/i18n.js";
-import { clock, duration, moment, now, relative } from "../lib/format.js";
-import { visible } from "../lib/text.js";
-import { Icon } from "./icons.js";
-import { toast } from "./toast.js";
+import { clock, duration, has, html, Icon, IconButton, moment, now, relative, t, toast, useEffect, useId, useRef, useState, visible } from "../kit.js";
 
 /** A state or phase: a drawing, a word and a colour. */
 export const StateMark = ({ phase, pill = false }) => html`<span
@@ -38,17 +33,6 @@ export function Button({ icon, kind = "", children, busy, ...rest }) {
   </button>`;
 }
 
-/** A button that is only a drawing. */
-export const IconButton = ({ icon, label, ...rest }) => html`<button
-  type="button"
-  class="button icon-button"
-  aria-label=${label}
-  title=${label}
-  ...${rest}
->
-  <${Icon} name=${icon} />
-</button>`;
-
 /** One of a few choices, of which one holds. */
 export const Choice = ({ label, options, value, onChange }) => html`<div class="choice" role="group" aria-label=${label}>
   ${options.map(
@@ -58,13 +42,8 @@ export const Choice = ({ label, options, value, onChange }) => html`<div class="
   )}
 </div>`;
 
-export const Card = ({ title, actions, children, class: extra = "", level: Level = "h2", ...rest }) => html`<section
-  class=${`card ${extra}`}
-  aria-label=${typeof title === "string" ? title : undefined}
-  ...${rest}
->
-  ${title && html`<header class="card-head"><${Level}>${title}<//>${actions && html`<div class="row">${actions}</div>`}</header>`}
-  ${children}
+export const Card = ({ title, actions, children, class: extra = "" }) => html`<section class=${`card ${extra}`}>
+  ${title && html`<header class="card-head"><h2>${title}</h2>${actions && html`<div class="row">${actions}</div>`}</header>`} ${children}
 </section>`;
 
 export const Empty = ({ title, children, icon = "tasks" }) => html`<div class="empty">
@@ -73,8 +52,25 @@ export const Empty = ({ title, children, icon = "tasks" }) => html`<div class="e
   ${children && html`<div class="muted">${children}</div>`}
 </div>`;
 
+/** Something that is done upon a wish: whether it goes on, and why it failed. `act` serves as a handler of events. */
+export function useAction(run) {
+  const [state, set] = useState({ busy: false, error: null });
+  const act = async (event) => {
+    event?.preventDefault?.();
+    set({ busy: true, error: null });
+    const error = await run().then(
+      () => null,
+      (error) => error,
+    );
+    set({ busy: false, error });
+  };
+  return { ...state, act };
+}
+
 /** Why something cannot be shown. */
-export const Problem = ({ error, retry }) => html`<div class="problem" role="alert">
+export const Problem = ({ error, retry }) =>
+  error &&
+  html`<div class="problem" role="alert">
   <${Icon} name="failures" />
   <div>
     <strong>${error.title ?? t("problem.internal")}</strong>
@@ -101,14 +97,13 @@ export function Fetched({ of: { data, error, refresh }, children }) {
 
 /** A page's title and what can be done there. */
 export function PageHead({ title, lead, children, crumbs }) {
-  const heading = useRef(null);
   useEffect(() => {
     document.title = `${typeof title === "string" ? title : t("app.name")} · lts`;
   }, [title]);
   return html`<header class="page-head">
     <div class="page-title">
       ${crumbs && html`<nav class="crumbs" aria-label=${t("nav.crumbs")}>${crumbs}</nav>`}
-      <h1 ref=${heading} tabindex="-1">${title}</h1>
+      <h1 tabindex="-1">${title}</h1>
       ${lead && html`<p class="muted">${lead}</p>`}
     </div>
     ${children && html`<div class="row page-actions">${children}</div>`}
@@ -162,3 +157,20 @@ export function Meter({ value, max, label }) {
     <div ref=${bar}></div>
   </div>`;
 }
+
+/** A table that can be moved sideways where it has no room; `head` are its columns: text, or text and a class. */
+export const Table = ({ label, head, children, class: extra, scroll = "" }) => html`<div class=${`table-scroll ${scroll}`} tabindex="0" role="group" aria-label=${label}>
+  <table class=${extra}>
+    <thead>
+      <tr>
+        ${head.filter(Boolean).map(([content, kind], at) => html`<th key=${at} scope="col" class=${kind}>${content}</th>`)}
+      </tr>
+    </thead>
+    <tbody>
+      ${children}
+    </tbody>
+  </table>
+</div>`;
+
+/** The kind of a failure in words. */
+export const failureKind = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);

@@ -1,17 +1,5 @@
 // What is around every page: where one can go, whether it is live, language and theme.
-import { html, useEffect, useState } from "../lib/view.js";
-import { capabilities, learnCapabilities, locked, mayOperate, send } from "../lib/api.js";
-import { LANGUAGES, language, speak, t } from "../lib/i18n.js";
-import { bind, keysOn, toggleKeys } from "../lib/keys.js";
-import { link, stats, togglePaused } from "../lib/live.js";
-import { go, place } from "../lib/router.js";
-import { dark, toggleTheme } from "../lib/theme.js";
-import { short } from "../lib/format.js";
-import { visible } from "../lib/text.js";
-import { Dialog, Questions } from "./dialog.js";
-import { Icon } from "./icons.js";
-import { Button, Field, IconButton, Problem } from "./parts.js";
-import { Toasts } from "./toast.js";
+import { bind, Button, capabilities, dark, Dialog, Field, go, html, Icon, IconButton, keysOn, language, LANGUAGES, learnCapabilities, link, locked, mayOperate, place, Problem, Questions, request, send, short, speak, stats, t, toastError, Toasts, toggleKeys, togglePaused, toggleTheme, useAction, useEffect, useState, visible } from "../kit.js";
 
 const PAGES = [
   ["", "overview", "g o"],
@@ -88,6 +76,7 @@ function Side({ openHelp }) {
           ${language.value === "en" ? "中文" : "EN"}
         </button>
         <${IconButton} icon="keyboard" label=${t("help.title")} onClick=${openHelp} />
+        ${capabilities.value && !capabilities.value.open && html`<${IconButton} icon="exporting" label=${t("sign_in.out")} onClick=${signOut} />`}
       </div>
     </div>
   </header>`;
@@ -156,20 +145,16 @@ const Help = ({ close }) => html`<${Dialog} title=${t("help.title")} onClose=${c
   </p>
 <//>`;
 
+const signOut = () => request("session", { method: "DELETE" }).then(() => location.reload(), toastError);
+
 function SignIn() {
-  const [state, set] = useState({ token: "", busy: false, error: null });
-  const submit = async (event) => {
-    event.preventDefault();
-    set({ ...state, busy: true, error: null });
-    try {
-      await send("POST", "session", { token: state.token.trim() });
-      await learnCapabilities();
-    } catch (error) {
-      set({ ...state, busy: false, error });
-    }
-  };
+  const [token, set] = useState("");
+  const { act, busy, error } = useAction(async () => {
+    await send("POST", "session", { token: token.trim() });
+    await learnCapabilities();
+  });
   return html`<main class="sign-in">
-    <form class="card" onSubmit=${submit}>
+    <form class="card" onSubmit=${act}>
       <h1 tabindex="-1">${t("sign_in.title")}</h1>
       <p class="muted">${t("sign_in.lead")}</p>
       <${Field} label=${t("sign_in.token")}>
@@ -178,12 +163,12 @@ function SignIn() {
           type="password"
           autocomplete="current-password"
           required
-          value=${state.token}
-          onInput=${(event) => set({ ...state, token: event.target.value })}
+          value=${token}
+          onInput=${(event) => set(event.target.value)}
         />`}
       <//>
-      ${state.error && html`<${Problem} error=${state.error} />`}
-      <${Button} kind="primary" type="submit" busy=${state.busy}>${t("sign_in.action")}<//>
+      <${Problem} error=${error} />
+      <${Button} kind="primary" type="submit" busy=${busy}>${t("sign_in.action")}<//>
     </form>
   </main>`;
 }

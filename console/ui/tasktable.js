@@ -1,11 +1,5 @@
 // Tasks in a table.
-import { html } from "../lib/view.js";
-import { part } from "../lib/api.js";
-import { percent } from "../lib/format.js";
-import { t } from "../lib/i18n.js";
-import { go } from "../lib/router.js";
-import { visible } from "../lib/text.js";
-import { Ago, Name, StateMark, Took } from "./parts.js";
+import { Ago, go, html, Name, part, percent, StateMark, t, Table, Took, visible } from "../kit.js";
 
 export const taskHref = (id) => `tasks/${part(id)}`;
 
@@ -13,26 +7,20 @@ export const taskHref = (id) => `tasks/${part(id)}`;
 export const titleOf = (task) => visible(task.summary || task.kind);
 
 /** @param {{tasks: object[], label: string, selection?: {has, toggle, all, toggleAll}, brief?: boolean}} props */
-export const TaskTable = ({ tasks, label, selection, brief }) => html`<div class="table-scroll" tabindex="0" role="region" aria-label=${label}>
-  <table class="task-table" aria-label=${label}>
-    <thead>
-      <tr>
-        ${selection &&
-        html`<th scope="col" class="tick-cell">
-          <input type="checkbox" aria-label=${t("tasks.select_page")} checked=${selection.all} onChange=${selection.toggleAll} />
-        </th>`}
-        <th scope="col" class="state-cell">${t("column.state")}</th>
-        <th scope="col">${t("column.task")}</th>
-        ${!brief && html`<th scope="col" class="wide-only">${t("column.queue")}</th>`}
-        <th scope="col" class="wide-only right">${t("column.created")}</th>
-        <th scope="col" class="wide-only right">${t("column.took")}</th>
-      </tr>
-    </thead>
-    <tbody>
-      ${tasks.map((task) => html`<${Row} key=${task.id} task=${task} selection=${selection} brief=${brief} />`)}
-    </tbody>
-  </table>
-</div>`;
+export function TaskTable({ tasks, label, selection, brief }) {
+  const tick = selection && html`<input type="checkbox" aria-label=${t("tasks.select_page")} checked=${selection.all} onChange=${selection.toggleAll} />`;
+  const head = [
+    selection && [tick, "tick-cell"],
+    [t("column.state"), "state-cell"],
+    [t("column.task")],
+    !brief && [t("column.queue"), "wide-only"],
+    [t("column.created"), "wide-only right"],
+    [t("column.took"), "wide-only right"],
+  ];
+  return html`<${Table} label=${label} head=${head} class="task-table">
+    ${tasks.map((task) => html`<${Row} key=${task.id} task=${task} selection=${selection} brief=${brief} />`)}
+  <//>`;
+}
 
 function open(event, id) {
   // What stands in the row keeps its own meaning, and marked text stays marked.

@@ -1,7 +1,5 @@
 // Short notes of what was done, at the edge of the page.
-import { html, signal } from "../lib/view.js";
-import { t } from "../lib/i18n.js";
-import { Icon } from "./icons.js";
+import { html, Icon, IconButton, signal, t } from "../kit.js";
 
 /** How long a note stays, in ms; one of a failure stays until it is closed. */
 const SEEN_MS = 6_000;
@@ -31,9 +29,7 @@ export const Toasts = () => html`<div class="toasts" role="status" aria-live="po
       <${Icon} name=${note.kind} />
       <span>${note.text}</span>
       ${note.link && html`<a href=${note.link.href}>${note.link.text}</a>`}
-      <button type="button" class="button icon-button" aria-label=${t("action.close")} onClick=${() => close(note.key)}>
-        <${Icon} name="close" />
-      </button>
+      <${IconButton} icon="close" label=${t("action.close")} onClick=${() => close(note.key)} />
     </div>`,
   )}
 </div>`;

@@ -6,12 +6,13 @@ import { Server } from "./server.js";
 const program = process.env.LTS;
 if (!program) throw new Error("LTS must name the program; see scripts/console-test");
 
-/** A server and a browser for one file of tests; both are there from the first test on. */
-export function given(options) {
+/** A server and a browser for one file of tests; both are there from the first test on, and what `prepare` has made. */
+export function given({ prepare, ...options } = {}) {
   const world = {};
   before(async () => {
     world.server = await Server.start(program, options);
     world.browser = await Browser.start();
+    await prepare?.(world.server);
   });
   after(async () => {
     await world.browser?.stop();

@@ -49,7 +49,11 @@ export class Server {
     await ended;
   }
 
+  /** Ends it, and whatever it has started: what runs outlives the program otherwise. */
   async stop() {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) await this.up();
+    await this.call("POST", "task-actions", { action: "cancel", q: "state:waiting,running" });
+    await this.until("nothing runs", async () => (await this.call("GET", "stats")).totals.running === 0);
     await this.down();
     if (this.directory) await rm(this.directory, { recursive: true, force: true });
   }

@@ -9,6 +9,7 @@ use axum::routing::get;
 use rust_embed::RustEmbed;
 
 use super::Api;
+use super::pack;
 use super::problem::Problem;
 
 #[derive(RustEmbed)]
@@ -55,7 +56,10 @@ async fn file(Path((version, path)): Path<(String, String)>) -> Response {
     let kept = if cfg!(debug_assertions) || version != VERSION { "no-cache" } else { KEPT };
     let headers =
         [(header::CONTENT_TYPE, file.metadata.mimetype().to_owned()), (header::CACHE_CONTROL, kept.to_owned())];
-    (headers, file.data.into_owned()).into_response()
+    match pack::packed(&path, &file.data) {
+        Some(packed) => (headers, packed).into_response(),
+        None => (headers, file.data.into_owned()).into_response(),
+    }
 }
 
 /// What every answer tells a browser not to do.

@@ -25,6 +25,7 @@ mod events;
 mod health;
 mod logs;
 mod openapi;
+mod pack;
 mod problem;
 mod query;
 mod queues;
