@@ -1,6 +1,5 @@
 // The console: finds the page by its address.
-import { startLanguage, t } from "./lib/i18n.js";
-import { active, BulkQuestion, capabilities, changes, Empty, html, learnCapabilities, locked, matched, PageHead, place, render, startKeys, startLive, startRouter, useEffect } from "./kit.js";
+import { active, BulkQuestion, capabilities, changes, Empty, html, learnCapabilities, locked, matched, PageHead, place, render, startKeys, startLanguage, startLive, startRouter, t, useEffect } from "./kit.js";
 import { Shell } from "./ui/shell.js";
 import { Failures } from "./pages/failures.js";
 import { Overview } from "./pages/overview.js";

@@ -58,9 +58,7 @@ export function Submit() {
           <div class="form">${type === "process" && html`<${Around} ...${form} />`}<${Common} ...${form} /></div>
         </details>
         <${Problem} error=${error} />
-        <div class="row form-foot">
-          <${Button} kind="primary" type="submit" icon="submit" busy=${busy} disabled=${busy}>${t("page.submit")}<//>
-        </div>
+                  <${Button} kind="primary" type="submit" icon="submit" busy=${busy} disabled=${busy}>${t("page.submit")}<//>
       </form>
       <${Card}
         title=${t("submit.request")}

@@ -26,7 +26,7 @@ export function Tasks() {
       <${States} q=${q} />
       <div class="list">
         <${QueryBar} key=${q} q=${q} error=${list.error?.code === "invalid" ? list.error : null} />
-        ${mayOperate() && selection.count > 0 && html`<${SelectionBar} selection=${selection} q=${q} list=${list} />`}
+        ${mayOperate() && selection.ids.length > 0 && html`<${SelectionBar} selection=${selection} q=${q} list=${list} />`}
         <${Rows} list=${list} selection=${mayOperate() ? selection : undefined} q=${q} />
         <${Pager} q=${q} cursor=${cursor} next=${list.next} trail=${state?.trail ?? []} />
       </div>
@@ -93,36 +93,20 @@ async function fetchPage(q, cursor, rows, signal) {
 }
 
 function useSelection(rows, q) {
-  const [ids, set] = useState(() => new Set());
-  const [matching, match] = useState(false);
-  useEffect(() => {
-    set(new Set());
-    match(false);
-  }, [q]);
-  const toggle = (id) => {
-    const next = new Set(ids);
-    if (!next.delete(id)) next.add(id);
-    match(false);
-    set(next);
-  };
-  const all = rows.length > 0 && rows.every((row) => ids.has(row.id));
-  const clear = () => {
-    match(false);
-    set(new Set());
-  };
+  const [{ ids, matching }, set] = useState({ ids: [], matching: false });
+  const choose = (ids, matching = false) => set({ ids, matching });
+  const has = (id) => ids.includes(id);
+  const all = rows.length > 0 && rows.every((row) => has(row.id));
+  useEffect(() => choose([]), [q]);
   return {
-    has: (id) => ids.has(id),
-    ids: () => [...ids],
-    count: ids.size,
+    has,
+    ids,
     all,
     matching,
-    toggle,
-    clear,
-    matchAll: () => match(true),
-    toggleAll: () => {
-      match(false);
-      set(all ? new Set() : new Set(rows.map((row) => row.id)));
-    },
+    toggle: (id) => choose(has(id) ? ids.filter((other) => other !== id) : [...ids, id]),
+    clear: () => choose([]),
+    matchAll: () => choose(ids, true),
+    toggleAll: () => choose(all ? [] : rows.map((row) => row.id)),
   };
 }
 
@@ -247,13 +231,13 @@ function QueryBar({ q, error }) {
 }
 
 function SelectionBar({ selection, q, list }) {
-  const which = () => (selection.matching ? { q } : { ids: selection.ids() });
+  const which = () => (selection.matching ? { q } : { ids: selection.ids });
   const done = () => {
     selection.clear();
     list.refresh();
   };
   return html`<div class="selection" role="group" aria-label=${t("tasks.selection")}>
-    <strong role="status">${selection.matching ? t("tasks.all_matching") : t("tasks.selected", { n: selection.count })}</strong>
+    <strong role="status">${selection.matching ? t("tasks.all_matching") : t("tasks.selected", { n: selection.ids.length })}</strong>
     ${selection.all &&
     !selection.matching &&
     list.next &&

@@ -84,8 +84,7 @@ impl<'a> Script<'a> {
     /// Takes what comes next as it is, after what is needed of the blanks before.
     fn take(&mut self, len: usize) {
         let (taken, rest) = self.rest.split_at(len);
-        // The comma after a last item; in an array it may stand for an item itself.
-        if taken.starts_with(['}', ')', ']']) && self.out.ends_with(',') && !self.out.ends_with(",,") && !self.out.ends_with("[,") {
+        if taken.starts_with(['}', ')', ']']) && self.may_drop_last(taken.starts_with('}')) {
             self.out.pop();
         }
         let (before, after) = (self.out.chars().next_back(), taken.chars().next());
@@ -133,6 +132,17 @@ impl<'a> Script<'a> {
     fn copy(&mut self, len: usize) {
         self.out.push_str(&self.rest[..len]);
         self.skip(len);
+    }
+
+    /// Whether what was written last is needless before a closing bracket: the comma after a last item, which in an array
+    /// may stand for an item itself, or the end of a last statement, which after `)` may be a statement itself.
+    fn may_drop_last(&self, block: bool) -> bool {
+        let mut last = self.out.chars().rev();
+        match (last.next(), last.next()) {
+            (Some(','), Some(before)) => !"[,".contains(before),
+            (Some(';'), Some(before)) => block && !"){};".contains(before),
+            _ => false,
+        }
     }
 
     /// Whether a slash begins a pattern here: where a value is expected.
@@ -222,6 +232,7 @@ mod tests {
         assert_eq!(script("a\n  .b()\n  ?? c"), "a.b()?? c".replace("?? ", "??"));
         assert_eq!(script("return a\n++b"), "return a\n++b");
         assert_eq!(script("f(a, [b, ], [, ], [, , ],)"), "f(a,[b],[,],[,,])");
+        assert_eq!(script("{ while (a()); }\n{ return b; }"), "{while(a());}\n{return b}");
     }
 
     #[test]
