@@ -1,5 +1,5 @@
 // The console: finds the page by its address.
-import { active, BulkQuestion, capabilities, changes, Empty, html, learnCapabilities, locked, matched, PageHead, place, render, startKeys, startLanguage, startLive, startRouter, t, useEffect } from "./kit.js";
+import { active, BulkQuestion, capabilities, changes, html, learnCapabilities, locked, matched, place, render, startKeys, startLanguage, startLive, startRouter, useEffect } from "./kit.js";
 import { Shell } from "./ui/shell.js";
 import { Failures } from "./pages/failures.js";
 import { Overview } from "./pages/overview.js";
@@ -21,18 +21,16 @@ const PAGES = {
   submit: Submit,
 };
 
-const NotFound = () => html`<${PageHead} title=${t("not_found.title")} />
-  <${Empty} title=${t("not_found.text")} icon="search"><a href=".">${t("page.overview")}</a><//>`;
-
 function App() {
-  const found = matched(Object.keys(PAGES), place.value.path);
-  const Page = found ? PAGES[found.pattern] : NotFound;
-  const key = found ? found.pattern + JSON.stringify(found.parts) : place.value.path;
+  // The server answers no other addresses than these.
+  const { pattern, parts } = matched(Object.keys(PAGES), place.value.path) ?? { pattern: "" };
+  const Page = PAGES[pattern];
+  const key = pattern + JSON.stringify(parts);
   useEffect(() => {
     // Who cannot see is told where they are.
     if (document.activeElement && document.activeElement !== document.body) document.querySelector("h1")?.focus({ preventScroll: true });
   }, [key]);
-  return html`<${Shell}><${Page} key=${key} ...${found?.parts} /><//><${BulkQuestion} />`;
+  return html`<${Shell}><${Page} key=${key} ...${parts} /><//><${BulkQuestion} />`;
 }
 
 async function start() {

@@ -34,7 +34,6 @@ const pages = () => ({
   failures: "failures",
   "the form": "submit",
   "another form": "submit?kind=docker",
-  "no page": "nothing/here",
 });
 
 /** The page has shown what it shows. */
