@@ -1,6 +1,7 @@
 // What people do with the console, done in a real browser against a real server.
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -10,7 +11,7 @@ const world = given();
 const { visit } = world;
 
 const directory = await mkdtemp(join(tmpdir(), "lts-console-flow-"));
-process.on("exit", () => rm(directory, { recursive: true, force: true }));
+process.on("exit", () => rmSync(directory, { recursive: true, force: true }));
 /** A file that commands wait for: what a test lets happen happens only then. */
 const file = (name) => join(directory, name);
 const waits = (name) => `while [ ! -e ${file(name)} ]; do sleep 0.05; done`;
@@ -409,10 +410,9 @@ test("the language and the theme that were chosen are kept", () =>
 test("a chart can be read as a table", () =>
   visit("", {}, async (page) => {
     // They are counted every few seconds.
-    await holds(page, async () => {
-      if (document.querySelector(".chart rect")) return true;
-      await fetch("api/v1/tasks", { method: "POST", headers: { "content-type": "application/json" }, body: '{"kind":"process","payload":{"argv":["true"]}}' });
-      return false;
+    await world.server.until("there is a bar", async () => {
+      await world.server.command("true");
+      return page.locator(".chart rect").count();
     });
     await page.locator(".chart-card").first().getByRole("button", { name: "Show as table" }).click();
     await page.locator(".chart-table").getByRole("columnheader", { name: "Succeeded" }).waitFor();
