@@ -30,11 +30,11 @@ try {
         await page.waitForFunction(() => !document.querySelector(".loading") && !!document.querySelector(".card"));
         if (name === "task") await page.waitForSelector(".log-line");
         if (name === "overview") await page.waitForSelector(".chart rect");
-        const path = join(target, `${name}.${language}.${theme}.png`);
-        await page.screenshot({ path, animations: "disabled" });
-        const { size } = await stat(path);
-        console.log(`${path}  ${size} bytes`);
-        if (size > SIZE_MAX) faults.push(`${path} has ${size} bytes, more than ${SIZE_MAX}`);
+        const file = join(target, `${name}.${language}.${theme}.png`);
+        await page.screenshot({ path: file, animations: "disabled" });
+        const { size } = await stat(file);
+        console.log(`${name}.${language}.${theme}.png  ${size} bytes`);
+        if (size > SIZE_MAX) faults.push(`${file} has ${size} bytes, more than ${SIZE_MAX}`);
         faults.push(...page.faults);
         await page.close();
       }
