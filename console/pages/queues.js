@@ -21,12 +21,15 @@ export function adopt(queue) {
   stats.value = { ...numbers, queues: [...others, queue].sort((a, b) => (a.name < b.name ? -1 : 1)) };
 }
 
+const SECOND_MS = 1_000;
+
 /** A rate in words: 10 per second. */
 export function rateText(rate) {
   if (!rate) return null;
-  const period = parseSpan(rate.period) ?? 1_000;
-  const words = period === 1_000 ? t("rate.second", { n: rate.count }) : t("rate.period", { n: rate.count, period: duration(period) });
-  return rate.burst > 1 ? `${words} ${t("rate.burst", { n: rate.burst })}` : words;
+  const period = parseSpan(rate.period) ?? SECOND_MS;
+  const unit = { [SECOND_MS]: "second", [60 * SECOND_MS]: "minute", [3_600 * SECOND_MS]: "hour" }[period] ?? "period";
+  const words = t(`rate.${unit}`, { n: rate.count, period: duration(period) });
+  return rate.burst > 1 ? words + t("rate.burst", { n: rate.burst }) : words;
 }
 
 export function Queues() {

@@ -37,13 +37,13 @@ function wholeLines({ data, from }) {
 }
 
 /** Reads the end of a log, and follows it if it is the last one of its task. */
-function useLog(id, execution, latest) {
+function useLog(id, execution, latest, running) {
   const [, redraw] = useState(0);
   const log = useRef(null);
   const updating = active.value;
   const key = `${id} ${latest ? "latest" : execution}`;
   if (log.current?.key !== key) {
-    log.current = { key, lines: new LogLines(), start: { stdout: 0, stderr: 0 }, last: null, state: "loading", error: null, execution };
+    log.current = { key, lines: new LogLines(), start: { stdout: 0, stderr: 0 }, last: null, state: "loading", error: null, execution, running };
   }
   const current = log.current;
   useEffect(() => {
@@ -83,11 +83,12 @@ async function run(log, id, latest, signal, draw) {
   if (log.last === null && log.execution > 0) {
     const ends = await Promise.all(STREAMS.map((stream) => readRange(id, stream, log.execution, `-${TAIL_BYTES}`, signal)));
     log.lines = new LogLines();
-    ends.forEach((end, at) => {
-      const { text, from } = wholeLines(end);
+    // Which line came when is not known: at the end stands what matters most.
+    for (const at of log.running ? [1, 0] : [0, 1]) {
+      const { text, from } = wholeLines(ends[at]);
       log.start[STREAMS[at]] = from;
       if (text) log.lines.append(STREAMS[at], text);
-    });
+    }
     log.last = `${log.execution}:${ends.map(({ from, data }) => from + data.length).join(":")}`;
   }
   log.state = latest ? "following" : "ended";
@@ -135,7 +136,7 @@ async function download(id, stream, execution) {
 
 /** @param {{id: string, execution: number, latest: boolean, running: boolean}} props */
 export function Log({ id, execution, latest, running }) {
-  const log = useLog(id, execution, latest);
+  const log = useLog(id, execution, latest, running);
   const [stream, setStream] = useState("both");
   const [searched, search] = useState("");
   const [wrap, setWrap] = useState(true);

@@ -37,16 +37,29 @@ export async function seed(server) {
   return ids;
 }
 
-/** Goes on with small tasks, so that the charts have something to show. */
+const SMALL = [
+  (n) => ["reports", `render-report --month ${1 + (n % 12)} --tenant ${n % 2 ? "acme" : "globex"}`],
+  (n) => ["mail", `send-mail --template welcome --to user-${1000 + n}`],
+  (n) => ["images", `resize --width 640 img-${String(n * 37).padStart(6, "0")}.jpg`],
+  (n) => ["mail", `send-mail --template invoice --to user-${2000 + n}`],
+  (n) => ["images", `thumbnail img-${String(n * 53).padStart(6, "0")}.jpg`],
+];
+/** Every how many of them fail. */
+const FAILS = 17;
+
+/** Goes on with small tasks for so long, so that the charts have something to show. */
 export async function trickle(server, forMs) {
   const end = Date.now() + forMs;
-  for (let n = 0; Date.now() < end; n += 1) {
-    const size = 2 + Math.round(3 * (1 + Math.sin(n / 4)));
-    const batch = Array.from({ length: size }, (_, at) => ({
-      kind: "process",
-      queue: at % 2 ? "mail" : "reports",
-      payload: { argv: (n * 7 + at) % 19 === 0 ? ["sh", "-c", "exit 3"] : ["echo", "ok"] },
-    }));
+  for (let round = 0, n = 0; Date.now() < end; round += 1) {
+    const size = 2 + Math.round(3 * (1 + Math.sin(round / 4)));
+    const batch = Array.from({ length: size }, () => {
+      n += 1;
+      const [queue, line] = SMALL[n % SMALL.length](n);
+      const words = line.split(" ");
+      // The words are only shown: what runs is harmless, and is there on every machine.
+      const script = n % FAILS ? ": $0 $@" : `echo "${words[0]}: connection reset by peer" >&2; exit 1`;
+      return { kind: "process", queue, payload: { argv: ["sh", "-c", script, ...words] } };
+    });
     await server.call("POST", "tasks/batch", batch);
     await new Promise((resolve) => setTimeout(resolve, 1_500));
   }

@@ -28,8 +28,6 @@ pub(crate) enum Code {
     MethodNotAllowed,
     /// It contradicts what is stored, or the state of the task forbids it.
     Conflict,
-    /// The task has changed since it was read (`If-Match`).
-    PreconditionFailed,
     /// The request is larger than allowed.
     TooLarge,
     /// The body is of a type that is not understood.
@@ -50,14 +48,13 @@ pub(crate) enum Code {
 
 impl Code {
     /// Every code.
-    pub(crate) const ALL: [Code; 15] = [
+    pub(crate) const ALL: [Code; 14] = [
         Code::Invalid,
         Code::Unauthenticated,
         Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Conflict,
-        Code::PreconditionFailed,
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::RangeNotSatisfiable,
@@ -77,7 +74,6 @@ impl Code {
             Code::NotFound => (StatusCode::NOT_FOUND, "not found"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "no such method here"),
             Code::Conflict => (StatusCode::CONFLICT, "contradicts what is stored"),
-            Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed since it was read"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "type not understood"),
             Code::RangeNotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, "no such range"),
@@ -89,8 +85,14 @@ impl Code {
         }
     }
 
+    /// What it means, with its status.
+    pub(crate) fn in_words(self) -> String {
+        let (status, title) = self.status();
+        format!("{}: {title}", status.as_u16())
+    }
+
     /// Its name, as in JSON.
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Code::Invalid => "invalid",
             Code::Unauthenticated => "unauthenticated",
@@ -98,7 +100,6 @@ impl Code {
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Conflict => "conflict",
-            Code::PreconditionFailed => "precondition_failed",
             Code::TooLarge => "too_large",
             Code::UnsupportedMediaType => "unsupported_media_type",
             Code::RangeNotSatisfiable => "range_not_satisfiable",

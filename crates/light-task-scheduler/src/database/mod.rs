@@ -3,7 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `engine` | the thread that drives the connections of an SQL database |
-//! | `parameter` | what is ours in the URL of an SQL database |
+//! | `parameter` | what is ours in the URL of a database, and what is said there of TLS |
 //! | `silence` | what is done about a server that says nothing |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
@@ -11,7 +11,7 @@
 pub(crate) mod engine;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod parameter;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -21,4 +21,6 @@ pub(crate) mod redis;
 pub(crate) mod silence;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-use self::parameter::{TLS_BUILT_IN, TlsParameters, check_built_in, flag};
+use self::parameter::flag;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+use self::parameter::{TLS_BUILT_IN, TlsParameters, check_built_in};

@@ -164,12 +164,12 @@ impl Database {
     /// A statement from a template, with so many of its repeated parts.
     pub(crate) fn query<'q>(&self, template: &'static str, repeated: usize) -> Query<'q, MySql, MySqlArguments> {
         let sql = self.statements.get(template, &self.prefix, repeated);
-        sqlx::query(AssertSqlSafe(sql)).persistent(sql::is_kept(repeated))
+        sqlx::query(AssertSqlSafe(sql))
     }
 
-    /// A statement that was put together for one call; values are bound, never written into it.
+    /// A statement that was put together for one call; values are bound, never written into it, so that there are few.
     pub(crate) fn dynamic<'q>(&self, sql: &str) -> Query<'q, MySql, MySqlArguments> {
-        sqlx::query(AssertSqlSafe(sql::with_prefix(sql, &self.prefix))).persistent(false)
+        sqlx::query(AssertSqlSafe(sql::with_prefix(sql, &self.prefix)))
     }
 
     /// A connection for one read: each of its statements sees what is committed when it begins.
