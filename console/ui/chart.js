@@ -117,8 +117,12 @@ const summary = (title, series, values) =>
     ),
   ].join(". ");
 
-const Bars = ({ values, series, max, height, step, seen }) =>
-  stacked(values, max, height).map(
+/** Widest bar, in pixels. */
+const BAR_MAX = 24;
+
+function Bars({ values, series, max, height, step, seen }) {
+  const width = Math.min(BAR_MAX, step - Math.min(2, step / 4));
+  return stacked(values, max, height).map(
     (parts, at) => html`<g key=${at} class=${seen === null || seen === at ? "" : "dimmed"}>
       ${parts.map(
         (part, n) =>
@@ -126,14 +130,15 @@ const Bars = ({ values, series, max, height, step, seen }) =>
           html`<rect
             key=${n}
             data-series=${series[n].key}
-            x=${at * step + Math.min(1, step * 0.12)}
-            width=${Math.max(1, step - Math.min(2, step * 0.24))}
+            x=${(at + 0.5) * step - width / 2}
+            width=${width}
             y=${part.y}
             height=${part.height}
           />`,
       )}
     </g>`,
   );
+}
 
 const Lines = ({ values, series, max, width, height }) =>
   series.map(({ key }, n) => {

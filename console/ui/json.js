@@ -11,7 +11,8 @@ const TOKEN = /("(?:\\.|[^"\\])*")(: )?|-?\d[\d.eE+-]*|true|false|null/g;
 function marked(text) {
   const parts = [];
   let from = 0;
-  for (const { 0: token, 1: string, 2: colon, index } of text.matchAll(TOKEN)) {
+  for (const { 0: whole, 1: string, 2: colon, index } of text.matchAll(TOKEN)) {
+    const token = string ?? whole;
     const kind = colon ? "name" : string ? "string" : /[-\d]/.test(token[0]) ? "number" : "literal";
     parts.push(text.slice(from, index), html`<span class=${`json-${kind}`}>${visible(token)}</span>`);
     from = index + token.length;

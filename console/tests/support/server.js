@@ -1,4 +1,4 @@
-// A real `lts dev` for the tests: on a free port, with a store of its own.
+// A real `lts` for the tests: on a free port, with a store of its own.
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -9,10 +9,10 @@ const START_WITHIN_MS = 30_000;
 
 export class Server {
   /** @param {string} program path of `lts` */
-  static async start(program, { store, port = 0, args = [] } = {}) {
+  static async start(program, { store, port = 0, command = "dev", args = [] } = {}) {
     const directory = store ? null : await mkdtemp(join(tmpdir(), "lts-console-"));
     const server = new Server();
-    Object.assign(server, { program, args, directory, store: store ?? join(directory, "lts.db"), port });
+    Object.assign(server, { program, command, args, directory, store: store ?? join(directory, "lts.db"), port });
     await server.up();
     return server;
   }
@@ -20,14 +20,14 @@ export class Server {
   async up() {
     const child = spawn(
       this.program,
-      ["dev", "--listen", `127.0.0.1:${this.port}`, "--store", this.store, ...this.args],
+      [this.command, "--listen", `127.0.0.1:${this.port}`, "--store", this.store, ...this.args],
       { stdio: ["ignore", "ignore", "pipe"] },
     );
     this.child = child;
     this.said = "";
     const url = await new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`lts dev does not begin: ${this.said}`)), START_WITHIN_MS);
-      child.on("exit", (code) => reject(new Error(`lts dev ended with ${code}: ${this.said}`)));
+      const timer = setTimeout(() => reject(new Error(`lts ${this.command} does not begin: ${this.said}`)), START_WITHIN_MS);
+      child.on("exit", (code) => reject(new Error(`lts ${this.command} ended with ${code}: ${this.said}`)));
       child.stderr.on("data", (text) => {
         this.said += text;
         const found = /listens on (http:\S+)/.exec(this.said);
@@ -61,7 +61,7 @@ export class Server {
   async call(method, path, body) {
     const answer = await fetch(`${this.url}/api/v1/${path}`, {
       method,
-      headers: { "content-type": "application/json" },
+      headers: { "content-type": "application/json", ...(this.token && { authorization: `Bearer ${this.token}` }) },
       body: body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body),
     });
     const text = await answer.text();
