@@ -1,11 +1,11 @@
 // Every page in both languages and both themes: whoever uses it can; and what others have written stays harmless.
 import assert from "node:assert/strict";
-import { createServer, request } from "node:http";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { test } from "node:test";
 import { given, holds, link } from "./support/pages.js";
 import { seed } from "./support/seed.js";
+import { Server } from "./support/server.js";
 
 let ids;
 const world = given({
@@ -170,43 +170,38 @@ test("the policy of the pages is strict", async () => {
   assert.doesNotMatch(policy, /unsafe|\*/);
 });
 
-test("it works under a path", async () => {
-  // As behind a proxy that serves it under /lts.
-  const proxy = createServer((asked, answer) => {
-    if (!asked.url.startsWith("/lts/")) return answer.writeHead(404).end();
-    const forward = request(`${world.server.url}${asked.url.slice(4)}`, { method: asked.method, headers: asked.headers }, (got) => {
-      if (!/html/.test(got.headers["content-type"] ?? "")) {
-        answer.writeHead(got.statusCode, got.headers);
-        return got.pipe(answer);
-      }
-      let page = "";
-      got.on("data", (piece) => (page += piece));
-      got.on("end", () => {
-        const { "content-length": _, ...headers } = got.headers;
-        answer.writeHead(got.statusCode, headers).end(page.replace('<base href="/">', '<base href="/lts/">'));
-      });
-    });
-    forward.on("error", () => answer.destroy());
-    answer.on("close", () => forward.destroy());
-    asked.pipe(forward);
-  });
-  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  const at = `http://127.0.0.1:${proxy.address().port}/lts`;
+test("it works under a path, and says how the installation is called", async () => {
+  const server = await Server.start(process.env.LTS, { mode: "server", args: ["--base-path", "/lts", "--name", "Night shift"] });
   try {
-    await visit("queues/video", { at }, async (page) => {
+    assert.match(server.url, /\/lts$/);
+    await visit("queues", { at: server.url }, async (page) => {
       await link(page, "live");
+      await page.getByText("Night shift").waitFor();
       for (const [name, path] of [["Overview", "/lts/"], ["Tasks", "/lts/tasks"], ["Workers", "/lts/workers"]]) {
         await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name }).click();
         await page.waitForURL((url) => url.pathname === path);
         await settled(page);
       }
-      await page.goto(`${at}/submit`);
+      await page.goto(`${server.url}/submit`);
       await page.getByLabel("Command", { exact: true }).fill("echo under a path");
       await page.locator("form").getByRole("button", { name: "Submit task" }).click();
       await page.getByRole("log").getByText("under a path").waitFor();
     });
   } finally {
-    proxy.closeAllConnections();
-    proxy.close();
+    await server.stop();
+  }
+});
+
+test("where nothing can be changed, nothing is offered", async () => {
+  const server = await Server.start(process.env.LTS, { mode: "server", args: ["--read-only"] });
+  try {
+    await visit("queues", { at: server.url }, async (page) => {
+      await link(page, "live");
+      await settled(page);
+      assert.equal(await page.getByRole("button", { name: "Create queue…" }).count(), 0);
+      assert.equal(await page.getByRole("link", { name: "Submit task" }).count(), 0);
+    });
+  } finally {
+    await server.down();
   }
 });

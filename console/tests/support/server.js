@@ -9,10 +9,10 @@ const START_WITHIN_MS = 30_000;
 
 export class Server {
   /** @param {string} program path of `lts` */
-  static async start(program, { store, port = 0, command = "dev", args = [] } = {}) {
+  static async start(program, { store, port = 0, mode = "dev", args = [], token } = {}) {
     const directory = store ? null : await mkdtemp(join(tmpdir(), "lts-console-"));
     const server = new Server();
-    Object.assign(server, { program, command, args, directory, store: store ?? join(directory, "lts.db"), port });
+    Object.assign(server, { program, mode, args, token, directory, store: store ?? join(directory, "lts.db"), port });
     await server.up();
     return server;
   }
@@ -20,17 +20,17 @@ export class Server {
   async up() {
     const child = spawn(
       this.program,
-      [this.command, "--listen", `127.0.0.1:${this.port}`, "--store", this.store, ...this.args],
+      [this.mode, "--listen", `127.0.0.1:${this.port}`, "--store", this.store, ...this.args],
       { stdio: ["ignore", "ignore", "pipe"] },
     );
     this.child = child;
     this.said = "";
     const url = await new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`lts ${this.command} does not begin: ${this.said}`)), START_WITHIN_MS);
-      child.on("exit", (code) => reject(new Error(`lts ${this.command} ended with ${code}: ${this.said}`)));
+      const timer = setTimeout(() => reject(new Error(`lts ${this.mode} does not begin: ${this.said}`)), START_WITHIN_MS);
+      child.on("exit", (code) => reject(new Error(`lts ${this.mode} ended with ${code}: ${this.said}`)));
       child.stderr.on("data", (text) => {
         this.said += text;
-        const found = /listens on (http:\S+)/.exec(this.said);
+        const found = /listens on (http:[^\s,]+)/.exec(this.said);
         if (found) resolve(found[1]);
         clearTimeout(found ? timer : undefined);
       });
