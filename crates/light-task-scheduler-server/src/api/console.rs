@@ -1,5 +1,5 @@
 //! The web console: files of `console/`, which a debug build reads from the disk at every request, and a release build
-//! has within it.
+//! has within it. Scripts and style sheets are [packed](pack) on their way.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -9,10 +9,12 @@ use axum::routing::get;
 use rust_embed::RustEmbed;
 
 use super::problem::Problem;
-use super::{Api, ApiOptions};
+use super::{Api, ApiOptions, pack};
 
 #[derive(RustEmbed)]
 #[folder = "../../console/"]
+#[exclude = "tests/*"]
+#[exclude = "package.json"]
 struct Files;
 
 /// The console's own addresses: each shows the same page, which finds the rest by its address.
@@ -58,7 +60,10 @@ async fn file(Path((version, path)): Path<(String, String)>) -> Response {
     let kept = if cfg!(debug_assertions) || version != VERSION { "no-cache" } else { KEPT };
     let headers =
         [(header::CONTENT_TYPE, file.metadata.mimetype().to_owned()), (header::CACHE_CONTROL, kept.to_owned())];
-    (headers, file.data.into_owned()).into_response()
+    match pack::packed(&path, &file.data) {
+        Some(packed) => (headers, packed).into_response(),
+        None => (headers, file.data.into_owned()).into_response(),
+    }
 }
 
 /// What every answer tells a browser not to do.

@@ -27,6 +27,7 @@ mod health;
 mod logs;
 mod metrics;
 mod openapi;
+mod pack;
 mod problem;
 mod query;
 mod queues;

@@ -1,0 +1,59 @@
+// The language: flat dictionaries of messages with {placeholders} and {count|one|other}.
+import { signal } from "./view.js";
+import { setting } from "./base.js";
+
+export const LANGUAGES = { en: "English", "zh-CN": "简体中文" };
+
+/** @type {Record<string, Record<string, string>>} */
+const dictionaries = {};
+
+export const language = signal("en");
+
+/** What a person asks for: the address, then what was chosen before, then the browser. */
+export function preferred(search, kept, offered) {
+  const asked = [new URLSearchParams(search).get("lang"), kept, ...offered].filter(Boolean);
+  for (const tag of asked) {
+    if (LANGUAGES[tag]) return tag;
+    if (/^zh\b/i.test(tag)) return "zh-CN";
+    if (/^en\b/i.test(tag)) return "en";
+  }
+  return "en";
+}
+
+async function load(name) {
+  if (dictionaries[name]) return;
+  const answer = await fetch(new URL(`../i18n/${name}.json`, import.meta.url));
+  dictionaries[name] = await answer.json();
+}
+
+/** Loads a language and shows it. */
+export async function speak(name, { keep = true } = {}) {
+  await load(name);
+  language.value = name;
+  document.documentElement.lang = name;
+  if (keep) setting.set("language", name);
+}
+
+export const startLanguage = () =>
+  speak(preferred(location.search, setting.get("language"), navigator.languages ?? []), { keep: false });
+
+const PLACEHOLDER = /\{(\w+)(?:\|([^|{}]*)\|([^|{}]*))?\}/g;
+
+/** Puts values into a message. */
+export function filled(message, values, tag) {
+  return message.replace(PLACEHOLDER, (whole, name, one, other) => {
+    if (!(name in values)) return whole;
+    const value = values[name];
+    if (one !== undefined) return new Intl.PluralRules(tag).select(Number(value)) === "one" ? one : other;
+    return typeof value === "number" ? new Intl.NumberFormat(tag).format(value) : String(value);
+  });
+}
+
+/** The message of this key in the language of the page. */
+export function t(key, values = {}) {
+  const tag = language.value;
+  return filled(dictionaries[tag]?.[key] ?? key, values, tag);
+}
+
+/** Whether there is a message of this key: for codes and kinds that a newer server may send. */
+export const has = (key) => key in (dictionaries[language.value] ?? {});
