@@ -6,9 +6,12 @@
 //! | `parameter` | what is ours in the URL of an SQL database |
 //! | `silence` | what is done about a server that says nothing |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
+//! | `http` | the ciphers of every HTTP client, and calls to a server of ours |
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod engine;
+#[cfg(any(feature = "http", feature = "remote"))]
+pub(crate) mod http;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

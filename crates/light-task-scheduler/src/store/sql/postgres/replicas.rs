@@ -80,6 +80,7 @@ pub(super) const ORPHANS: &str = concat!(
     task_columns!(),
     " FROM {s}.lanes AS l JOIN {s}.tasks AS t ON t.lane = l.id
     WHERE l.kind = ANY($1) AND t.stage IN (2, 3) AND (t.owner = ANY($2) OR t.owner IS NULL)
+        AND (cardinality($4::text[]) = 0 OR l.queue = ANY($4))
     ORDER BY t.started_at NULLS FIRST, t.seq LIMIT $3 FOR UPDATE OF t SKIP LOCKED"
 );
 
@@ -144,7 +145,7 @@ pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
 
 /// Registers a replica under a fresh id.
 pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> {
-    let NewReplica { id, name, ttl } = replica;
+    let NewReplica { id, name, ttl, .. } = replica;
     let name = serde_json::Value::from(name.as_str()).to_string();
     let query = tx.query(REGISTER).bind(uuid(*id)).bind(name).bind(micros(*ttl)).bind(tx.shared.offset());
     if query.execute(tx.connection()).await?.rows_affected() == 0 {
@@ -285,7 +286,9 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work
     let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
     let owners = tx.query(DEAD_OWNERS).fetch_all(tx.connection()).await?;
     let owners = owners.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>()?;
-    let found = tx.query(ORPHANS).bind(kinds).bind(owners).bind(limit).fetch_all(tx.connection()).await?;
+    let queues: Vec<&str> = request.queues.iter().map(|queue| queue.as_str()).collect();
+    let query = tx.query(ORPHANS).bind(kinds).bind(owners).bind(limit).bind(queues);
+    let found = query.fetch_all(tx.connection()).await?;
     let mut adopted = rows::tasks(tx, &found).await?;
     let owner = request.replica;
     adopted.retain_mut(|(_, task)| step(&mut task.record, Event::Adopt { owner }, now).is_ok());
