@@ -7,12 +7,13 @@ use std::time::Duration;
 use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor};
 use light_task_scheduler::executor::http::{Egress, HttpConfig, HttpExecutor};
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
-use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, short_hash};
+use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, RemoteLogs, short_hash};
+use light_task_scheduler::scheduler::Builder;
 use light_task_scheduler::store::redis::RedisOptions;
 use light_task_scheduler::store::sql::{MySqlOptions, PostgresOptions, SqliteOptions};
 use light_task_scheduler::{
-    CachedStore, Config, Inspection, LogStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, Scheduler,
-    SqliteStore, Store,
+    CachedStore, Config, Inspection, LogStore, MemoryStore, MySqlStore, Name, PostgresStore, RedisStore, RemoteStore,
+    Scheduler, SqliteStore, Store,
 };
 use tempfile::TempDir;
 
@@ -146,7 +147,7 @@ async fn open_sqlite(file: &FileUrl) -> Result<Opened> {
 }
 
 async fn open_server(server: &ServerUrl) -> Result<Opened> {
-    let runs = runs_of(server)?;
+    let runs = runs_of(&server.identity())?;
     let (store, logs): (Arc<dyn Store>, Arc<dyn LogStore>) = match server.engine {
         Engine::Postgres => {
             let url = server.sql_url()?;
@@ -164,6 +165,21 @@ async fn open_server(server: &ServerUrl) -> Result<Opened> {
     };
     let installation = installation_of(server.identity().as_bytes());
     Ok(Opened { store, logs, runs, installation, orphan_after: Some(SERVER_ORPHAN_AFTER), _temporary: None })
+}
+
+/// Opens the store of an `lts server`, for a worker of it.
+pub(crate) async fn open_remote(url: &str, token: Option<&str>) -> Result<(Opened, RemoteStore)> {
+    let store = RemoteStore::open(url, token).await?;
+    let identity = url.trim_end_matches('/');
+    let opened = Opened {
+        store: Arc::new(store.clone()),
+        logs: Arc::new(RemoteLogs::open(url, token)?),
+        runs: runs_of(identity)?,
+        installation: installation_of(identity.as_bytes()),
+        orphan_after: Some(SERVER_ORPHAN_AFTER),
+        _temporary: None,
+    };
+    Ok((opened, store))
 }
 
 /// What sets apart the containers of one store: short, since it is a part of their labels.
@@ -224,7 +240,7 @@ impl ServerUrl {
 }
 
 /// The directory on this host for the commands of a server's tasks, the same for all who use these tasks.
-fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
+fn runs_of(identity: &str) -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = variable("LTS_STATE_DIR")
         .or_else(|| variable("XDG_STATE_HOME").map(|state| state.join("lts")))
@@ -232,23 +248,16 @@ fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
         .ok_or_else(|| {
             Problem::usage("neither LTS_STATE_DIR nor HOME says where running commands are kept; set one")
         })?;
-    Ok(state.join(short_hash(server.identity().as_bytes())))
+    Ok(state.join(short_hash(identity.as_bytes())))
 }
 
 impl Opened {
     /// Starts a scheduler for this store's commands, containers and jobs of remote services.
     pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
-        let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
-        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
-        let namespace = config.namespace.clone();
-        // Whoever runs this program says where calls go: to services in the same network too.
-        let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
-        let builder = Scheduler::builder(self.store.clone())
-            .executor(KIND, Arc::new(process))
-            .executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?))
-            .config(config);
+        let builder = self.commands(Scheduler::builder(self.store.clone()))?;
+        let builder = self.services(builder)?;
         let builder = match self.containers() {
-            Ok(docker) => builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone()))),
+            Ok(docker) => self.reaped(builder, docker, &config.namespace),
             Err(problem) if std::env::var_os(DOCKER_CONFIG_VARIABLE).is_some() => return Err(problem),
             // Commands need no engine: whoever has a `DOCKER_HOST` that only other programs understand can run them.
             Err(problem) => {
@@ -256,7 +265,25 @@ impl Opened {
                 builder
             }
         };
-        Ok(builder.start().await?)
+        Ok(builder.config(config).start().await?)
+    }
+
+    /// Runs this store's commands too.
+    pub(crate) fn commands(&self, builder: Builder) -> Result<Builder> {
+        let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
+        Ok(builder.executor(KIND, Arc::new(ProcessExecutor::new(process)?.with_logs(self.logs.clone()))))
+    }
+
+    /// Runs this store's jobs of remote services too.
+    pub(crate) fn services(&self, builder: Builder) -> Result<Builder> {
+        // Whoever runs this program says where calls go: to services in the same network too.
+        let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
+        Ok(builder.executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?)))
+    }
+
+    /// Runs this store's containers too, and removes those that no task owns.
+    pub(crate) fn reaped(&self, builder: Builder, docker: DockerExecutor, namespace: &Name) -> Builder {
+        builder.executor(DOCKER_KIND, Arc::new(docker.reaping(namespace, self.store.clone())))
     }
 
     /// What runs this store's containers. No engine is asked yet.

@@ -11,6 +11,7 @@ mod run;
 mod select;
 mod show;
 mod store;
+mod worker;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
@@ -58,6 +59,7 @@ enum Ask {
     Rm(retry::RmArgs),
     Queue(queue::QueueArgs),
     Store(store::StoreCommand),
+    Worker(worker::WorkerArgs),
     Bench(BenchArgs),
 }
 
@@ -95,6 +97,7 @@ fn answer(ask: Ask) -> Result<u8> {
             Ask::Rm(args) => retry::rm(args).await,
             Ask::Queue(args) => queue::run(args).await,
             Ask::Store(args) => store::run(args).await,
+            Ask::Worker(args) => worker::run(args).await,
             Ask::Bench(_) => Ok(OK),
         }
     });

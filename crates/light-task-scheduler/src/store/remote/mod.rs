@@ -68,6 +68,7 @@ pub struct RemoteStore {
 struct Shared {
     link: Arc<Link>,
     capabilities: Capabilities,
+    queues: Option<Vec<Name>>,
     changes: watch::Sender<Changes>,
     /// Asks for changes while somebody waits for them.
     listener: Mutex<Option<JoinHandle<()>>>,
@@ -85,11 +86,17 @@ impl RemoteStore {
     /// The store of the server at `url`, with a token if the server asks for one. Fails as the calls do.
     pub async fn open(url: &str, token: Option<&str>) -> Result<Self> {
         let link = Link::new(url, token)?;
-        let wire::Hello { priority, durable } = link.read("leases").await?;
+        let wire::Hello { priority, durable, queues } = link.read("leases").await?;
         // Whatever the store is: it is shared through the server, and with whom is not known here.
         let capabilities = Capabilities { priority, durable, shared: true, multi_host: true };
         let changes = watch::Sender::new(Changes::default());
-        Ok(RemoteStore { shared: Arc::new(Shared { link, capabilities, changes, listener: Mutex::default() }) })
+        let shared = Shared { link, capabilities, queues, changes, listener: Mutex::default() };
+        Ok(RemoteStore { shared: Arc::new(shared) })
+    }
+
+    /// The queues that the token is for; `None`: all. Of others nothing is seen or taken.
+    pub fn queues(&self) -> Option<&[Name]> {
+        self.shared.queues.as_deref()
     }
 
     fn link(&self) -> &Link {

@@ -18,6 +18,9 @@ pub struct Hello {
     pub priority: bool,
     /// What was accepted survives the end of the server.
     pub durable: bool,
+    /// The queues that the token is for; none: all.
+    #[serde(default)]
+    pub queues: Option<Vec<Name>>,
 }
 
 /// A worker that registers.
