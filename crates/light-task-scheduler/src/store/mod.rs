@@ -613,6 +613,8 @@ mod tests {
         ids.iter().rev().for_each(|id| backward.add(id, 1));
         assert_eq!(forward, backward);
         assert_ne!(holding_hash(&ids[0], 1), holding_hash(&ids[0], 2));
+        // Workers in other languages reckon with this.
+        assert_eq!(holding_hash(&ids[0], 1), 0xdedf_9f98_2e43_402d);
     }
 
     #[test]
