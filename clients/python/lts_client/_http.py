@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 import time
+import weakref
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type, Union
 from urllib.parse import urlsplit
 
@@ -114,6 +115,7 @@ class Transport:
         self._parts = parts
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._local = threading.local()
+        self._all: "weakref.WeakSet[http.client.HTTPConnection]" = weakref.WeakSet()
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
@@ -125,6 +127,11 @@ class Transport:
         if connection is not None:
             connection.close()
             self._local.connection = None
+
+    def close_all(self) -> None:
+        """Closes the connections of all threads, which must not be in use."""
+        for connection in list(self._all):
+            connection.close()
 
     def interrupt(self, connection: Optional[http.client.HTTPConnection]) -> None:
         """Has the call fail that another thread waits for on its connection."""
@@ -153,6 +160,7 @@ class Transport:
         connection = self.connection()
         if connection is None:
             connection = self._local.connection = self._connect(timeout)
+            self._all.add(connection)
         try:
             connection.timeout = timeout
             if connection.sock is not None:
@@ -217,6 +225,7 @@ class Transport:
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"the server at {self.url} broke off its answer: {error}") from error
         finally:
+            response.close()
             stream.close()
 
 

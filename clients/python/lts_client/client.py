@@ -90,6 +90,16 @@ class Client:
         self._transport = Transport(url, token)
         self._patience = patience
 
+    def close(self) -> None:
+        """Closes its connections; it may be used again."""
+        self._transport.close_all()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
     def _call(self, method: str, path: str, body: Any = None, headers: Optional[Mapping[str, str]] = None) -> Any:
         return patiently(lambda: self._transport.call(method, path, body, headers), self._patience)
 
@@ -147,7 +157,8 @@ class Client:
         answers: List[Submitted] = []
         for first in range(0, len(submissions), _BATCH):
             part = list(submissions[first : first + _BATCH])
-            key = {"Idempotency-Key": str(uuid.uuid4())}
+            # Those with ids of their own need none.
+            key = {} if all("id" in one for one in part) else {"Idempotency-Key": str(uuid.uuid4())}
             for item in self._call("POST", "/api/v1/tasks/batch", part, key)["results"]:
                 error = item.get("error")
                 answers.append(Submitted(item["outcome"], item.get("id"), error["detail"] if error else None))

@@ -312,6 +312,7 @@ class Worker:
             self._call("/leave", {"worker": self._id})
         except LtsError:
             pass  # Then its lease ends by itself.
+        self._transport.close_all()
         if self._error is not None:
             raise self._error
 

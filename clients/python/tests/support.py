@@ -63,6 +63,7 @@ class ServerCase(unittest.TestCase):
 
     def setUp(self) -> None:
         self.client = Client(self.url)
+        self.addCleanup(self.client.close)
 
     def started(self, worker: Worker) -> "Thread":
         thread = Thread(worker)

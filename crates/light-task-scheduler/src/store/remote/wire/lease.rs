@@ -476,6 +476,7 @@ impl From<Inserted> for Result<store::Inserted> {
 /// What an operator wishes of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = LeaseWish))]
 #[serde(deny_unknown_fields)]
 pub struct Wish {
     /// Which task.
@@ -647,6 +648,7 @@ impl From<SweepRequest> for store::SweepRequest {
 /// Counters of what may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = LeaseChanges))]
 #[serde(default, deny_unknown_fields)]
 pub struct Changes {
     /// Tasks may have become claimable.
