@@ -9,6 +9,7 @@ mod batch;
 mod bench;
 mod cli;
 mod command;
+mod config;
 mod duration;
 mod exit;
 mod interrupt;

@@ -188,15 +188,44 @@ fn installation_of(identity: &[u8]) -> String {
     short_hash(identity)[..LETTERS].to_owned()
 }
 
-/// How containers are run: as the file says that the variable names, if it is set.
-fn docker_config() -> Result<DockerConfig> {
-    let Some(file) = std::env::var_os(DOCKER_CONFIG_VARIABLE).filter(|file| !file.is_empty()) else {
-        return Ok(DockerConfig::default());
+/// The file that the variable names, if it is set.
+fn docker_file() -> Option<PathBuf> {
+    std::env::var_os(DOCKER_CONFIG_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
+/// How containers are run: as this file says, or the one that the variable names, if it is set.
+fn docker_config(file: Option<&Path>) -> Result<DockerConfig> {
+    let (file, named_by) = match file {
+        Some(file) => (file.to_owned(), "the setting docker.config"),
+        None => match docker_file() {
+            Some(file) => (file, DOCKER_CONFIG_VARIABLE),
+            None => return Ok(DockerConfig::default()),
+        },
     };
-    let unusable =
-        |why: String| Problem::usage(format!("{DOCKER_CONFIG_VARIABLE} names {}: {why}", Path::new(&file).display()));
+    let unusable = |why: String| Problem::usage(format!("{named_by} names {}: {why}", file.display()));
     let text = std::fs::read(&file).map_err(|error| unusable(error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// What tasks may ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct Executors {
+    /// Nothing is run by this process.
+    pub(crate) none: bool,
+    /// The programs that may be run; `None`: any.
+    pub(crate) programs: Option<Vec<String>>,
+    /// The file that describes the engines for containers.
+    pub(crate) docker: Option<PathBuf>,
+    /// Remote services, and where calls may go.
+    pub(crate) http: HttpConfig,
+}
+
+impl Default for Executors {
+    /// Whoever runs this program says what is run and where calls go: to services in the same network too.
+    fn default() -> Self {
+        let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
+        Executors { none: false, programs: None, docker: None, http }
+    }
 }
 
 async fn inspect_server(server: &ServerUrl) -> Result<Inspection> {
@@ -251,14 +280,28 @@ fn runs_of(identity: &str) -> Result<PathBuf> {
     Ok(state.join(short_hash(identity.as_bytes())))
 }
 
+/// Runs jobs of remote services too.
+pub(crate) fn services(builder: Builder, http: HttpConfig) -> Result<Builder> {
+    Ok(builder.executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?)))
+}
+
 impl Opened {
     /// Starts a scheduler for this store's commands, containers and jobs of remote services.
     pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
-        let builder = self.commands(Scheduler::builder(self.store.clone()))?;
-        let builder = self.services(builder)?;
-        let builder = match self.containers() {
+        self.scheduler_with(config, Executors::default()).await
+    }
+
+    /// The same, with what tasks may ask for.
+    pub(crate) async fn scheduler_with(&self, config: Config, executors: Executors) -> Result<Scheduler> {
+        let builder = Scheduler::builder(self.store.clone());
+        if executors.none {
+            return Ok(builder.config(config).start().await?);
+        }
+        let builder = self.commands(builder, executors.programs, Some(&config.namespace))?;
+        let builder = services(builder, executors.http)?;
+        let builder = match self.containers_as(executors.docker.as_deref()) {
             Ok(docker) => self.reaped(builder, docker, &config.namespace),
-            Err(problem) if std::env::var_os(DOCKER_CONFIG_VARIABLE).is_some() => return Err(problem),
+            Err(problem) if executors.docker.is_some() || docker_file().is_some() => return Err(problem),
             // Commands need no engine: whoever has a `DOCKER_HOST` that only other programs understand can run them.
             Err(problem) => {
                 output::note(&format!("note: containers cannot be run: {problem}"));
@@ -268,17 +311,20 @@ impl Opened {
         Ok(builder.config(config).start().await?)
     }
 
-    /// Runs this store's commands too.
-    pub(crate) fn commands(&self, builder: Builder) -> Result<Builder> {
-        let process = ProcessConfig { orphan_after: self.orphan_after, ..ProcessConfig::new(&self.runs) };
-        Ok(builder.executor(KIND, Arc::new(ProcessExecutor::new(process)?.with_logs(self.logs.clone()))))
-    }
-
-    /// Runs this store's jobs of remote services too.
-    pub(crate) fn services(&self, builder: Builder) -> Result<Builder> {
-        // Whoever runs this program says where calls go: to services in the same network too.
-        let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
-        Ok(builder.executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?)))
+    /// Runs this store's commands too, and stops those of this namespace that no task owns.
+    pub(crate) fn commands(
+        &self,
+        builder: Builder,
+        programs: Option<Vec<String>>,
+        sweeping: Option<&Name>,
+    ) -> Result<Builder> {
+        let process = ProcessConfig { orphan_after: self.orphan_after, programs, ..ProcessConfig::new(&self.runs) };
+        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
+        let process = match sweeping {
+            Some(namespace) => process.sweeping(namespace, self.store.clone()),
+            None => process,
+        };
+        Ok(builder.executor(KIND, Arc::new(process)))
     }
 
     /// Runs this store's containers too, and removes those that no task owns.
@@ -288,7 +334,11 @@ impl Opened {
 
     /// What runs this store's containers. No engine is asked yet.
     pub(crate) fn containers(&self) -> Result<DockerExecutor> {
-        let config = DockerConfig { installation: self.installation.clone(), ..docker_config()? };
+        self.containers_as(None)
+    }
+
+    fn containers_as(&self, file: Option<&Path>) -> Result<DockerExecutor> {
+        let config = DockerConfig { installation: self.installation.clone(), ..docker_config(file)? };
         Ok(DockerExecutor::new(config)?.with_logs(self.logs.clone()))
     }
 

@@ -75,7 +75,9 @@ macro_rules! bug {
 }
 
 pub mod clock;
-#[cfg(any(feature = "http", feature = "mysql", feature = "postgres", feature = "redis", feature = "remote"))]
+#[cfg(any(feature = "http", feature = "remote", all(feature = "redis", feature = "tls")))]
+mod crypto;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "remote"))]
 mod database;
 pub mod error;
 pub mod executor;

@@ -48,10 +48,18 @@ pub(crate) async fn cut(cutting: &Cutting) -> Result<bool> {
     tokio::fs::create_dir_all(&media).await.map_err(|error| format!("cannot make {}: {error}", media.display()))?;
     let video = match &cutting.video {
         Some(video) => video.clone(),
-        None => media::sample(&media, cutting.seconds).await?,
+        None => {
+            note(&format!("a sample of {} s, in {}", cutting.seconds, media.display()));
+            media::sample(&media, cutting.seconds).await?
+        }
     };
     let length = media::length(&media::inside(&media, &video)?).await?;
-    let scheduler = scheduler(cutting, &find_service(&cutting.dir).await?).await?;
+    let url = find_service(&cutting.dir).await?;
+    note(&format!(
+        "the service is at {url}, a process of its own; {} pieces, {} at once",
+        cutting.pieces, cutting.limit
+    ));
+    let scheduler = scheduler(cutting, &url).await?;
     let step = length / f64::from(cutting.pieces);
     let mut pieces = Vec::new();
     for number in 0..cutting.pieces {
@@ -70,6 +78,7 @@ pub(crate) async fn cut(cutting: &Cutting) -> Result<bool> {
     let mut right = 0;
     for piece in &pieces {
         let task = piece.task.wait().await?;
+        note(&format!("piece {} of {}: {}", piece.number, cutting.pieces, task.record.state));
         let (row, is_right) = look(piece, &task, &media).await;
         table.add_row(row);
         right += u32::from(is_right);
@@ -80,6 +89,12 @@ pub(crate) async fn cut(cutting: &Cutting) -> Result<bool> {
         println!("{table}\n{right} of {} pieces are right", cutting.pieces);
     }
     Ok(right == cutting.pieces)
+}
+
+/// Tells whoever watches how far it is.
+#[allow(clippy::print_stderr, reason = "this is where people look")]
+fn note(what: &str) {
+    eprintln!("videocut: {what}");
 }
 
 /// A piece's row in the table, and whether it is right.

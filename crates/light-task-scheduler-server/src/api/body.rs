@@ -6,7 +6,6 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use light_task_scheduler::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -71,7 +70,7 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8], place: &str) -> Result<T, 
 }
 
 /// Says of an unknown field what was probably meant.
-fn in_words(message: &str) -> String {
+pub(crate) fn in_words(message: &str) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     match quoted.split_first() {
@@ -135,14 +134,6 @@ impl std::str::FromStr for Span {
             return Err(format!("`{text}` is not a duration: years, months and weeks are not taken"));
         }
         parse_duration(iso.as_deref().unwrap_or(text)).map(Span)
-    }
-}
-
-/// A point in time, or a time from now: `2026-11-22T17:00:00Z`, `in 10m`.
-pub(crate) fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    match text.trim().strip_prefix("in ") {
-        Some(span) => Ok(now + parse_duration(span)?),
-        None => text.parse().map_err(|error: light_task_scheduler::Error| error.to_string()),
     }
 }
 

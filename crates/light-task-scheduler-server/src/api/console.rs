@@ -8,8 +8,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use rust_embed::RustEmbed;
 
-use super::Api;
 use super::problem::Problem;
+use super::{Api, ApiOptions};
 
 #[derive(RustEmbed)]
 #[folder = "../../console/"]
@@ -26,6 +26,11 @@ const KEPT: &str = "public, max-age=31536000, immutable";
 /// Nothing is loaded but from here, and nothing runs that stands within a page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; font-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'";
+
+/// Where a file of the console is served.
+pub(super) fn asset(options: &ApiOptions, path: &str) -> String {
+    format!("{}/assets/{VERSION}/{path}", options.base_path)
+}
 
 /// Serves it.
 pub(super) fn router() -> Router<Api> {

@@ -21,10 +21,12 @@ mod access;
 mod actions;
 mod body;
 mod console;
+mod docs;
 mod events;
 mod health;
 mod leases;
 mod logs;
+mod metrics;
 mod openapi;
 mod problem;
 mod query;
@@ -53,8 +55,10 @@ use utoipa_axum::routes;
 
 use access::Caller;
 pub use access::Role;
+pub(crate) use body::{Span, in_words};
 use problem::{Code, Problem, Result};
 pub use session::Admission;
+pub(crate) use task::Retry;
 pub use tokens::{NewToken, Token, TokenFile};
 
 /// Largest body of most requests, in bytes: a payload of 1 MiB and what is around it.
@@ -121,6 +125,7 @@ struct Shared {
     stop: CancellationToken,
     history: stats::History,
     feed: Arc<events::Feed>,
+    meters: metrics::Meters,
     /// One for each stream that may be open at once.
     streams: Arc<Semaphore>,
 }
@@ -138,7 +143,8 @@ impl Api {
     pub fn new(scheduler: Scheduler, logs: Arc<dyn LogStore>, options: ApiOptions) -> Self {
         let history = stats::History::default();
         let (feed, streams) = (Arc::new(events::Feed::default()), Arc::new(Semaphore::new(STREAMS_MAX)));
-        let shared = Shared { scheduler, logs, options, stop: CancellationToken::new(), history, feed, streams };
+        let (stop, meters) = (CancellationToken::new(), metrics::Meters::default());
+        let shared = Shared { scheduler, logs, options, stop, history, feed, meters, streams };
         let api = Api { shared: Arc::new(shared) };
         let (weak, stop) = (Arc::downgrade(&api.shared), api.shared.stop.clone());
         tokio::spawn(stats::count(weak.clone(), stop.clone()));
@@ -149,9 +155,9 @@ impl Api {
     /// Everything that is served, to be mounted at [`ApiOptions::base_path`].
     pub fn router(&self) -> Router {
         let (router, document) = self.described();
-        let document = Arc::new(openapi::finished(document, &self.shared.options));
+        let document = openapi::finished(document, self.options());
         router
-            .merge(openapi::router(document))
+            .merge(openapi::router(&document, self.options()))
             .merge(console::router())
             .fallback(async |request: Request| {
                 let path = request.uri().path().to_owned();
@@ -165,6 +171,14 @@ impl Api {
             .with_state(self.clone())
     }
 
+    /// The same, at its base path.
+    pub(crate) fn mounted(&self) -> Router {
+        match self.options().base_path.as_str() {
+            "" => self.router(),
+            base => Router::new().nest(base, self.router()),
+        }
+    }
+
     /// Ends whatever waits or streams, so that a server can end: connections with long answers never end by themselves.
     pub fn stop(&self) {
         self.shared.stop.cancel();
@@ -175,7 +189,8 @@ impl Api {
         let router = self.tasks(router);
         let router = self.operations(router);
         let router = self.leases(router);
-        router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).split_for_parts()
+        let measured = middleware::from_fn_with_state(self.clone(), metrics::measured);
+        router.route_layer(measured).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).split_for_parts()
     }
 
     fn tasks(&self, router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
@@ -212,6 +227,7 @@ impl Api {
             .routes(self.guarded(routes!(session::list_tokens, session::create_token)))
             .routes(self.guarded(routes!(session::revoke_token)))
             .routes(self.guarded(routes!(health::capabilities)))
+            .routes(self.guarded(routes!(metrics::scrape)))
             .routes(self.guarded(routes!(health::alive)))
             .routes(self.guarded(routes!(health::ready)))
     }

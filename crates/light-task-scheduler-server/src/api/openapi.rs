@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use axum::{Json, Router};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Server};
 
 use super::access::SCHEME;
-use super::{Api, ApiOptions};
+use super::{Api, ApiOptions, console, docs};
 
 /// What the description begins with.
 pub(super) fn head() -> OpenApi {
@@ -50,12 +50,15 @@ pub(super) fn finished(mut document: OpenApi, options: &ApiOptions) -> OpenApi {
     document
 }
 
-/// Serves it.
-pub(super) fn router(document: Arc<OpenApi>) -> Router<Api> {
-    Router::new().route(
-        "/openapi.json",
-        get(async move |_: State<Api>| {
-            ([(header::CACHE_CONTROL, "no-cache")], Json(document.as_ref())).into_response()
-        }),
-    )
+/// Serves it, for programs and for people.
+pub(super) fn router(document: &OpenApi, options: &ApiOptions) -> Router<Api> {
+    let value = serde_json::to_value(document).unwrap_or_default();
+    let page: Arc<str> = docs::page(&value, &options.base_path, &console::asset(options, "styles/docs.css")).into();
+    let json: Arc<str> = value.to_string().into();
+    const FRESH: (header::HeaderName, &str) = (header::CACHE_CONTROL, "no-cache");
+    let json = async move |_: State<Api>| {
+        ([FRESH, (header::CONTENT_TYPE, "application/json")], json.to_string()).into_response()
+    };
+    let page = async move |_: State<Api>| ([FRESH], Html(page.to_string())).into_response();
+    Router::new().route("/openapi.json", get(json)).route("/docs", get(page))
 }

@@ -30,8 +30,6 @@ pub(crate) enum Code {
     Conflict,
     /// The worker is not registered, or was declared dead: it registers anew, under a fresh id.
     NotRegistered,
-    /// The task has changed since it was read (`If-Match`).
-    PreconditionFailed,
     /// The request is larger than allowed.
     TooLarge,
     /// The body is of a type that is not understood.
@@ -52,7 +50,7 @@ pub(crate) enum Code {
 
 impl Code {
     /// Every code.
-    pub(crate) const ALL: [Code; 16] = [
+    pub(crate) const ALL: [Code; 15] = [
         Code::Invalid,
         Code::Unauthenticated,
         Code::Forbidden,
@@ -60,7 +58,6 @@ impl Code {
         Code::MethodNotAllowed,
         Code::Conflict,
         Code::NotRegistered,
-        Code::PreconditionFailed,
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::RangeNotSatisfiable,
@@ -81,7 +78,6 @@ impl Code {
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "no such method here"),
             Code::Conflict => (StatusCode::CONFLICT, "contradicts what is stored"),
             Code::NotRegistered => (StatusCode::CONFLICT, "not registered"),
-            Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed since it was read"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "type not understood"),
             Code::RangeNotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, "no such range"),
@@ -93,8 +89,14 @@ impl Code {
         }
     }
 
+    /// What it means, with its status.
+    pub(crate) fn in_words(self) -> String {
+        let (status, title) = self.status();
+        format!("{}: {title}", status.as_u16())
+    }
+
     /// Its name, as in JSON.
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Code::Invalid => "invalid",
             Code::Unauthenticated => "unauthenticated",
@@ -103,7 +105,6 @@ impl Code {
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Conflict => "conflict",
             Code::NotRegistered => "not_registered",
-            Code::PreconditionFailed => "precondition_failed",
             Code::TooLarge => "too_large",
             Code::UnsupportedMediaType => "unsupported_media_type",
             Code::RangeNotSatisfiable => "range_not_satisfiable",

@@ -36,6 +36,22 @@ pub(crate) struct Counts {
     pub(crate) cancelled: u64,
 }
 
+impl Counts {
+    /// Each with its name.
+    pub(crate) fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("held", self.held),
+            ("waiting", self.waiting),
+            ("scheduled", self.scheduled),
+            ("running", self.running),
+            ("exporting", self.exporting),
+            ("succeeded", self.succeeded),
+            ("failed", self.failed),
+            ("cancelled", self.cancelled),
+        ]
+    }
+}
+
 impl From<&QueueCounts> for Counts {
     fn from(counts: &QueueCounts) -> Self {
         Counts {

@@ -30,16 +30,21 @@ pub(crate) struct WorkerView {
     running: u64,
 }
 
+/// Whether it lives, in a word.
+pub(crate) fn state_of(replica: &ReplicaStatus) -> &'static str {
+    match (replica.dead || replica.proven_dead, replica.expired) {
+        (true, _) => "dead",
+        (false, true) => "expired",
+        (false, false) => "alive",
+    }
+}
+
 impl From<ReplicaStatus> for WorkerView {
     fn from(replica: ReplicaStatus) -> Self {
         WorkerView {
             id: replica.id.to_string(),
+            state: state_of(&replica),
             name: replica.name,
-            state: match (replica.dead || replica.proven_dead, replica.expired) {
-                (true, _) => "dead",
-                (false, true) => "expired",
-                (false, false) => "alive",
-            },
             beats: replica.beat,
             expires_at: replica.expires_at,
             running: replica.owned,

@@ -1,7 +1,9 @@
 //! The tasks of one batch file: read, checked as a whole, and compared with what is in the store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use light_task_scheduler::store::BATCH_MAX;
 use light_task_scheduler::{Name, NewTask, State, Store, Task, TaskId};
 
@@ -35,7 +37,9 @@ pub(crate) struct Roster {
     file: Vec<u8>,
     defaults: Defaults,
     entries: Vec<Entry>,
-    by_id: HashMap<TaskId, usize>,
+    /// The places of the entries, found by their ids. A map would have a second copy of a million ids.
+    places: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 /// What the store knew of a batch.
@@ -50,21 +54,22 @@ pub(crate) struct Survey {
 impl Roster {
     /// Reads every line; refuses the file if any is bad.
     pub(crate) fn read(file: Vec<u8>, source: &str, defaults: Defaults) -> Result<Self> {
-        let mut roster = Roster { file: Vec::new(), defaults, entries: Vec::new(), by_id: HashMap::new() };
+        // As many as there may be: a vector that grows by doubling is in memory twice, and too long in the end.
+        let lines_max = file.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let mut roster = Roster {
+            file: Vec::new(),
+            defaults,
+            entries: Vec::with_capacity(lines_max),
+            places: HashTable::with_capacity(lines_max),
+            hasher: DefaultHashBuilder::default(),
+        };
         let mut problems = Problems::new("cannot be run");
         for (line, text) in lines(&file) {
             match parse(line, text, &roster.defaults) {
                 Ok(NewTask { id: Some(id), payload, .. }) => {
-                    let entry = Entry {
-                        id: id.clone(),
-                        line,
-                        start: text.as_ptr().addr() - file.as_ptr().addr(),
-                        len: text.len(),
-                        found: None,
-                    };
-                    let Some(&first) = roster.by_id.get(&id) else {
-                        roster.by_id.insert(id, roster.entries.len());
-                        roster.entries.push(entry);
+                    let Some(first) = roster.index(&id) else {
+                        let start = text.as_ptr().addr() - file.as_ptr().addr();
+                        roster.add(Entry { id, line, start, len: text.len(), found: None });
                         continue;
                     };
                     // The same task twice is one task; two tasks cannot share an id.
@@ -83,6 +88,15 @@ impl Roster {
         problems.into_result(source, crate::exit::USAGE).map(|()| roster)
     }
 
+    fn add(&mut self, entry: Entry) {
+        // There are not more entries than lines, which are counted so.
+        let place = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let hash = self.hasher.hash_one(&entry.id);
+        self.entries.push(entry);
+        let hash_again = |place: &u32| self.hasher.hash_one(&self.entries[*place as usize].id);
+        self.places.insert_unique(hash, place, hash_again);
+    }
+
     /// How many tasks there are.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
@@ -95,7 +109,8 @@ impl Roster {
 
     /// Where a task is in the order, if it is of this batch.
     pub(crate) fn index(&self, id: &TaskId) -> Option<usize> {
-        self.by_id.get(id).copied()
+        let is_it = |place: &u32| self.entries[*place as usize].id == *id;
+        self.places.find(self.hasher.hash_one(id), is_it).map(|place| *place as usize)
     }
 
     /// The task of an entry, made anew from its line.

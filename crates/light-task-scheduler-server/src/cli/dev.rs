@@ -7,13 +7,11 @@ use light_task_scheduler::{Config, Shutdown};
 
 use crate::api::{Api, ApiOptions};
 use crate::cli::select::StoreArgs;
+use crate::config::{LISTEN_DEFAULT, is_this_host};
 use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
 use crate::output;
 use crate::serve::Listening;
-
-/// Where it listens if nobody says otherwise.
-const LISTEN_DEFAULT: &str = "127.0.0.1:7600";
 
 /// Serves the HTTP API and the console, and runs tasks, all in this process; on ./lts.db, for this host only.
 #[derive(Debug, Args)]
@@ -33,7 +31,7 @@ pub(crate) struct DevArgs {
 
 /// Runs it.
 pub(crate) async fn run(args: DevArgs) -> Result<u8> {
-    if !args.listen.ip().is_loopback() {
+    if !is_this_host(args.listen.ip()) {
         return Err(Problem::usage(format!(
             "`lts dev` asks for no credentials, so it listens on this host only, not on {}; use `lts server` with tokens",
             args.listen
@@ -52,7 +50,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<u8> {
     let mut interrupts = Interrupts::listen()?;
     let api = Api::new(scheduler.clone(), opened.logs.clone(), ApiOptions::default());
     greet(listening.address());
-    listening.serve(&api, async move { interrupts.next().await }).await?;
+    listening.serve(&api, interrupts.next()).await;
     // Whatever still runs goes on, and is taken up by the next start.
     scheduler.shutdown(Shutdown { grace: std::time::Duration::ZERO, hand_over: true }).await?;
     Ok(OK)

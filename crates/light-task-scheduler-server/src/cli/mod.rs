@@ -9,8 +9,10 @@ mod queue;
 mod retry;
 mod run;
 mod select;
+mod server;
 mod show;
 mod store;
+mod token;
 mod worker;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -49,6 +51,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Ask {
     Dev(dev::DevArgs),
+    Server(server::ServerArgs),
     Batch(BatchArgs),
     Run(run::RunArgs),
     Ls(ls::LsArgs),
@@ -59,6 +62,8 @@ enum Ask {
     Rm(retry::RmArgs),
     Queue(queue::QueueArgs),
     Store(store::StoreCommand),
+    Token(token::TokenArgs),
+    Config(server::ConfigArgs),
     Worker(worker::WorkerArgs),
     Bench(BenchArgs),
 }
@@ -87,6 +92,9 @@ fn answer(ask: Ask) -> Result<u8> {
     let answer = runtime.block_on(async {
         match ask {
             Ask::Dev(args) => dev::run(args).await,
+            Ask::Server(args) => server::run(args).await,
+            Ask::Token(args) => token::run(args).await,
+            Ask::Config(args) => server::config(args).await,
             Ask::Batch(args) => batch::run(args).await,
             Ask::Run(args) => run::run(args).await,
             Ask::Ls(args) => ls::run(args).await,

@@ -13,7 +13,7 @@ use crate::command::DOCKER_KIND;
 use crate::duration::parse_duration;
 use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
-use crate::open::{Opened, open_remote};
+use crate::open::{Executors, Opened, open_remote, services};
 use crate::output;
 
 /// How long an engine for containers may take to answer whether it is there.
@@ -151,13 +151,15 @@ fn check_queues(store: &RemoteStore, queues: &[Name]) -> Result<()> {
 
 async fn start(opened: &Opened, store: &RemoteStore, kinds: &[Kind], config: Config) -> Result<Scheduler> {
     let asked = |kind| kinds.contains(&kind);
+    // With a token for some queues, what belongs to tasks of the others seems to be nobody's.
+    let whole = store.queues().is_none();
     let mut builder = Scheduler::builder(opened.store.clone());
     if asked(Kind::Process) || kinds.is_empty() {
-        builder = opened.commands(builder)?;
+        builder = opened.commands(builder, None, whole.then_some(&config.namespace))?;
     }
     // Whoever may submit tasks at the server would reach what this host reaches: only where that is wished.
     if asked(Kind::Http) {
-        builder = opened.services(builder)?;
+        builder = services(builder, Executors::default().http)?;
     }
     if asked(Kind::Docker) || kinds.is_empty() {
         let docker = match opened.containers() {
@@ -168,8 +170,7 @@ async fn start(opened: &Opened, store: &RemoteStore, kinds: &[Kind], config: Con
             Err(problem) => Err(problem),
         };
         builder = match docker {
-            // With a token for some queues, the containers of the other queues' tasks seem to be nobody's.
-            Ok(docker) if store.queues().is_some() => builder.executor(DOCKER_KIND, Arc::new(docker)),
+            Ok(docker) if !whole => builder.executor(DOCKER_KIND, Arc::new(docker)),
             Ok(docker) => opened.reaped(builder, docker, &config.namespace),
             Err(problem) if asked(Kind::Docker) => return Err(problem),
             Err(_) => builder,

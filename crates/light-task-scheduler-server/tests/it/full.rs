@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use light_task_scheduler::{Error, ErrorKind, NewTask, Payload, Result, SqliteStore, State, Store};
 
@@ -19,6 +18,8 @@ const PAYLOAD_BYTES: usize = 200 << 10;
 const BATCH: usize = 20;
 /// More of them than any of these disks holds.
 const BATCHES_MAX: usize = 500;
+/// How often it is tried in vain while the disk is full.
+const REFUSALS: usize = 3;
 /// What is left of the disk for them.
 const LEFT_BYTES: usize = 8 << 20;
 const FILLER: &str = "filler";
@@ -103,11 +104,10 @@ async fn is_outlived(store: Arc<dyn Store>, directory: &Path, free: impl FnOnce(
     check(&refused);
     println!("after {} tasks: {refused}", accepted.len());
     // It is still full: nobody is told that something was done which was not.
-    for _ in 0..3 {
+    for _ in 0..REFUSALS {
         if let Err(error) = store.insert((0..BATCH).map(|id| large(usize::MAX - id)).collect()).await {
             check(&error);
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     fs::remove_file(directory.join(FILLER)).unwrap();
     free();

@@ -3,11 +3,13 @@
 #![allow(clippy::print_stdout, reason = "a test says what it did")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod api;
 mod batch;
 mod bench;
 mod docker;
 mod full;
 mod history;
+mod http;
 mod input;
 mod kills;
 mod limits;

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::database::http::link::{Fault, Link};
+use crate::database::remote::{Fault, Link};
 use crate::error::{Error, Result};
 use crate::results::{LOG_CHUNK_BYTES_MAX, LogKey, LogStore, Stream, unwritten};
 use crate::task::TaskId;

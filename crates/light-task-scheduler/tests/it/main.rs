@@ -1,5 +1,6 @@
 //! The one integration binary: everything against real stores, executors and processes.
 
+#![allow(clippy::print_stdout, reason = "a test says what it has counted")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod blocked;
@@ -7,6 +8,8 @@ mod blocked;
 mod docker;
 mod examples;
 mod executors;
+#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres")))]
+mod homes;
 #[cfg(feature = "callbacks")]
 mod http;
 #[cfg(feature = "mysql")]
@@ -15,11 +18,20 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(all(feature = "redis", feature = "tls"))]
+mod redis_tls;
 #[cfg(feature = "redis")]
 mod redis_weather;
 mod results;
 mod scheduler;
-#[cfg(any(feature = "docker", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg(any(
+    feature = "callbacks",
+    feature = "docker",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
 mod servers;
 mod simulation;
 mod starts;

@@ -40,7 +40,7 @@ enum Part {
     Root,
 }
 
-const VALUES: [&str; 7] = ["task", "state", "retry", "rate", "error", "clock", "inspection"];
+const VALUES: [&str; 8] = ["task", "state", "retry", "rate", "error", "clock", "crypto", "inspection"];
 const CONTRACTS: [&str; 3] = ["store", "executor", "results"];
 
 /// The one backend that the scheduler's face names, for the shortcut `Builder::functions`.
@@ -51,8 +51,8 @@ fn part(path: &[String]) -> Option<Part> {
     Some(match names.as_slice() {
         [] | ["bin", ..] => Part::Root,
         [name, ..] if VALUES.contains(name) => Part::Value,
-        // `ext` is the convenience on top of the contract's trait.
-        [name] | [name, "ext"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
+        // `ext` is the convenience on top of the contract's trait, `leftovers` a rule for all its backends.
+        [name] | [name, "ext" | "leftovers"] if CONTRACTS.contains(name) => Part::Contract((*name).to_owned()),
         [name, backend, ..] if CONTRACTS.contains(name) => Part::Backend((*name).to_owned(), (*backend).to_owned()),
         ["database", ..] => Part::Link,
         ["scheduler", ..] => Part::Scheduler,

@@ -78,7 +78,7 @@ impl Api {
 }
 
 /// What the store of this server can do.
-#[utoipa::path(get, path = "/api/v1/leases", tag = "leases",
+#[utoipa::path(get, path = "/api/v1/leases", tag = "leases", operation_id = "lease_hello",
     responses(
         (status = 200, body = wire::Hello),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -91,7 +91,8 @@ pub(crate) async fn hello(State(api): State<Api>, caller: Caller) -> Json<wire::
 }
 
 /// Registers a worker, under a fresh id. It is to send heartbeats, at least one in each `ttl`.
-#[utoipa::path(post, path = "/api/v1/leases/register", tag = "leases", request_body = wire::NewWorker,
+#[utoipa::path(post, path = "/api/v1/leases/register", tag = "leases", operation_id = "lease_register",
+    request_body = wire::NewWorker,
     responses(
         (status = 200, description = "done"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -108,7 +109,8 @@ pub(crate) async fn register(
 }
 
 /// Ends a worker's registration: what it still owns can be taken over at once.
-#[utoipa::path(post, path = "/api/v1/leases/leave", tag = "leases", request_body = wire::Worker,
+#[utoipa::path(post, path = "/api/v1/leases/leave", tag = "leases", operation_id = "lease_leave",
+    request_body = wire::Worker,
     responses(
         (status = 200, description = "done"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -125,7 +127,8 @@ pub(crate) async fn leave(
 /// Takes due tasks for a worker, in order, within the limits of their queues.
 ///
 /// With `wait`, and nothing to take, the answer comes when it is worth asking again.
-#[utoipa::path(post, path = "/api/v1/leases", tag = "leases", request_body = wire::ClaimRequest,
+#[utoipa::path(post, path = "/api/v1/leases", tag = "leases", operation_id = "lease_claim",
+    request_body = wire::ClaimRequest,
     responses(
         (status = 200, body = wire::Claim),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -171,7 +174,8 @@ async fn work_after(store: &dyn Store, mut seen: Changes) {
 }
 
 /// What could be claimed next, of each pair of queue and kind the first.
-#[utoipa::path(post, path = "/api/v1/leases/candidates", tag = "leases", request_body = wire::CandidatesRequest,
+#[utoipa::path(post, path = "/api/v1/leases/candidates", tag = "leases", operation_id = "lease_candidates",
+    request_body = wire::CandidatesRequest,
     responses(
         (status = 200, body = wire::Candidates),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -187,9 +191,12 @@ pub(crate) async fn candidates(
     Ok(Json(told(api.store().candidates(request).await)?.into()))
 }
 
-/// A worker's sign of life. The answer says what it is to cancel, what its runs have said elsewhere, and, where it
+/// A worker's sign of life.
+///
+/// The answer says what it is to cancel, what its runs have said elsewhere, and, where it
 /// and the store differ in what it holds, what it owns.
-#[utoipa::path(post, path = "/api/v1/leases/heartbeat", tag = "leases", request_body = wire::Heartbeat,
+#[utoipa::path(post, path = "/api/v1/leases/heartbeat", tag = "leases", operation_id = "lease_heartbeat",
+    request_body = wire::Heartbeat,
     responses(
         (status = 200, body = wire::HeartbeatReply),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -205,7 +212,7 @@ pub(crate) async fn heartbeat(
 }
 
 /// The workers that are alive, and the dead that still own tasks.
-#[utoipa::path(get, path = "/api/v1/leases/workers", tag = "leases",
+#[utoipa::path(get, path = "/api/v1/leases/workers", tag = "leases", operation_id = "lease_workers",
     responses(
         (status = 200, body = Vec<wire::WorkerStatus>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -216,7 +223,8 @@ pub(crate) async fn workers(State(api): State<Api>, _: Caller) -> Result<Json<Ve
 }
 
 /// Declares dead whom the worker has seen expired twice, and takes over tasks that have no living owner.
-#[utoipa::path(post, path = "/api/v1/leases/rescue", tag = "leases", request_body = wire::RescueRequest,
+#[utoipa::path(post, path = "/api/v1/leases/rescue", tag = "leases", operation_id = "lease_rescue",
+    request_body = wire::RescueRequest,
     responses(
         (status = 200, body = wire::Rescued),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -231,14 +239,15 @@ pub(crate) async fn rescue(
     let suspects = suspects.into_iter().map(|one| store::Suspect { id: one.worker, beat: one.beat }).collect();
     let queues = caller.queues_among(queues)?;
     let request = store::RescueRequest { replica: worker, suspects, kinds, queues, limit };
-    let store::Rescued { dead, tasks, now } = told(api.store().rescue(request).await)?;
+    let store::Rescued { dead, tasks, now, .. } = told(api.store().rescue(request).await)?;
     Ok(Json(wire::Rescued { dead, tasks: sent(tasks), now }))
 }
 
 /// Waits until something may have changed: tasks to claim, wishes and reports for a heartbeat to bring, ends.
 ///
 /// A hint, never needed: it may come late, twice or never.
-#[utoipa::path(post, path = "/api/v1/leases/changed", tag = "leases", request_body = wire::ChangesRequest,
+#[utoipa::path(post, path = "/api/v1/leases/changed", tag = "leases", operation_id = "lease_changed",
+    request_body = wire::ChangesRequest,
     responses(
         (status = 200, body = wire::Changes),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

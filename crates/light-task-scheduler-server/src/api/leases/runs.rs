@@ -36,10 +36,13 @@ impl Api {
     }
 }
 
-/// Applies what owners report, each item only under its lease: `{"started": handle}`, `{"progress": …}`,
+/// Applies what owners report, each item only under its lease.
+///
+/// An event is `{"started": handle}`, `{"progress": …}`,
 /// `"stop_unconfirmed"`, `{"outcome": output}`, `{"complete": result}`, `{"retry": …}`, `{"release": …}`,
 /// `{"fail": …}` or `"cancelled"`. Several for one task are applied in their order.
-#[utoipa::path(post, path = "/api/v1/leases/apply", tag = "leases", request_body = Vec<wire::Change>,
+#[utoipa::path(post, path = "/api/v1/leases/apply", tag = "leases", operation_id = "lease_apply",
+    request_body = Vec<wire::Change>,
     responses(
         (status = 200, body = Vec<wire::Answer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -70,7 +73,8 @@ pub(crate) struct Completion {
 }
 
 /// Ends runs that have succeeded, each under its lease; the result is kept with the task.
-#[utoipa::path(post, path = "/api/v1/leases/complete", tag = "leases", request_body = Vec<Completion>,
+#[utoipa::path(post, path = "/api/v1/leases/complete", tag = "leases", operation_id = "lease_complete",
+    request_body = Vec<Completion>,
     responses(
         (status = 200, body = Vec<wire::Answer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -108,9 +112,12 @@ pub(crate) struct Failed {
     failure: wire::Failure,
 }
 
-/// Ends runs without success, each under its lease. By the retry policy of each task, it is tried again, or has failed:
+/// Ends runs without success, each under its lease.
+///
+/// By the retry policy of each task, it is tried again, or has failed:
 /// `state` of the answer says which.
-#[utoipa::path(post, path = "/api/v1/leases/fail", tag = "leases", request_body = Vec<Failed>,
+#[utoipa::path(post, path = "/api/v1/leases/fail", tag = "leases", operation_id = "lease_fail",
+    request_body = Vec<Failed>,
     responses(
         (status = 200, body = Vec<wire::Answer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -168,7 +175,8 @@ pub(crate) struct Progressed {
 }
 
 /// Notes how far runs have come, each under its lease.
-#[utoipa::path(post, path = "/api/v1/leases/progress", tag = "leases", request_body = Vec<Progressed>,
+#[utoipa::path(post, path = "/api/v1/leases/progress", tag = "leases", operation_id = "lease_progress",
+    request_body = Vec<Progressed>,
     responses(
         (status = 200, body = Vec<wire::Answer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -205,9 +213,11 @@ pub(crate) struct Released {
     message: String,
 }
 
-/// Gives tasks back, each under its lease, for somebody else to run: an interruption, not charged to the task. The run
-/// must have ended.
-#[utoipa::path(post, path = "/api/v1/leases/release", tag = "leases", request_body = Vec<Released>,
+/// Gives tasks back, each under its lease, for somebody else to run.
+///
+/// It is an interruption, not charged to the task. The run must have ended.
+#[utoipa::path(post, path = "/api/v1/leases/release", tag = "leases", operation_id = "lease_release",
+    request_body = Vec<Released>,
     responses(
         (status = 200, body = Vec<wire::Answer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -228,9 +238,12 @@ pub(crate) async fn release(
     Ok(api.apply(&caller, items.into_iter().map(change).collect()).await?)
 }
 
-/// Keeps what executions say of themselves for their owner, whose heartbeat brings it. `false`: not the current
+/// Keeps what executions say of themselves for their owner, whose heartbeat brings it.
+///
+/// `false`: not the current
 /// execution of a running task.
-#[utoipa::path(post, path = "/api/v1/leases/reports", tag = "leases", request_body = Vec<wire::Report>,
+#[utoipa::path(post, path = "/api/v1/leases/reports", tag = "leases", operation_id = "lease_report",
+    request_body = Vec<wire::Report>,
     responses(
         (status = 200, body = Vec<bool>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -262,9 +275,12 @@ impl Api {
     }
 }
 
-/// Writes to the logs of runs, at offsets: what is there already is not written again. Each execution has logs of its
+/// Writes to the logs of runs, at offsets.
+///
+/// What is there already is not written again. Each execution has logs of its
 /// own, so one that is over harms no other.
-#[utoipa::path(post, path = "/api/v1/leases/logs", tag = "leases", request_body = Vec<LogPiece>,
+#[utoipa::path(post, path = "/api/v1/leases/logs", tag = "leases", operation_id = "lease_append_logs",
+    request_body = Vec<LogPiece>,
     responses(
         (status = 200, body = Vec<LogAnswer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -294,7 +310,8 @@ async fn write(api: &Api, piece: LogPiece) -> light_task_scheduler::Result<u64> 
 }
 
 /// Reads a part of a log, and says how long it is.
-#[utoipa::path(post, path = "/api/v1/leases/logs/read", tag = "leases", request_body = LogRequest,
+#[utoipa::path(post, path = "/api/v1/leases/logs/read", tag = "leases", operation_id = "lease_read_log",
+    request_body = LogRequest,
     responses(
         (status = 200, body = LogPart),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -316,7 +333,8 @@ pub(crate) async fn read_log(
 }
 
 /// Deletes all logs of a task.
-#[utoipa::path(post, path = "/api/v1/leases/logs/delete", tag = "leases", request_body = LogsOf,
+#[utoipa::path(post, path = "/api/v1/leases/logs/delete", tag = "leases", operation_id = "lease_delete_logs",
+    request_body = LogsOf,
     responses(
         (status = 200, description = "done"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

@@ -20,7 +20,8 @@ const READ_AT_ONCE: usize = 100;
 const READ_BYTES: usize = 32 << 20;
 
 /// Takes tasks in as they are; what is refused is said item by item.
-#[utoipa::path(post, path = "/api/v1/leases/insert", tag = "leases", request_body = Vec<wire::NewTask>,
+#[utoipa::path(post, path = "/api/v1/leases/insert", tag = "leases", operation_id = "lease_insert",
+    request_body = Vec<wire::NewTask>,
     responses(
         (status = 200, body = Vec<wire::Inserted>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -40,7 +41,8 @@ pub(crate) async fn insert(
 }
 
 /// Does what operators wish, task by task.
-#[utoipa::path(post, path = "/api/v1/leases/commands", tag = "leases", request_body = Vec<wire::Wish>,
+#[utoipa::path(post, path = "/api/v1/leases/commands", tag = "leases", operation_id = "lease_command",
+    request_body = Vec<wire::Wish>,
     responses(
         (status = 200, body = Vec<wire::Answer>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -59,7 +61,8 @@ pub(crate) async fn command(
 }
 
 /// Reads tasks by id. Where they are large, not all are answered: ask again for those that follow the last answer.
-#[utoipa::path(post, path = "/api/v1/leases/get", tag = "leases", request_body = Vec<TaskId>,
+#[utoipa::path(post, path = "/api/v1/leases/get", tag = "leases", operation_id = "lease_get",
+    request_body = Vec<TaskId>,
     responses(
         (status = 200, body = Vec<Option<wire::Task>>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -94,7 +97,8 @@ fn size(task: &Task) -> usize {
 }
 
 /// Lists tasks whole, newest first, at most 100 at once.
-#[utoipa::path(post, path = "/api/v1/leases/list", tag = "leases", request_body = wire::TaskQuery,
+#[utoipa::path(post, path = "/api/v1/leases/list", tag = "leases", operation_id = "lease_list",
+    request_body = wire::TaskQuery,
     responses(
         (status = 200, body = wire::Page),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -114,7 +118,7 @@ pub(crate) async fn list(
 }
 
 /// How many tasks each queue has in each state.
-#[utoipa::path(get, path = "/api/v1/leases/counts", tag = "leases",
+#[utoipa::path(get, path = "/api/v1/leases/counts", tag = "leases", operation_id = "lease_counts",
     responses(
         (status = 200, body = Vec<wire::QueueCounts>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -126,7 +130,7 @@ pub(crate) async fn counts(State(api): State<Api>, caller: Caller) -> Result<Jso
 }
 
 /// Every queue and how it is operated.
-#[utoipa::path(get, path = "/api/v1/leases/queues", tag = "leases",
+#[utoipa::path(get, path = "/api/v1/leases/queues", tag = "leases", operation_id = "lease_queues",
     responses(
         (status = 200, body = Vec<wire::Queue>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -138,7 +142,8 @@ pub(crate) async fn queues(State(api): State<Api>, caller: Caller) -> Result<Jso
 }
 
 /// Creates a queue, or replaces its settings.
-#[utoipa::path(post, path = "/api/v1/leases/queues", tag = "leases", request_body = wire::Queue,
+#[utoipa::path(post, path = "/api/v1/leases/queues", tag = "leases", operation_id = "lease_set_queue",
+    request_body = wire::Queue,
     responses(
         (status = 200, description = "done"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -155,7 +160,8 @@ pub(crate) async fn set_queue(
 }
 
 /// Housekeeping. It is the server's own: a worker's asking for it does nothing.
-#[utoipa::path(post, path = "/api/v1/leases/sweep", tag = "leases", request_body = wire::SweepRequest,
+#[utoipa::path(post, path = "/api/v1/leases/sweep", tag = "leases", operation_id = "lease_sweep",
+    request_body = wire::SweepRequest,
     responses(
         (status = 200, body = wire::Sweep),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

@@ -1,10 +1,9 @@
 //! Removes containers that nobody owns any more.
 //!
-//! A claim is stored before anything is made, so the store knows every execution that may have a container. One
-//! whose task has ended, is gone, or has been claimed anew since, has none who would ever stop or remove it, unless
+//! One whose task has ended, is gone, or has been claimed anew since, has none who would ever stop or remove it, unless
 //! its owner is just about to: so two looks must agree.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +12,11 @@ use tokio::task::AbortHandle;
 use super::Shared;
 use super::engine::Engine;
 use super::names::{Execution, Found, LABEL_NAMESPACE};
-use crate::error::Result;
+use crate::executor::leftovers::unneeded;
 use crate::store::Store;
-use crate::task::{FailureKind, State, Task, TaskId};
 
 /// How long a container without an owner is given to stop by itself.
 const GRACE: Duration = Duration::from_secs(5);
-/// How many tasks the store is asked about in one call.
-const ASK_MAX: usize = 256;
 
 /// Looks for leftovers until it is dropped.
 #[derive(Debug)]
@@ -89,60 +85,10 @@ async fn leftovers(
         let execution = Execution::from_labels(&container.labels?)?;
         Some(Found { engine: identity.clone(), container: container.id?, execution })
     });
+    // What is watched from here is released from here.
     let ours: Vec<Found> = all
         .filter(|found| found.execution.namespace == namespace && shared.watched(&found.execution).is_none())
         .collect();
-    let mut left = Vec::new();
-    for batch in ours.chunks(ASK_MAX) {
-        let ids: Vec<TaskId> = batch.iter().map(|found| found.execution.id.clone()).collect();
-        let tasks = store.get(&ids).await.map_err(|error| error.to_string())?;
-        let tasks: HashMap<TaskId, Task> = tasks.into_iter().flatten().map(|task| (task.id.clone(), task)).collect();
-        let owned =
-            |found: &Found| tasks.get(&found.execution.id).is_some_and(|task| needs(task, found.execution.execution));
-        left.extend(batch.iter().filter(|found| !owned(found)).cloned());
-    }
-    Ok(left)
-}
-
-/// Whether a task still needs what one of its executions made.
-fn needs(task: &Task, execution: u64) -> bool {
-    let record = &task.record;
-    let export_may_be_tried_again =
-        record.state == State::Failed && record.failure().is_some_and(|failure| failure.kind == FailureKind::Export);
-    record.execution == execution && (record.state.is_owned() || export_may_be_tried_again)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::task::{Details, Failure, NewTask, Record, Spec};
-
-    fn task(state: State, failure: Option<FailureKind>) -> Task {
-        let new = NewTask::new("docker", &()).unwrap();
-        let created_at = Timestamp::default();
-        let spec =
-            Spec { queue: new.queue, kind: new.kind, payload: new.payload, priority: 0, created_at, options: None };
-        let failure = failure.map(|kind| Failure::new(kind, "why"));
-        let details = Some(Box::new(Details { failure, ..Details::default() }));
-        let record = Record { state, execution: 7, details, ..Record::default() };
-        Task { id: TaskId::new("a").unwrap(), spec, record }
-    }
-
-    #[test]
-    fn a_container_is_needed_while_its_execution_is_owned_or_its_output_may_be_fetched() {
-        for (state, failure, needed) in [
-            (State::Running, None, true),
-            (State::Exporting, None, true),
-            (State::Failed, Some(FailureKind::Export), true),
-            (State::Failed, Some(FailureKind::Error), false),
-            (State::Waiting, Some(FailureKind::Export), false),
-            (State::Succeeded, None, false),
-            (State::Cancelled, None, false),
-        ] {
-            let task = task(state, failure);
-            assert_eq!(needs(&task, 7), needed, "{state:?} {failure:?}");
-            assert!(!needs(&task, 6), "an execution that was given up");
-        }
-    }
+    let left = unneeded(store, ours, |found| (&found.execution.id, found.execution.execution)).await;
+    Ok(left.map_err(|error| error.to_string())?.into_iter().map(|left| left.found).collect())
 }

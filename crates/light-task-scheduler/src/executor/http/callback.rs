@@ -31,36 +31,42 @@ const EVENT_TYPE: &str = "io.lts.task.";
 const EVENT_VERSION: &str = "1.0";
 
 /// Where the job of one execution reports.
-pub(super) fn url(config: &CallbackConfig, found: &Found) -> Result<String> {
-    Ok(format!("{}/{}", config.url.trim_end_matches('/'), token(config, found)?))
+pub(super) async fn url(config: &CallbackConfig, found: &Found) -> Result<String> {
+    let key = key(config).await?;
+    Ok(format!("{}/{}", config.url.trim_end_matches('/'), token(&key, found)?))
+}
+
+/// What tokens are made with.
+async fn key(config: &CallbackConfig) -> Result<String> {
+    let key = config.key.reveal().await?;
+    if key.len() < KEY_BYTES_MIN {
+        return Err(Error::invalid(format!("the key of callbacks is shorter than {KEY_BYTES_MIN} characters")));
+    }
+    Ok(key)
 }
 
 /// Names an execution, and proves that we have named it.
-fn token(config: &CallbackConfig, found: &Found) -> Result<String> {
+fn token(key: &str, found: &Found) -> Result<String> {
     let name = format!("{}\0{}\0{}", found.namespace, found.execution, found.id);
-    let code = code(config, name.as_bytes())?.finalize().into_bytes();
+    let code = code(key, name.as_bytes())?.finalize().into_bytes();
     let code = code.get(..CODE_BYTES).unwrap_or_default();
     Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(name), URL_SAFE_NO_PAD.encode(code)))
 }
 
-fn code(config: &CallbackConfig, name: &[u8]) -> Result<hmac::Hmac<sha2::Sha256>> {
-    let key = config.key.reveal()?;
-    if key.len() < KEY_BYTES_MIN {
-        return Err(Error::invalid(format!("the key of callbacks is shorter than {KEY_BYTES_MIN} characters")));
-    }
+fn code(key: &str, name: &[u8]) -> Result<hmac::Hmac<sha2::Sha256>> {
     let mut code = webhook::keyed(key.as_bytes())?;
     code.update(name);
     Ok(code)
 }
 
 /// The execution that a token names; `None` if we have not made it.
-fn read(config: &CallbackConfig, token: &str) -> Result<Option<(String, TaskId, u64)>> {
+fn read(key: &str, token: &str) -> Result<Option<(String, TaskId, u64)>> {
     let parts = token
         .split_once('.')
         .and_then(|(name, code)| Some((URL_SAFE_NO_PAD.decode(name).ok()?, URL_SAFE_NO_PAD.decode(code).ok()?)));
     let Some((name, given)) = parts.filter(|(_, given)| given.len() == CODE_BYTES) else { return Ok(None) };
     // Compared in constant time.
-    if code(config, &name)?.verify_truncated_left(&given).is_err() {
+    if code(key, &name)?.verify_truncated_left(&given).is_err() {
         return Ok(None);
     }
     let name = String::from_utf8(name).ok();
@@ -133,11 +139,12 @@ async fn take(
     body: &[u8],
 ) -> Result<(), Reply> {
     let unavailable = |error: Error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-    let Some((name, id, execution)) = read(&receiver.config, token).map_err(unavailable)? else {
+    let key = key(&receiver.config).await.map_err(unavailable)?;
+    let Some((name, id, execution)) = read(&key, token).map_err(unavailable)? else {
         return Err((StatusCode::NOT_FOUND, "this token is not one of ours".to_owned()));
     };
     let Some(service) = service(receiver, &name, &id).await.map_err(unavailable)? else { return Ok(()) };
-    authenticate(&service, headers, body)?;
+    authenticate(&service, headers, body).await?;
     let said = interpret(&service, what, body).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
     let Some(said) = said else { return Ok(()) };
     // The owner may be this process; if not, the store brings it there.
@@ -157,10 +164,10 @@ async fn service(receiver: &Receiver, name: &str, id: &TaskId) -> Result<Option<
     Ok(job.and_then(|job| receiver.exchange.service_of(&job).ok()))
 }
 
-fn authenticate(service: &Service, headers: &HeaderMap, body: &[u8]) -> Result<(), Reply> {
+async fn authenticate(service: &Service, headers: &HeaderMap, body: &[u8]) -> Result<(), Reply> {
     let Some(secret) = &service.signing else { return Ok(()) };
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let secret = secret.reveal().map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let secret = secret.reveal().await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let (id, at, signature) = (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"));
     webhook::verify(&secret, id, at, signature, body, SystemClock.now())
         .map_err(|error| (StatusCode::UNAUTHORIZED, error.to_string()))
@@ -232,10 +239,6 @@ mod tests {
     use crate::executor::http::{Protocol, Secret};
     use crate::task::{Name, Payload};
 
-    fn config(key: &str) -> CallbackConfig {
-        CallbackConfig { url: "http://host/callbacks/".to_owned(), key: Secret::Text(key.to_owned()) }
-    }
-
     fn found(id: &str, execution: u64) -> Found {
         Found {
             service: None,
@@ -249,24 +252,26 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_token_names_one_execution_and_nobody_can_make_one() {
-        let ours = config("sixteen characters");
-        let made = url(&ours, &found("a/é b", 7)).unwrap();
+    #[tokio::test]
+    async fn a_token_names_one_execution_and_nobody_can_make_one() {
+        let ours = "sixteen characters";
+        let config =
+            |key: &str| CallbackConfig { url: "http://host/callbacks/".to_owned(), key: Secret::Text(key.to_owned()) };
+        let made = url(&config(ours), &found("a/é b", 7)).await.unwrap();
         let token = made.strip_prefix("http://host/callbacks/").unwrap();
-        let (name, id, execution) = read(&ours, token).unwrap().unwrap();
+        let (name, id, execution) = read(ours, token).unwrap().unwrap();
         assert_eq!((name.as_str(), id.to_string().as_str(), execution), ("ns/a/é b/7", "a/é b", 7));
-        assert!(read(&config("another key of 16"), token).unwrap().is_none());
+        assert!(read("another key of 16", token).unwrap().is_none());
         let (named, code) = token.split_once('.').unwrap();
-        let other = super::token(&ours, &found("a/é b", 8)).unwrap();
-        assert!(read(&ours, &format!("{}.{code}", other.split_once('.').unwrap().0)).unwrap().is_none());
+        let other = super::token(ours, &found("a/é b", 8)).unwrap();
+        assert!(read(ours, &format!("{}.{code}", other.split_once('.').unwrap().0)).unwrap().is_none());
         for forged in
             ["", ".", named, &format!("{named}."), &format!("{named}.AAAA"), &format!("{named}.{}", &code[1..])]
         {
-            assert!(read(&ours, forged).unwrap().is_none(), "{forged}");
+            assert!(read(ours, forged).unwrap().is_none(), "{forged}");
         }
         assert!(token.len() < 1_000);
-        assert!(super::token(&config("short"), &found("a", 1)).is_err());
+        assert!(url(&config("short"), &found("a", 1)).await.is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use reqwest::{Certificate, Url, redirect};
 
 use super::egress::Rules;
 use super::protocol::Method;
-use crate::database::http::choose_ciphers;
+use crate::crypto::choose_provider;
 use crate::error::{Error, Result};
 
 /// How many redirects of a reading call are followed.
@@ -84,7 +84,7 @@ impl CallError {
 
 impl Client {
     pub(super) fn new(rules: Rules, answer_bytes_max: usize, roots: &[Vec<u8>]) -> Result<Self> {
-        choose_ciphers();
+        choose_provider();
         let roots = roots.iter().map(|pem| Certificate::from_pem_bundle(pem));
         let roots: Vec<Certificate> = roots.collect::<reqwest::Result<Vec<_>>>().map_err(client_error)?.concat();
         let http = reqwest::Client::builder()

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -34,8 +33,6 @@ pub(super) struct Exchange {
     presets: BTreeMap<&'static str, Protocol>,
     client: Client,
     endpoints: Endpoints,
-    /// Whose turn it is among equal endpoints.
-    turn: AtomicUsize,
 }
 
 /// One start of a job, and where it was or will be made.
@@ -44,7 +41,7 @@ pub(super) struct Site {
     pub(super) service: Arc<Service>,
     pub(super) found: Found,
     /// Known where the task is at hand; a handle does not have it.
-    pub(super) input: Option<Value>,
+    pub(super) input: Option<Arc<Value>>,
 }
 
 /// What became of a start.
@@ -122,7 +119,6 @@ impl Exchange {
             presets: presets.collect::<Result<_>>()?,
             client,
             endpoints: Endpoints::default(),
-            turn: AtomicUsize::new(0),
             config,
         })
     }
@@ -164,19 +160,31 @@ impl Exchange {
         }
     }
 
-    /// An endpoint that is well, in turn; else how long until one may be.
-    pub(super) fn endpoint<'a>(&self, service: &'a Service) -> Result<&'a str, Duration> {
-        let all = &service.endpoints;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut soonest: Option<Duration> = None;
-        for place in 0..all.len() {
-            let Some(endpoint) = all.get((turn + place) % all.len()) else { continue };
-            match self.endpoints.closed_for(&origin_of(endpoint)) {
-                None => return Ok(endpoint),
-                Some(left) => soonest = Some(soonest.map_or(left, |before| before.min(left))),
-            }
+    /// Whether an endpoint may be called just now.
+    pub(super) fn is_well(&self, endpoint: &str) -> bool {
+        self.endpoints.closed_for(&origin_of(endpoint)).is_none()
+    }
+
+    /// How long until one of the service's endpoints may be called.
+    pub(super) fn well_in(&self, service: &Service) -> Duration {
+        let left = |endpoint: &String| self.endpoints.closed_for(&origin_of(endpoint)).unwrap_or_default();
+        service.endpoints.iter().map(left).min().unwrap_or_default()
+    }
+
+    /// A start at each endpoint where it may be made, in the order in which they are tried: the same for whoever starts it
+    /// and for whoever looks for it later.
+    pub(super) fn sites(&self, run: &Run) -> Result<Vec<Arc<Site>>> {
+        let job: HttpJob = run.task.spec.payload.parse()?;
+        let service = self.service_of(&job)?;
+        let mut all: Vec<Found> = service.endpoints.iter().map(|endpoint| Found::new(run, &job, endpoint)).collect();
+        all.sort_by_cached_key(Found::rank);
+        if service.protocol.submit.idempotent && service.protocol.find.is_none() {
+            // A key makes one job at one endpoint. A start that is repeated elsewhere would make another one.
+            all.truncate(1);
         }
-        Err(soonest.unwrap_or_default())
+        let input = Arc::new(job.input);
+        let site = |found| Arc::new(Site { service: service.clone(), found, input: Some(input.clone()) });
+        Ok(all.into_iter().map(site).collect())
     }
 
     /// The start that a handle is of.
@@ -189,20 +197,13 @@ impl Exchange {
         Ok(Site { service, found, input: None })
     }
 
-    /// The start that a dead owner has made, or was about to make.
-    pub(super) fn site_again(&self, run: &Run, handle: Option<&Handle>) -> Result<Site> {
+    /// The start that a dead owner has made, or was about to make: where its handle says, or wherever it may have been.
+    pub(super) fn sites_again(&self, run: &Run, handle: Option<&Handle>) -> Result<Vec<Arc<Site>>> {
+        let Some(handle) = handle else { return self.sites(run) };
+        let found = Found::read(handle).ok_or_else(|| Error::internal("the stored handle is none of ours"))?;
         let job: HttpJob = run.task.spec.payload.parse()?;
         let service = self.service_of(&job)?;
-        let found = match handle {
-            Some(handle) => Found::read(handle).ok_or_else(|| Error::internal("the stored handle is none of ours"))?,
-            None => {
-                // Which of several endpoints it was is not known: they are one service, and the first stands for all.
-                let endpoint =
-                    service.endpoints.first().ok_or_else(|| Error::invalid("the service has no endpoint"))?;
-                Found::new(run, &job, endpoint)
-            }
-        };
-        Ok(Site { service, found, input: Some(job.input) })
+        Ok(vec![Arc::new(Site { service, found, input: Some(Arc::new(job.input)) })])
     }
 
     /// Starts a job.
@@ -268,7 +269,7 @@ impl Exchange {
         }
         match submit.job.iter().find_map(|place: &JobName| place.read(header, &body)) {
             Some(job) => {
-                self.lives.set_job(&site.found.name(), &job);
+                self.lives.set_job(&site.found, &job);
                 Submitted::Job(job)
             }
             None => Submitted::Failed(Failure {
@@ -317,8 +318,7 @@ impl Exchange {
 
     /// What the service calls the job of a start.
     pub(super) async fn job(&self, site: &Site) -> Known {
-        let name = site.found.name();
-        if let Some(job) = site.found.job.clone().or_else(|| self.lives.job(&name)) {
+        if let Some(job) = site.found.job.clone().or_else(|| self.lives.job(&site.found)) {
             return Known::Job(job);
         }
         if let Some(left) = self.endpoints.closed_for(&origin_of(&site.found.endpoint)) {
@@ -331,7 +331,7 @@ impl Exchange {
                     let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                     match JobName::Pointer(find.job.clone()).read(|_| None, &document) {
                         Some(job) => {
-                            self.lives.set_job(&name, &job);
+                            self.lives.set_job(&site.found, &job);
                             Known::Job(job)
                         }
                         None => Known::Nothing,
@@ -341,10 +341,11 @@ impl Exchange {
                 Asked::Later(why) => Known::Later(why),
             };
         }
-        let started = self.lives.site(&name);
-        let started = started.as_deref().filter(|started| started.input.is_some());
-        match (protocol.submit.idempotent, started.or(site.input.is_some().then_some(site))) {
-            (true, Some(started)) => match self.submit(started).await {
+        let name = site.found.name();
+        let input = site.input.clone().or_else(|| self.lives.site(&name)?.input.clone());
+        let again = |input| Site { service: site.service.clone(), found: site.found.clone(), input: Some(input) };
+        match (protocol.submit.idempotent, input.map(again)) {
+            (true, Some(again)) => match self.submit(&again).await {
                 Submitted::Job(job) => Known::Job(job),
                 Submitted::Failed(failure) => Known::Never(failure),
                 Submitted::Done(outcome) => {
@@ -420,7 +421,7 @@ impl Exchange {
 
     /// Removes what the service keeps of a job.
     pub(super) async fn release(&self, site: &Site) {
-        let job = site.found.job.clone().or_else(|| self.lives.job(&site.found.name()));
+        let job = site.found.job.clone().or_else(|| self.lives.job(&site.found));
         if let (Some(release), Some(job)) = (&site.service.protocol.release, job)
             && let Asked::Later(why) = self.ask(release, site, Some(&job)).await
         {
@@ -455,12 +456,13 @@ impl Exchange {
     }
 
     async fn call(&self, call: &Call, site: &Site, job: Option<&str>, within: Duration) -> Result<Answer, CallError> {
-        let request = self.request(call, site, job, within).map_err(|error| CallError::Refused(error.to_string()))?;
+        let request =
+            self.request(call, site, job, within).await.map_err(|error| CallError::Refused(error.to_string()))?;
         self.client.call(request).await
     }
 
-    fn request(&self, call: &Call, site: &Site, job: Option<&str>, within: Duration) -> Result<Request> {
-        let variables = self.variables(site, job)?;
+    async fn request(&self, call: &Call, site: &Site, job: Option<&str>, within: Duration) -> Result<Request> {
+        let variables = self.variables(site, job).await?;
         let unset = || Error::invalid(format!("the URL `{}` of the protocol needs what is not known", call.url));
         let text = fill(&call.url, &variables, Encoding::Url).ok_or_else(unset)?;
         let url = Url::parse(&text).map_err(|e| Error::invalid(format!("`{}` is no URL: {e}", cut(&text))))?;
@@ -468,20 +470,23 @@ impl Exchange {
             // What needs a callback address is left out if there is none.
             Some((name.as_str(), fill(value, &variables, Encoding::Plain)?))
         });
-        let secrets = site.service.headers.iter().map(|(name, secret)| Ok((name.as_str(), secret.reveal()?)));
+        let mut secrets = Vec::new();
+        for (name, secret) in &site.service.headers {
+            secrets.push((name.as_str(), secret.reveal().await?));
+        }
         let body = call.body.as_ref().and_then(|body| fill_json(body, &variables));
         Ok(Request {
             method: call.method,
             url,
             headers: headers(filled)?,
-            secrets: sensitive(headers(secrets.collect::<Result<Vec<_>>>()?)?),
+            secrets: sensitive(headers(secrets)?),
             secrets_for: origin_of(&site.found.endpoint),
             body: body.map(|body| body.to_string().into_bytes()),
             within,
         })
     }
 
-    fn variables(&self, site: &Site, job: Option<&str>) -> Result<Variables> {
+    async fn variables(&self, site: &Site, job: Option<&str>) -> Result<Variables> {
         let found = &site.found;
         let mut variables = Variables::default();
         variables.set("url", format!("{}{}", found.endpoint, found.path));
@@ -490,14 +495,17 @@ impl Exchange {
         variables.set("key", found.key());
         variables.set("id", found.id.to_string());
         if let Some(job) = job {
+            let (path, query) = job.split_at(job.find(['?', '#']).unwrap_or(job.len()));
             variables.set("job", job);
+            variables.set("job_path", path);
+            variables.set("job_query", query);
         }
         if let Some(input) = &site.input {
-            variables.set_input(input.clone());
+            variables.set_input(input.as_ref().clone());
         }
         #[cfg(feature = "callbacks")]
         if let Some(config) = &self.config.callbacks {
-            variables.set("callback", super::callback::url(config, found)?);
+            variables.set("callback", super::callback::url(config, found).await?);
         }
         Ok(variables)
     }

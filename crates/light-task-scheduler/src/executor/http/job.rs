@@ -86,7 +86,10 @@ impl HttpJob {
 pub struct Service {
     /// How it is spoken to.
     pub protocol: Protocol,
-    /// Where it is: one URL or several that are equal; one that does not answer is left alone for a while.
+    /// Where it is: one URL or several that take the same jobs; one that does not answer is left alone for a while. Which of
+    /// them a start goes to follows from its key. If that one has no room the next one is tried, unless the service is
+    /// [idempotent](super::Submit::idempotent) and cannot be asked for the job of a key: what a dead scheduler has started is
+    /// then found at one place only, and the task waits for its next claim, which goes elsewhere.
     pub endpoints: Vec<String>,
     /// Sent with every call to these endpoints, and to nobody else.
     pub headers: BTreeMap<String, Secret>,
@@ -159,6 +162,12 @@ impl Found {
     /// As [`Run::execution_name`].
     pub(super) fn name(&self) -> String {
         format!("{}/{}/{}", self.namespace, self.id, self.execution)
+    }
+
+    /// Where this endpoint stands among those of the start: the lower, the earlier. It follows from the key, so that every
+    /// scheduler tries them in the same order, whatever the order of its configuration.
+    pub(super) fn rank(&self) -> String {
+        crate::results::short_hash(format!("{} {}", self.key(), self.endpoint).as_bytes())
     }
 
     /// The same for every repeat of this start, different for every other: 128 bits of a hash of the name, as a header

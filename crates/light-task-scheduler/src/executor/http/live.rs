@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::AbortHandle;
 
 use super::exchange::Site;
+use super::job::Found;
 use crate::executor::Reporter;
 #[cfg(feature = "callbacks")]
 use crate::store::Said;
@@ -23,8 +24,8 @@ struct Live {
     reporter: Option<Reporter>,
     /// To make a start again of which nobody knows whether it was answered.
     site: Arc<Site>,
-    /// What the service calls the job, if it was found out after the start.
-    job: Option<String>,
+    /// At which endpoint the job is, and what it is called there, if it was found out.
+    job: Option<(String, String)>,
     /// How it ended, if that was reported and not asked for.
     outcome: Option<Outcome>,
     /// The call that is the job.
@@ -63,14 +64,16 @@ impl Lives {
         self.lock(|all| Some(all.get(name)?.site.clone()))
     }
 
-    pub(super) fn job(&self, name: &str) -> Option<String> {
-        self.lock(|all| all.get(name)?.job.clone())
+    /// What the job of a start is called at its endpoint.
+    pub(super) fn job(&self, found: &Found) -> Option<String> {
+        let named = self.lock(|all| all.get(&found.name())?.job.clone());
+        named.filter(|(endpoint, _)| *endpoint == found.endpoint).map(|(_, job)| job)
     }
 
-    pub(super) fn set_job(&self, name: &str, job: &str) {
+    pub(super) fn set_job(&self, found: &Found, job: &str) {
         self.lock(|all| {
-            if let Some(live) = all.get_mut(name) {
-                live.job = Some(job.to_owned());
+            if let Some(live) = all.get_mut(&found.name()) {
+                live.job = Some((found.endpoint.clone(), job.to_owned()));
             }
         });
     }

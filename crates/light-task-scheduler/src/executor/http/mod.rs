@@ -160,6 +160,23 @@ impl HttpExecutor {
         }
     }
 
+    /// Takes up a run whose job is known.
+    async fn take_up(&self, site: &Site, job: String) -> Recovered {
+        let name = site.found.name();
+        match self.0.status(site, &job).await {
+            Status::Lost(why) => {
+                self.0.lives.forget(&name);
+                return Recovered::Gone(why);
+            }
+            Status::Unreachable(why) => return Recovered::Unreachable(why),
+            Status::Running(_) => {}
+            Status::Ended(outcome) => {
+                self.0.lives.end(&name, outcome);
+            }
+        }
+        attached(&Found { job: Some(job), ..site.found.clone() })
+    }
+
     /// How a run stands that is known to this process or can be asked for.
     async fn look(&self, handle: &Handle) -> Status {
         let Some(found) = Found::read(handle) else {
@@ -193,14 +210,6 @@ fn running(found: &Found) -> Result<Started, StartError> {
     Ok(Started::Running(handle))
 }
 
-/// The same, but not to be tried again before an endpoint may be well.
-fn busy_for(busy: StartError, soonest: Duration) -> StartError {
-    match busy {
-        StartError::Busy { message, .. } => StartError::Busy { message, retry_after: soonest },
-        refused => refused,
-    }
-}
-
 fn refused(error: &Error) -> StartError {
     StartError::Refused(Failure::new(FailureKind::Refused, error.to_string()))
 }
@@ -217,76 +226,69 @@ impl Executor for HttpExecutor {
     }
 
     async fn start(&self, run: Run, reporter: Reporter) -> Result<Started, StartError> {
-        let job: HttpJob = run.task.spec.payload.parse().map_err(|error| refused(&error))?;
-        let service = self.0.service_of(&job).map_err(|error| refused(&error))?;
-        let mut busy = StartError::Busy {
-            message: "no endpoint of the service is well just now".to_owned(),
-            retry_after: Duration::ZERO,
-        };
-        // One that has no room or cannot be reached has started nothing: the next one is tried.
-        for _ in 0..service.endpoints.len() {
-            let endpoint = match self.0.endpoint(&service) {
-                Ok(endpoint) => endpoint,
-                Err(soonest) => return Err(busy_for(busy, soonest)),
-            };
-            let found = Found::new(&run, &job, endpoint);
-            let site = Arc::new(Site { service: service.clone(), found, input: Some(job.input.clone()) });
+        let sites = self.0.sites(&run).map_err(|error| refused(&error))?;
+        let mut why = "no endpoint of the service is well just now".to_owned();
+        let mut retry_after = Duration::ZERO;
+        for site in sites {
+            retry_after = self.0.well_in(&site.service);
+            if !self.0.is_well(&site.found.endpoint) {
+                continue;
+            }
             let name = site.found.name();
             // Before anything is sent: a report may come before the answer.
             self.0.lives.add(&name, reporter.clone(), &site);
-            if service.protocol.submit.waits {
+            if site.service.protocol.submit.waits {
                 self.push(site.clone(), name);
                 return running(&site.found);
             }
             match self.submit(&site).await {
-                Err(none @ StartError::Busy { .. }) => busy = none,
+                // It has started nothing: the next one is tried.
+                Err(StartError::Busy { message, .. }) => why = message,
                 answer => return answer,
             }
+            retry_after = self.0.well_in(&site.service);
         }
-        Err(busy)
+        Err(StartError::Busy { message: why, retry_after })
     }
 
     async fn recover(&self, run: Run, handle: Option<Handle>, reporter: Reporter) -> Recovered {
-        let site = match self.0.site_again(&run, handle.as_ref()) {
-            Ok(site) => Arc::new(site),
+        let sites = match self.0.sites_again(&run, handle.as_ref()) {
+            Ok(sites) => sites,
             Err(error) => return Recovered::Unreachable(error.to_string()),
         };
-        let name = site.found.name();
-        let submit = &site.service.protocol.submit;
-        if submit.waits && !self.0.lives.has(&name) {
-            if !submit.idempotent {
-                return Recovered::Gone("the process that made the call is gone".to_owned());
-            }
-            self.0.lives.add(&name, reporter, &site);
-            self.push(site.clone(), name);
-            return attached(&site.found);
-        }
-        self.0.lives.add(&name, reporter, &site);
-        let found = match self.0.job(&site).await {
-            Known::Job(job) => Found { job: Some(job), ..site.found.clone() },
-            Known::Never(failure) => {
-                self.0.lives.end(&name, Outcome::Failed(failure));
-                return attached(&site.found);
-            }
-            Known::Nothing => {
-                self.0.lives.forget(&name);
-                return Recovered::Gone("the service knows no job of this start".to_owned());
-            }
-            Known::Later(why) => return Recovered::Unreachable(why),
+        let Some(first) = sites.first() else {
+            return Recovered::Unreachable("the service has no endpoint".to_owned());
         };
-        let Some(job) = found.job.as_deref() else { return attached(&found) };
-        match self.0.status(&site, job).await {
-            Status::Lost(why) => {
-                self.0.lives.forget(&name);
-                Recovered::Gone(why)
+        let name = first.found.name();
+        let submit = &first.service.protocol.submit;
+        let lives = self.0.lives.has(&name);
+        if submit.waits && !lives && !submit.idempotent {
+            return Recovered::Gone("the process that made the call is gone".to_owned());
+        }
+        self.0.lives.add(&name, reporter, first);
+        if submit.waits {
+            if !lives {
+                self.push(first.clone(), name);
             }
-            Status::Unreachable(why) => Recovered::Unreachable(why),
-            Status::Running(_) => attached(&found),
-            Status::Ended(outcome) => {
-                self.0.lives.end(&name, outcome);
-                attached(&found)
+            return attached(&first.found);
+        }
+        let mut unknown = None;
+        for site in &sites {
+            match self.0.job(site).await {
+                Known::Job(job) => return self.take_up(site, job).await,
+                Known::Never(failure) => {
+                    self.0.lives.end(&name, Outcome::Failed(failure));
+                    return attached(&site.found);
+                }
+                Known::Nothing => {}
+                Known::Later(why) => unknown = unknown.or(Some(why)),
             }
         }
+        if let Some(why) = unknown {
+            return Recovered::Unreachable(why);
+        }
+        self.0.lives.forget(&name);
+        Recovered::Gone("the service knows no job of this start".to_owned())
     }
 
     async fn status(&self, handles: &[Handle]) -> Vec<Status> {

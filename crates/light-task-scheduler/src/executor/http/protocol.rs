@@ -12,7 +12,8 @@ use crate::task::{Failure, FailureKind, Outcome, Payload, Progress};
 /// How one kind of job service is spoken to.
 ///
 /// In URLs, headers and bodies these places are filled in: `{+url}` (endpoint and path of the task), `{+endpoint}`,
-/// `{+path}`, `{job}` (what the service calls the job), `{key}` (the idempotency key of this start), `{id}` (of the task),
+/// `{+path}`, `{job}` (what the service calls the job; `{+job_path}` and `{+job_query}`: an address before its query and from
+/// there on), `{key}` (the idempotency key of this start), `{id}` (of the task),
 /// `{+callback}` (where the service may report; what needs it is left out if there is none) and, in bodies, `{input}`.
 /// A place with `+` is inserted as it is, one without percent-encoded.
 ///

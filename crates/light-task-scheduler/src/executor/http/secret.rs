@@ -45,20 +45,25 @@ impl Secret {
         Secret::File { file: file.into(), prefix: String::new() }
     }
 
-    /// Reads it. Fails with the name of the reference, never with what is behind it.
-    pub(super) fn reveal(&self) -> Result<String> {
+    /// Reads it. Fails with the name of the reference, never with what is behind it. A file may be somewhere slow: it is read
+    /// where it holds up nobody.
+    pub(super) async fn reveal(&self) -> Result<String> {
         match self {
             Secret::Text(text) => Ok(text.clone()),
             Secret::Env { env, prefix } => match std::env::var(env) {
                 Ok(value) => Ok(format!("{prefix}{value}")),
                 Err(_) => Err(Error::invalid(format!("the environment variable {env} is not set, or is no text"))),
             },
-            Secret::File { file, prefix } => match std::fs::read_to_string(file) {
-                Ok(value) => Ok(format!("{prefix}{}", value.trim_end_matches(['\r', '\n']))),
-                Err(error) => {
-                    Err(Error::invalid(format!("cannot read a secret from {}: {}", file.display(), error.kind())))
+            Secret::File { file, prefix } => {
+                let path = file.clone();
+                let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+                match read.map_err(std::io::Error::other).flatten() {
+                    Ok(value) => Ok(format!("{prefix}{}", value.trim_end_matches(['\r', '\n']))),
+                    Err(error) => {
+                        Err(Error::invalid(format!("cannot read a secret from {}: {}", file.display(), error.kind())))
+                    }
                 }
-            },
+            }
         }
     }
 }
@@ -75,18 +80,43 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    fn a_secret_is_read_and_never_shown() {
+    #[tokio::test]
+    async fn a_file_that_is_slow_to_read_holds_up_nobody() {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("secret");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let secret = Secret::file(&pipe);
+        // If the one thread of this runtime waits for the pipe, nobody is left to write into it.
+        let (written, waits) = std::sync::mpsc::channel::<()>();
+        let late = pipe.clone();
+        let rescue = std::thread::spawn(move || match waits.recv_timeout(LIMIT) {
+            Ok(()) => {}
+            Err(_) => std::fs::write(late, "too late").unwrap(),
+        });
+        // Begins only when it is polled, after the one who reads.
+        let write = async { tokio::task::spawn_blocking(move || std::fs::write(pipe, "in time")).await };
+        let (read, wrote) = tokio::join!(secret.reveal(), write);
+        written.send(()).ok();
+        assert_eq!(read.unwrap(), "in time");
+        wrote.unwrap().unwrap();
+        rescue.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_read_and_never_shown() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "hunter2\n").unwrap();
         let secret: Secret =
             serde_json::from_value(serde_json::json!({"file": file.path(), "prefix": "Bearer "})).unwrap();
-        assert_eq!(secret.reveal().unwrap(), "Bearer hunter2");
+        assert_eq!(secret.reveal().await.unwrap(), "Bearer hunter2");
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(!format!("{:?}", Secret::Text("hunter2".to_owned())).contains("hunter2"));
-        let missing = Secret::env("LTS_NO_SUCH_VARIABLE").reveal().unwrap_err().to_string();
+        let missing = Secret::env("LTS_NO_SUCH_VARIABLE").reveal().await.unwrap_err().to_string();
         assert!(missing.contains("LTS_NO_SUCH_VARIABLE"));
         assert!(serde_json::from_str::<Secret>(r#"{"evn": "X"}"#).is_err());
     }

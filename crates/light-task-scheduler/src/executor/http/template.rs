@@ -19,7 +19,8 @@ pub(super) struct Variables {
 }
 
 /// Every place there is, for those who write protocols.
-pub(super) const PLACES: [&str; 8] = ["url", "endpoint", "path", "job", "key", "id", "callback", "input"];
+pub(super) const PLACES: [&str; 10] =
+    ["url", "endpoint", "path", "job", "job_path", "job_query", "key", "id", "callback", "input"];
 
 impl Variables {
     pub(super) fn set(&mut self, name: &'static str, value: impl Into<String>) {

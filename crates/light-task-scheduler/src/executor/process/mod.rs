@@ -17,6 +17,7 @@ mod command;
 mod launcher;
 mod rundir;
 mod supervisor;
+mod sweeper;
 mod sys;
 mod tree;
 mod watch;
@@ -39,6 +40,7 @@ use super::{Executor, Recovered, Reporter, Run, StartError, Started, Status, Sto
 use crate::clock::monotonic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::results::LogStore;
+use crate::store::Store;
 use crate::task::{Failure, FailureKind, Handle, Name, NewTask, Outcome, Payload, TaskId};
 
 pub use command::{ARGUMENTS_MAX, CommandSpec, ENV_ALLOW_ALL, ENV_ALLOW_DEFAULT, EXECUTION_VARIABLE, Limits};
@@ -47,6 +49,7 @@ pub use wire::CommandResult;
 
 use launcher::{Launcher, receive_word, sockets};
 use rundir::{RunDir, Seen};
+use sweeper::{Place, Sweeper, Watches};
 use watch::{Line, Pump, kill_marked, process_line, watch};
 use wire::{Envelope, ORDER_BYTES_MAX, Order, Word};
 
@@ -76,12 +79,25 @@ pub struct ProcessConfig {
     /// host can be reached from no other, but has ended by itself after this time. Until then a task whose
     /// command may be such a one is neither tried again nor given up.
     pub orphan_after: Option<Duration>,
+    /// The programs that tasks may run, by their whole paths; a task must name one of them in just this way. Default:
+    /// any. A program that runs others, such as a shell, lets tasks run anything.
+    pub programs: Option<Vec<String>>,
+    /// What is left of a run that no task needs any more is removed after it has not changed for so long; see
+    /// [`ProcessExecutor::sweeping`]. Default ten minutes, at least one second.
+    pub sweep_after: Duration,
 }
 
 impl ProcessConfig {
     /// The defaults, with runs kept in this directory.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        ProcessConfig { state_dir: state_dir.into(), supervisor: None, orphan_after: None }
+        const SWEEP_AFTER_DEFAULT: Duration = Duration::from_secs(600);
+        ProcessConfig {
+            state_dir: state_dir.into(),
+            supervisor: None,
+            orphan_after: None,
+            programs: None,
+            sweep_after: SWEEP_AFTER_DEFAULT,
+        }
     }
 }
 
@@ -96,10 +112,10 @@ pub struct ProcessExecutor {
     host: String,
     boot: String,
     launcher: tokio::sync::Mutex<Option<Launcher>>,
-    /// The runs watched from here, by their name.
-    watches: Mutex<HashMap<String, AbortHandle>>,
+    watches: Watches,
     /// The runs that are out of reach, by their name, and since when that is known.
     elsewhere: Mutex<HashMap<String, Instant>>,
+    sweeper: Option<Sweeper>,
 }
 
 /// What a [`Handle`] of ours holds: names only, so that no row of a store can lead us to foreign files.
@@ -116,16 +132,23 @@ struct Found {
 impl Found {
     /// As [`Run::execution_name`].
     fn name(&self) -> String {
-        format!("{}/{}/{}", self.namespace, self.id, self.execution)
+        Found::name_of(&self.namespace, &self.id, self.execution)
+    }
+
+    fn name_of(namespace: &Name, id: &TaskId, execution: u64) -> String {
+        format!("{namespace}/{id}/{execution}")
     }
 }
 
 impl ProcessExecutor {
     /// An executor that keeps no logs: output is dropped when a run is released.
     pub fn new(mut config: ProcessConfig) -> Result<Self> {
-        const ORPHAN_AFTER_MIN: Duration = Duration::from_secs(1);
-        if config.orphan_after.is_some_and(|after| after < ORPHAN_AFTER_MIN) {
+        const AFTER_MIN: Duration = Duration::from_secs(1);
+        if config.orphan_after.is_some_and(|after| after < AFTER_MIN) {
             return Err(Error::invalid("orphan_after is under a second; leave it out to let commands live on"));
+        }
+        if config.sweep_after < AFTER_MIN {
+            return Err(Error::invalid("sweep_after is under a second; the default is ten minutes"));
         }
         // The launcher and an adopter may have another current directory.
         config.state_dir = std::path::absolute(&config.state_dir).map_err(|error| {
@@ -138,14 +161,47 @@ impl ProcessExecutor {
             host: host_id(),
             boot: read_line("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             launcher: tokio::sync::Mutex::new(None),
-            watches: Mutex::new(HashMap::new()),
+            watches: Watches::default(),
             elsewhere: Mutex::new(HashMap::new()),
+            sweeper: None,
         })
     }
 
-    /// Copies what commands write into this log store, while they run.
+    /// Copies what commands write into this log store, while they run. To be called before
+    /// [`sweeping`](Self::sweeping).
     pub fn with_logs(mut self, logs: Arc<dyn LogStore>) -> Self {
         self.logs = Some(logs);
+        self
+    }
+
+    /// Refuses a program that tasks may not run.
+    fn allowed(&self, spec: &CommandSpec) -> Result<()> {
+        let program = spec.argv.first().map(String::as_str).unwrap_or_default();
+        match &self.config.programs {
+            Some(programs) if !programs.iter().any(|allowed| allowed == program) => Err(Error::invalid(format!(
+                "the program {program:?} may not be run here; allowed are {}",
+                if programs.is_empty() { "none".to_owned() } else { programs.join(", ") }
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the directories of runs of this namespace that no task in this store needs any more: of a scheduler that
+    /// died between an end and its release, and of failed exports whose task was deleted or requeued since. Nothing
+    /// that is alive is stopped for it, except what an execution without a supervisor has left.
+    ///
+    /// Schedulers of different stores that share a [`state_dir`](ProcessConfig::state_dir) must differ in their
+    /// namespace. Runs of tasks whose ids are too long to be spelled out in a directory's name, over about 120 bytes,
+    /// are not swept. To be called in a tokio runtime.
+    pub fn sweeping(mut self, namespace: &Name, store: Arc<dyn Store>) -> Self {
+        let place = Place {
+            state_dir: self.config.state_dir.clone(),
+            namespace: namespace.clone(),
+            after: self.config.sweep_after,
+            logs: self.logs.clone(),
+            watches: self.watches.clone(),
+        };
+        self.sweeper = Some(Sweeper::start(place, store));
         self
     }
 
@@ -302,6 +358,7 @@ impl ProcessExecutor {
 
 impl Drop for ProcessExecutor {
     fn drop(&mut self) {
+        self.sweeper.take();
         for (_, watch) in self.watches().drain() {
             watch.abort();
         }
@@ -315,12 +372,14 @@ impl Executor for ProcessExecutor {
     }
 
     async fn prepare(&self, task: &NewTask) -> Result<()> {
-        task.payload.parse::<CommandSpec>()?.check()
+        let spec = task.payload.parse::<CommandSpec>()?;
+        spec.check()?;
+        self.allowed(&spec)
     }
 
     async fn start(&self, run: Run, reporter: Reporter) -> Result<Started, StartError> {
         let spec: CommandSpec = run.task.spec.payload.parse().map_err(refused)?;
-        spec.check().map_err(refused)?;
+        spec.check().and_then(|()| self.allowed(&spec)).map_err(refused)?;
         let found = self.found(&run);
         let dir = self.dir(&found);
         match dir.create() {
@@ -362,12 +421,11 @@ impl Executor for ProcessExecutor {
 
     async fn recover(&self, run: Run, handle: Option<Handle>, reporter: Reporter) -> Recovered {
         let found = self.found(&run);
+        // Nobody has noted where it was started, or whether.
+        let is_unknown = handle.is_none() && self.config.orphan_after.is_some() && !self.dir(&found).0.exists();
         let unreachable = match handle.map(|handle| self.read(&handle)) {
             Some(Err(why)) => Some(why),
-            // Nobody has noted where it was started, or whether.
-            None if self.config.orphan_after.is_some() && !self.dir(&found).0.exists() => {
-                Some("it may have been started on another host".to_owned())
-            }
+            None if is_unknown && !run.claimed_here => Some("it may have been started on another host".to_owned()),
             _ => None,
         };
         match unreachable {
@@ -375,7 +433,14 @@ impl Executor for ProcessExecutor {
                 Recovered::Gone(format!("{why}; without its scheduler it has been stopped by now"))
             }
             Some(why) => Recovered::Unreachable(why),
-            None => self.find(&found, reporter).await,
+            None => match self.find(&found, reporter).await {
+                // On this host, but maybe by a scheduler that keeps its runs elsewhere.
+                Recovered::Gone(why) if is_unknown => match kill_marked(&found.name()).await {
+                    Ok(()) => Recovered::Gone(why),
+                    Err(why) => Recovered::Unreachable(why),
+                },
+                recovered => recovered,
+            },
         }
     }
 
@@ -513,7 +578,8 @@ mod tests {
         store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl, remote: false }).await.unwrap();
         let claim = ClaimRequest { replica, number: 1, kinds: vec![kind], queues: vec![], limit: 1, among: None };
         let task = store.claim(claim).await.unwrap().tasks.remove(0);
-        (Run { namespace: Name::new("lts").unwrap(), task: Arc::new(task) }, Reporter::new(Arc::new(Nobody)))
+        let run = Run { namespace: Name::new("lts").unwrap(), task: Arc::new(task), claimed_here: false };
+        (run, Reporter::new(Arc::new(Nobody)))
     }
 
     fn executor(directory: &std::path::Path, host: &str, orphan_after: Option<Duration>) -> ProcessExecutor {
@@ -545,6 +611,17 @@ mod tests {
         assert!(matches!(here.stop(&noted, Duration::ZERO).await, Stopped::Unconfirmed(_)));
         tokio::time::advance(ORPHAN_AFTER + ORPHAN_MARGIN).await;
         assert_eq!(here.stop(&noted, Duration::ZERO).await, Stopped::Confirmed(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_was_claimed_on_this_host_and_never_started_is_gone_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (run, reporter) = run().await;
+        let here = executor(directory.path(), "here", Some(ORPHAN_AFTER));
+        let elsewhere = here.recover(run.clone(), None, reporter.clone()).await;
+        assert!(matches!(elsewhere, Recovered::Unreachable(_)), "{elsewhere:?}");
+        let recovered = here.recover(Run { claimed_here: true, ..run }, None, reporter).await;
+        assert!(matches!(recovered, Recovered::Gone(_)), "{recovered:?}");
     }
 
     #[tokio::test(start_paused = true)]

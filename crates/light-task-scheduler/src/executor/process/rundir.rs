@@ -52,6 +52,37 @@ impl RunDir {
         RunDir(state_dir.join(file_name(namespace)).join(format!("{}-{execution}", file_name(id))))
     }
 
+    /// All directories of a namespace, each with the id and the execution that it is named after. Names that do not
+    /// spell the id out are left out.
+    pub(super) fn all(state_dir: &Path, namespace: &str) -> io::Result<Vec<(Self, String, u64)>> {
+        let entries = match std::fs::read_dir(state_dir.join(file_name(namespace))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('-'));
+            if let Some((id, execution)) = name
+                && let (Some(id), Ok(execution)) = (spelled_out(id), execution.parse())
+            {
+                all.push((RunDir(path), id, execution));
+            }
+        }
+        Ok(all)
+    }
+
+    /// For how long neither it nor what is known of the run has changed, by the clock of the file system.
+    pub(super) fn unchanged_for(&self) -> io::Result<Duration> {
+        let changed_at = |path: &Path| std::fs::metadata(path)?.modified();
+        let at = match changed_at(&self.0.join(RUN_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => changed_at(&self.0)?,
+            run => run?.max(changed_at(&self.0)?),
+        };
+        // In the future: the clock was set back.
+        Ok(at.elapsed().unwrap_or_default())
+    }
+
     /// Makes the directory; `false` if it is there already.
     pub(super) fn create(&self) -> io::Result<bool> {
         let mut builder = DirBuilder::new();
@@ -201,6 +232,23 @@ fn file_name(text: &str) -> String {
     name
 }
 
+/// The text that [`file_name`] made this name of, unless it was too long for that.
+fn spelled_out(name: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'%' {
+            let (hex, after) = rest.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| file_name(text) == name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +262,22 @@ mod tests {
         let long = "é".repeat(100);
         assert_ne!(dir(&long, 1), dir(&format!("{}x", &long[2..]), 1));
         assert!(dir(&long, 1).file_name().unwrap().len() < 255);
+    }
+
+    #[test]
+    fn a_directory_tells_whose_it_is_unless_its_name_is_cut() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(RunDir::all(root.path(), "n/m").unwrap(), []);
+        let long = "é".repeat(100);
+        for (id, execution) in [("a", 1), ("a-1", 12), (".%é~ /b", 3), (&long, 4)] {
+            RunDir::new(root.path(), "n/m", id, execution).create().unwrap();
+            RunDir::new(root.path(), "other", id, execution).create().unwrap();
+        }
+        std::fs::create_dir(root.path().join("n%2fm/%zz-1")).unwrap();
+        let mut all = RunDir::all(root.path(), "n/m").unwrap();
+        all.sort_by_key(|(_, _, execution)| *execution);
+        let dir = |id: &str, execution| (RunDir::new(root.path(), "n/m", id, execution), id.to_owned(), execution);
+        assert_eq!(all, [dir("a", 1), dir(".%é~ /b", 3), dir("a-1", 12)]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::database::http::link::{ANSWER_WITHIN, Link};
+use crate::database::remote::{ANSWER_WITHIN, Link};
 use crate::error::{Error, Result};
 use crate::state::Command;
 use crate::store::{

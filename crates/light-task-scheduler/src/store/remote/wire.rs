@@ -10,4 +10,4 @@ mod task;
 pub use lease::*;
 pub use task::*;
 
-pub use crate::database::http::link::Fault;
+pub use crate::database::remote::Fault;

@@ -100,7 +100,8 @@ macro_rules! executor_conformance {
             another_replica_finds_it_without_a_handle
             another_replica_finds_an_end
             another_replica_does_not_find_what_was_released
-            many_runs_end_each_once
+            two_hundred_runs_end_each_once
+            two_hundred_run_at_once_until_they_are_stopped
         ]);
     };
     (@cases $name:ident, $harness:expr, [$($case:ident)*]) => {
@@ -163,7 +164,8 @@ fn run(harness: Harness<'_>, new: NewTask, id: &str, execution: u64) -> Run {
         options: new.options,
     };
     let record = Record { run: execution, execution, attempt: 1, ..Record::default() };
-    Run { namespace: harness.namespace(), task: Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record }) }
+    let task = Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record });
+    Run { namespace: harness.namespace(), task, claimed_here: false }
 }
 
 fn task(harness: Harness<'_>, work: Work) -> NewTask {
@@ -620,39 +622,81 @@ pub async fn another_replica_does_not_find_what_was_released(harness: Harness<'_
     assert!(matches!(recovered, Recovered::Gone(_)), "{recovered:?}");
 }
 
-/// Runs do not get into each other's way.
-pub async fn many_runs_end_each_once(harness: Harness<'_>) {
-    const RUNS: u64 = 200;
-    /// How many starts are under way at a time.
-    const STARTERS: usize = 16;
-    let executor = harness.open().await;
-    let runs: Vec<Run> = (1..=RUNS)
-        .map(|execution| {
-            let work = if execution % 2 == 0 { Work::Succeed } else { Work::Fail };
-            run(harness, task(harness, work), "task", execution)
-        })
-        .collect();
-    let mut starters = JoinSet::new();
-    for runs in runs.chunks(runs.len().div_ceil(STARTERS)) {
-        let (executor, runs) = (executor.clone(), runs.to_vec());
-        starters.spawn(async move {
-            let mut begun = Vec::new();
-            for run in runs {
-                begun.push(begin_run(&*executor, run).await);
-            }
-            begun
-        });
+/// How many runs there are at once, and how many of them are started or stopped at a time.
+const RUNS: u64 = 200;
+const HANDS: usize = 16;
+
+/// Starts [`RUNS`] tasks of these kinds in turn.
+async fn begin_many(harness: Harness<'_>, executor: &Arc<dyn Executor>, works: &[Work]) -> Vec<Begun> {
+    let works = works.iter().cycle();
+    let runs = (1..=RUNS).zip(works).map(|(execution, work)| run(harness, task(harness, *work), "task", execution));
+    let start = |executor: Arc<dyn Executor>, run| async move { begin_run(&*executor, run).await };
+    by_many_hands(executor, runs.collect(), start).await
+}
+
+/// Does something with each of many, [`HANDS`] at a time.
+async fn by_many_hands<T: Send + 'static, R: Send + 'static, F: Future<Output = R> + Send + 'static>(
+    executor: &Arc<dyn Executor>,
+    all: Vec<T>,
+    act: impl Fn(Arc<dyn Executor>, T) -> F,
+) -> Vec<R> {
+    let mut under_way = JoinSet::new();
+    let mut done = Vec::with_capacity(all.len());
+    for one in all {
+        if under_way.len() == HANDS {
+            done.extend(under_way.join_next().await.map(|joined| joined.expect("a case fails by itself")));
+        }
+        under_way.spawn(act(executor.clone(), one));
     }
-    let mut all: Vec<Begun> = starters.join_all().await.into_iter().flatten().collect();
-    for begun in &mut all {
-        let outcome = begun.end().await;
-        let succeeds = begun.run.task.record.execution % 2 == 0;
-        assert_eq!(matches!(outcome, Outcome::Succeeded(_)), succeeds, "{outcome:?}");
-        executor.release(&begun.handle).await;
-    }
-    drop(executor);
+    done.extend(under_way.join_all().await);
+    done
+}
+
+/// Nobody says anything more.
+async fn assert_silent(all: Vec<Begun>) {
     for mut begun in all {
         let more = tokio::time::timeout(LIMIT, begun.said.recv()).await.expect("the executor lets go of the reporter");
         assert_eq!(more, None);
     }
+}
+
+/// Runs do not get into each other's way.
+pub async fn two_hundred_runs_end_each_once(harness: Harness<'_>) {
+    let executor = harness.open().await;
+    let mut all = begin_many(harness, &executor, &[Work::Succeed, Work::Fail]).await;
+    for begun in &mut all {
+        let outcome = begun.end().await;
+        // Taken in turn, from the first.
+        let succeeds = begun.run.task.record.execution % 2 == 1;
+        assert_eq!(matches!(outcome, Outcome::Succeeded(_)), succeeds, "{outcome:?}");
+        executor.release(&begun.handle).await;
+    }
+    drop(executor);
+    assert_silent(all).await;
+}
+
+/// Each of many that run at the same time is there, and is stopped, alone.
+pub async fn two_hundred_run_at_once_until_they_are_stopped(harness: Harness<'_>) {
+    let executor = harness.open().await;
+    let all = begin_many(harness, &executor, &[Work::UntilStopped]).await;
+    let handles: Vec<Handle> = all.iter().map(|begun| begun.handle.clone()).collect();
+    for (handle, status) in handles.iter().zip(executor.status(&handles).await) {
+        assert!(matches!(status, Status::Running(_)), "{handle:?}: {status:?}");
+    }
+    let stop = |executor: Arc<dyn Executor>, handle: Handle| async move { executor.stop(&handle, GRACE).await };
+    let (stopped, left) = handles.split_at(handles.len() / 2);
+    for said in by_many_hands(&executor, stopped.to_vec(), stop).await {
+        assert!(matches!(said, Stopped::Confirmed(_)), "{said:?}");
+    }
+    for (place, status) in executor.status(&handles).await.into_iter().enumerate() {
+        assert_eq!(matches!(status, Status::Running(_)), place >= stopped.len(), "{place}: {status:?}");
+    }
+    by_many_hands(&executor, left.to_vec(), stop).await;
+    let mut all = all;
+    for begun in &mut all {
+        begun.end().await;
+        executor.release(&begun.handle).await;
+    }
+    drop(executor);
+    assert_silent(all).await;
 }

@@ -169,7 +169,7 @@ async fn a_push_ends_with_its_answer() {
 }
 
 /// Looks again and again, for as long as a test may take.
-async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
+pub(super) async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
     tokio::time::timeout(LIMIT, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

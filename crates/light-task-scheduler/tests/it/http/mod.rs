@@ -1,7 +1,9 @@
-//! The HTTP executor against a job service on loopback, in the executor suite and under the scheduler.
+//! The HTTP executor against a job service on loopback, under the scheduler; and its place in the executor suite.
 
 mod callbacks;
 mod faults;
+mod foreign;
+mod places;
 mod safety;
 mod service;
 
@@ -13,9 +15,7 @@ use axum::extract::Request;
 use light_task_scheduler::executor::Run;
 use light_task_scheduler::executor::http::{CallbackConfig, Egress, HttpConfig, HttpExecutor, HttpJob, Secret};
 use light_task_scheduler::testing::conformance::executor::{ExecutorHarness, Work};
-use light_task_scheduler::{
-    Executor, MemoryStore, Name, NewTask, Record, Spec, Task, TaskId, Timestamp, executor_conformance,
-};
+use light_task_scheduler::{Executor, MemoryStore, Name, NewTask, Record, Spec, Task, TaskId, Timestamp};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -55,7 +55,7 @@ fn run(new: NewTask) -> Run {
     };
     let record = Record { run: 1, execution: 1, attempt: 1, ..Record::default() };
     let task = Task { id: TaskId::new("task").unwrap(), spec, record };
-    Run { namespace: Name::new("test").unwrap(), task: Arc::new(task) }
+    Run { namespace: Name::new("test").unwrap(), task: Arc::new(task), claimed_here: false }
 }
 
 /// Where callbacks come in: handed on to whichever executor was opened last, as a load balancer would.
@@ -77,14 +77,14 @@ impl Door {
     }
 }
 
-/// The place of one case.
-struct Remote {
+/// The place of one case of the executor suite.
+pub(crate) struct Remote {
     service: tokio::sync::OnceCell<(Service, String)>,
     door: Door,
 }
 
 impl Remote {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Remote { service: tokio::sync::OnceCell::new(), door: Door::default() }
     }
 }
@@ -115,5 +115,3 @@ impl ExecutorHarness for Remote {
         Name::new("test").unwrap()
     }
 }
-
-executor_conformance!(executor, Remote::new());

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use light_task_scheduler::FailureKind;
-use light_task_scheduler::executor::process::{CommandSpec, Limits};
+use light_task_scheduler::executor::process::{CommandSpec, Limits, ProcessConfig};
+use light_task_scheduler::{Executor, FailureKind, NewTask, ProcessExecutor};
 
 use super::support::{end_of, executor, failure, refusal, result, run_of, sh};
 
@@ -53,6 +53,21 @@ async fn what_cannot_start_is_refused_in_one_sentence() {
         .collect();
     assert_eq!(namespaces.len(), 1);
     assert_eq!(std::fs::read_dir(&namespaces[0]).unwrap().count(), 0, "nothing is left of them");
+}
+
+#[tokio::test]
+async fn only_the_programs_that_are_allowed_are_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ProcessConfig { programs: Some(vec!["/bin/true".to_owned()]), ..super::support::config(dir.path()) };
+    let executor = ProcessExecutor::new(config).unwrap();
+    assert!(result(&end_of(&executor, &CommandSpec::new(["/bin/true"])).await).exit_code == 0);
+    // Neither another program, nor the same by a name that a task's own PATH could lead elsewhere.
+    for argv in ["/bin/false", "true", "/bin/../bin/true"] {
+        let spec = CommandSpec::new([argv]);
+        let early = executor.prepare(&NewTask::new("process", &spec).unwrap()).await.unwrap_err();
+        assert!(early.to_string().contains("may not be run here; allowed are /bin/true"), "{early}");
+        assert_eq!(refusal(&executor, &spec).await.message, early.to_string());
+    }
 }
 
 #[tokio::test]

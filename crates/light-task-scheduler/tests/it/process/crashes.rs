@@ -18,16 +18,21 @@ const VICTIM_DIR: &str = "LTS_TEST_VICTIM_DIR";
 const VICTIM_NAMESPACE: &str = "LTS_TEST_VICTIM_NAMESPACE";
 
 /// In the process that a test starts to be killed: the directory to work in. Each of these tests plays both.
-fn victim_dir() -> Option<PathBuf> {
+pub(super) fn victim_dir() -> Option<PathBuf> {
     std::env::var_os(VICTIM_DIR).map(PathBuf::from)
 }
 
+/// There too: the namespace of the test.
+pub(super) fn victim_namespace() -> Name {
+    Name::new(&std::env::var(VICTIM_NAMESPACE).unwrap()).unwrap()
+}
+
 /// Starts the calling test once more, as the scheduler that is going to be killed.
-fn start_victim(dir: &Path, run: &Run) -> Child {
+pub(super) fn start_victim(dir: &Path, namespace: &Name) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args([std::thread::current().name().unwrap(), "--exact", "--nocapture"])
         .env(VICTIM_DIR, dir)
-        .env(VICTIM_NAMESPACE, run.namespace.as_str())
+        .env(VICTIM_NAMESPACE, namespace.as_str())
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
@@ -35,13 +40,13 @@ fn start_victim(dir: &Path, run: &Run) -> Child {
 
 /// What the victim does: starts the command and waits to be killed.
 async fn die_running(config: ProcessConfig, run: Run) {
-    let namespace = Name::new(&std::env::var(VICTIM_NAMESPACE).unwrap()).unwrap();
+    let namespace = victim_namespace();
     let executor = ProcessExecutor::new(config).unwrap();
     let (_handle, mut reports) = start(&executor, &Run { namespace, ..run }).await;
     reports.ended().await;
 }
 
-fn kill_victim(mut victim: Child) {
+pub(super) fn kill_victim(mut victim: Child) {
     victim.kill().unwrap();
     victim.wait().unwrap();
 }
@@ -76,7 +81,7 @@ async fn a_command_outlives_its_scheduler_and_is_adopted() {
     let dir = tempfile::tempdir().unwrap();
     let (mut fifo, gate) = (Fifo::new(dir.path()), make_gate(dir.path()));
     let run = gated(dir.path());
-    let victim = start_victim(dir.path(), &run);
+    let victim = start_victim(dir.path(), &run.namespace);
     let supervisor = fifo.line().await;
     kill_victim(victim);
 
@@ -102,7 +107,7 @@ async fn an_end_that_nobody_saw_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let (mut fifo, gate) = (Fifo::new(dir.path()), make_gate(dir.path()));
     let run = gated(dir.path());
-    let victim = start_victim(dir.path(), &run);
+    let victim = start_victim(dir.path(), &run.namespace);
     let supervisor = fifo.line().await;
     let ended = pidfd(&supervisor);
     kill_victim(victim);
@@ -121,7 +126,7 @@ async fn an_adopted_command_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let (mut fifo, _gate) = (Fifo::new(dir.path()), make_gate(dir.path()));
     let run = gated(dir.path());
-    let victim = start_victim(dir.path(), &run);
+    let victim = start_victim(dir.path(), &run.namespace);
     fifo.line().await;
     kill_victim(victim);
     let executor = executor(dir.path());
@@ -140,7 +145,7 @@ async fn an_orphan_that_nobody_adopts_stops_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (mut fifo, _gate) = (Fifo::new(dir.path()), make_gate(dir.path()));
     let run = gated(dir.path());
-    let victim = start_victim(dir.path(), &run);
+    let victim = start_victim(dir.path(), &run.namespace);
     let supervisor = pidfd(&fifo.line().await);
     kill_victim(victim);
     wait_for(supervisor).await;
@@ -156,7 +161,7 @@ async fn an_orphan_that_is_adopted_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let (mut fifo, gate) = (Fifo::new(dir.path()), make_gate(dir.path()));
     let run = gated(dir.path());
-    let victim = start_victim(dir.path(), &run);
+    let victim = start_victim(dir.path(), &run.namespace);
     let supervisor = pidfd(&fifo.line().await);
     kill_victim(victim);
     let executor = executor(dir.path());

@@ -2,6 +2,8 @@
 
 mod commands;
 mod crashes;
+#[cfg(feature = "sqlite")]
+mod leftovers;
 mod logs;
 mod stops;
 mod support;

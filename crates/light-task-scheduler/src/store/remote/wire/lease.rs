@@ -422,7 +422,8 @@ impl TryFrom<Rescued> for store::Rescued {
     type Error = Error;
 
     fn try_from(Rescued { dead, tasks, now }: Rescued) -> Result<Self> {
-        Ok(store::Rescued { dead, tasks: all(tasks)?, now })
+        // What the server knows of its own host says nothing of the worker's.
+        Ok(store::Rescued { dead, tasks: all(tasks)?, claimed_here: Vec::new(), now })
     }
 }
 

@@ -319,7 +319,13 @@ async fn a_replica_whose_lock_is_free_is_proven_dead_and_rescued_at_once() {
     let status = |replicas: Vec<ReplicaStatus>, id| replicas.into_iter().find(|replica| replica.id == id).unwrap();
     assert!(!status(second.replicas().await.unwrap(), dying).proven_dead);
     let kinds = vec![name("k")];
-    let request = RescueRequest { replica: living, suspects: vec![Suspect { id: dying, beat: 0 }], kinds, queues: vec![], limit: 9 };
+    let request = RescueRequest {
+        replica: living,
+        suspects: vec![Suspect { id: dying, beat: 0 }],
+        kinds,
+        queues: vec![],
+        limit: 9,
+    };
     assert_eq!(second.rescue(request.clone()).await.unwrap().dead, [], "it lives");
 
     // The lock goes with the handle, as it would with the process; the row says that it lives.

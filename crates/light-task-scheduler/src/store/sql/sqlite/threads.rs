@@ -3,10 +3,14 @@
 //! One thread writes. While it commits, calls queue up; it then runs all of them in one transaction,
 //! commits once and answers each: many callers share one flush of the disk, and each has waited for its
 //! own. A few other threads read.
+//!
+//! Callers that come again as soon as they are answered would fall into two halves, each waiting for the flush of the
+//! other: of those that have just been answered the writer waits a moment for all.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
@@ -23,6 +27,12 @@ use crate::error::{Error, ErrorKind, Result};
 const QUEUE_MAX: usize = 4_096;
 /// Most items in one transaction, unless a single call has more: bounds how long a heartbeat waits.
 const GROUP_ITEMS_MAX: usize = 10_000;
+/// How long the writer waits for callers to come again: less than the flush that is spared.
+const GATHER_WAIT: Duration = Duration::from_micros(100);
+/// Fewer callers than these are not waited for: they gain little by sharing a flush.
+const GATHER_MIN: usize = 8;
+/// For so many groups nobody is waited for after most have not come.
+const GATHER_PAUSE: u32 = 32;
 /// How many threads read.
 const READERS: usize = 2;
 
@@ -178,10 +188,13 @@ struct Writer {
 impl Writer {
     fn work(mut self, queue: &Queue<Box<dyn Write>>) {
         let _answers_all = CloseOnPanic(queue);
-        let mut waiting = VecDeque::new();
+        let (mut waiting, mut crowd) = (VecDeque::new(), Crowd::default());
         loop {
-            if waiting.is_empty() && !queue.take(&mut waiting, QUEUE_MAX) {
-                return;
+            if waiting.is_empty() {
+                crowd.gather(queue);
+                if !queue.take(&mut waiting, QUEUE_MAX) {
+                    return;
+                }
             }
             let mut group = Vec::with_capacity(waiting.len());
             let mut items = 0;
@@ -193,7 +206,9 @@ impl Writer {
                 }
                 group.push(job);
             }
+            let calls = group.len();
             self.run_group(group);
+            crowd.expected = calls + waiting.len() + queue.len();
         }
     }
 
@@ -256,6 +271,26 @@ enum Outcome {
     Failed(Error),
 }
 
+/// How many callers there seem to be.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// Those that were answered last, and those that waited then.
+    expected: usize,
+    /// For how many groups nobody is waited for.
+    pause: u32,
+}
+
+impl Crowd {
+    /// Waits a moment until all have come, if they are many and did so lately.
+    fn gather<J>(&mut self, queue: &Queue<J>) {
+        if self.pause > 0 {
+            self.pause -= 1;
+        } else if self.expected >= GATHER_MIN && queue.gather(self.expected) < self.expected / 2 {
+            self.pause = GATHER_PAUSE;
+        }
+    }
+}
+
 /// Should the thread panic, whoever waits gets an error instead of waiting for ever.
 struct CloseOnPanic<'a>(&'a Queue<Box<dyn Write>>);
 
@@ -276,12 +311,14 @@ struct Queue<J> {
 struct Jobs<J> {
     jobs: VecDeque<J>,
     sleeping: usize,
+    /// Who sleeps is not woken before there are so many.
+    wanted: usize,
     closed: bool,
 }
 
 impl<J> Queue<J> {
     fn new() -> Self {
-        let jobs = Jobs { jobs: VecDeque::new(), sleeping: 0, closed: false };
+        let jobs = Jobs { jobs: VecDeque::new(), sleeping: 0, wanted: 0, closed: false };
         Queue { state: Mutex::new(jobs), came: Condvar::new(), room: Semaphore::new(QUEUE_MAX) }
     }
 
@@ -300,7 +337,7 @@ impl<J> Queue<J> {
         } else {
             state.jobs.push_back(job);
         }
-        if state.sleeping > 0 {
+        if state.sleeping > 0 && state.jobs.len() >= state.wanted {
             self.came.notify_one();
         }
     }
@@ -321,6 +358,22 @@ impl<J> Queue<J> {
         true
     }
 
+    fn len(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
+    /// Waits until there are so many jobs, for [`GATHER_WAIT`] at most, and answers how many there are. Only for a
+    /// queue with one reader.
+    fn gather(&self, wanted: usize) -> usize {
+        let mut state = self.lock();
+        (state.sleeping, state.wanted) = (1, wanted);
+        let too_few = |state: &mut Jobs<J>| state.jobs.len() < wanted && !state.closed;
+        let waited = self.came.wait_timeout_while(state, GATHER_WAIT, too_few);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        (state.sleeping, state.wanted) = (0, 0);
+        state.jobs.len()
+    }
+
     fn close(&self) {
         self.lock().closed = true;
         self.came.notify_all();
@@ -329,6 +382,51 @@ impl<J> Queue<J> {
 
 impl<J> std::fmt::Debug for Queue<J> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Queue({} waiting)", self.lock().jobs.len())
+        write!(f, "Queue({} waiting)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(jobs: usize) -> Queue<usize> {
+        let queue = Queue::new();
+        (0..jobs).for_each(|job| queue.push(job, false));
+        queue
+    }
+
+    #[test]
+    fn a_crowd_is_waited_for_until_the_last_has_come() {
+        let queue = queue(GATHER_MIN - 1);
+        // Until it sleeps nobody comes; once it does, the one that was missing. The wait may be over before: again then.
+        std::thread::scope(|scope| {
+            let last = scope.spawn(|| {
+                while queue.lock().sleeping == 0 {
+                    std::thread::yield_now();
+                }
+                queue.push(GATHER_MIN, false);
+            });
+            while queue.gather(GATHER_MIN) < GATHER_MIN {}
+            last.join().unwrap();
+        });
+        let mut jobs = VecDeque::new();
+        assert!(queue.take(&mut jobs, QUEUE_MAX));
+        assert_eq!(jobs.len(), GATHER_MIN, "all are taken at once");
+    }
+
+    #[test]
+    fn who_does_not_come_is_not_waited_for_again() {
+        let mut crowd = Crowd { expected: 2 * GATHER_MIN, pause: 0 };
+        crowd.gather(&queue(2 * GATHER_MIN));
+        crowd.gather(&queue(GATHER_MIN));
+        assert_eq!(crowd.pause, 0, "most have come");
+        crowd.gather(&queue(GATHER_MIN - 1));
+        assert_eq!(crowd.pause, GATHER_PAUSE);
+        (0..GATHER_PAUSE).for_each(|_| crowd.gather(&queue(0)));
+        assert_eq!(crowd.pause, 0, "then they are waited for again");
+        let mut few = Crowd { expected: GATHER_MIN - 1, pause: 0 };
+        few.gather(&queue(0));
+        assert_eq!(few.pause, 0, "a few are never waited for");
     }
 }

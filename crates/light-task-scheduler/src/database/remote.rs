@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::runtime;
 
-use super::choose_ciphers;
+use crate::crypto::choose_provider;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Under which path of a server everything is.
@@ -144,7 +144,7 @@ impl Link {
         if let Some(client) = clients.get(&runtime) {
             return Ok(client.clone());
         }
-        choose_ciphers();
+        choose_provider();
         let client = Client::builder()
             // A proxy would see the token, and a redirect would lead it elsewhere.
             .no_proxy()
