@@ -7,12 +7,13 @@ use std::time::Duration;
 use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor};
 use light_task_scheduler::executor::http::{Egress, HttpConfig, HttpExecutor};
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
-use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, short_hash};
+use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, RemoteLogs, short_hash};
+use light_task_scheduler::scheduler::Builder;
 use light_task_scheduler::store::redis::RedisOptions;
 use light_task_scheduler::store::sql::{MySqlOptions, PostgresOptions, SqliteOptions};
 use light_task_scheduler::{
-    CachedStore, Config, Inspection, LogStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, Scheduler,
-    SqliteStore, Store,
+    CachedStore, Config, Inspection, LogStore, MemoryStore, MySqlStore, Name, PostgresStore, RedisStore, RemoteStore,
+    Scheduler, SqliteStore, Store,
 };
 use tempfile::TempDir;
 
@@ -146,7 +147,7 @@ async fn open_sqlite(file: &FileUrl) -> Result<Opened> {
 }
 
 async fn open_server(server: &ServerUrl) -> Result<Opened> {
-    let runs = runs_of(server)?;
+    let runs = runs_of(&server.identity())?;
     let (store, logs): (Arc<dyn Store>, Arc<dyn LogStore>) = match server.engine {
         Engine::Postgres => {
             let url = server.sql_url()?;
@@ -164,6 +165,21 @@ async fn open_server(server: &ServerUrl) -> Result<Opened> {
     };
     let installation = installation_of(server.identity().as_bytes());
     Ok(Opened { store, logs, runs, installation, orphan_after: Some(SERVER_ORPHAN_AFTER), _temporary: None })
+}
+
+/// Opens the store of an `lts server`, for a worker of it.
+pub(crate) async fn open_remote(url: &str, token: Option<&str>) -> Result<(Opened, RemoteStore)> {
+    let store = RemoteStore::open(url, token).await?;
+    let identity = url.trim_end_matches('/');
+    let opened = Opened {
+        store: Arc::new(store.clone()),
+        logs: Arc::new(RemoteLogs::open(url, token)?),
+        runs: runs_of(identity)?,
+        installation: installation_of(identity.as_bytes()),
+        orphan_after: Some(SERVER_ORPHAN_AFTER),
+        _temporary: None,
+    };
+    Ok((opened, store))
 }
 
 /// What sets apart the containers of one store: short, since it is a part of their labels.
@@ -253,7 +269,7 @@ impl ServerUrl {
 }
 
 /// The directory on this host for the commands of a server's tasks, the same for all who use these tasks.
-fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
+fn runs_of(identity: &str) -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = variable("LTS_STATE_DIR")
         .or_else(|| variable("XDG_STATE_HOME").map(|state| state.join("lts")))
@@ -261,7 +277,12 @@ fn runs_of(server: &ServerUrl) -> Result<PathBuf> {
         .ok_or_else(|| {
             Problem::usage("neither LTS_STATE_DIR nor HOME says where running commands are kept; set one")
         })?;
-    Ok(state.join(short_hash(server.identity().as_bytes())))
+    Ok(state.join(short_hash(identity.as_bytes())))
+}
+
+/// Runs jobs of remote services too.
+pub(crate) fn services(builder: Builder, http: HttpConfig) -> Result<Builder> {
+    Ok(builder.executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?)))
 }
 
 impl Opened {
@@ -276,20 +297,10 @@ impl Opened {
         if executors.none {
             return Ok(builder.config(config).start().await?);
         }
-        let process = ProcessConfig {
-            orphan_after: self.orphan_after,
-            programs: executors.programs,
-            ..ProcessConfig::new(&self.runs)
-        };
-        let namespace = config.namespace.clone();
-        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
-        let process = process.sweeping(&namespace, self.store.clone());
-        let builder = builder
-            .executor(KIND, Arc::new(process))
-            .executor(HTTP_KIND, Arc::new(HttpExecutor::new(executors.http)?))
-            .config(config);
+        let builder = self.commands(builder, executors.programs, Some(&config.namespace))?;
+        let builder = services(builder, executors.http)?;
         let builder = match self.containers_as(executors.docker.as_deref()) {
-            Ok(docker) => builder.executor(DOCKER_KIND, Arc::new(docker.reaping(&namespace, self.store.clone()))),
+            Ok(docker) => self.reaped(builder, docker, &config.namespace),
             Err(problem) if executors.docker.is_some() || docker_file().is_some() => return Err(problem),
             // Commands need no engine: whoever has a `DOCKER_HOST` that only other programs understand can run them.
             Err(problem) => {
@@ -297,7 +308,28 @@ impl Opened {
                 builder
             }
         };
-        Ok(builder.start().await?)
+        Ok(builder.config(config).start().await?)
+    }
+
+    /// Runs this store's commands too, and stops those of this namespace that no task owns.
+    pub(crate) fn commands(
+        &self,
+        builder: Builder,
+        programs: Option<Vec<String>>,
+        sweeping: Option<&Name>,
+    ) -> Result<Builder> {
+        let process = ProcessConfig { orphan_after: self.orphan_after, programs, ..ProcessConfig::new(&self.runs) };
+        let process = ProcessExecutor::new(process)?.with_logs(self.logs.clone());
+        let process = match sweeping {
+            Some(namespace) => process.sweeping(namespace, self.store.clone()),
+            None => process,
+        };
+        Ok(builder.executor(KIND, Arc::new(process)))
+    }
+
+    /// Runs this store's containers too, and removes those that no task owns.
+    pub(crate) fn reaped(&self, builder: Builder, docker: DockerExecutor, namespace: &Name) -> Builder {
+        builder.executor(DOCKER_KIND, Arc::new(docker.reaping(namespace, self.store.clone())))
     }
 
     /// What runs this store's containers. No engine is asked yet.

@@ -69,8 +69,11 @@ impl fmt::Display for Timestamp {
 impl std::str::FromStr for Timestamp {
     type Err = crate::Error;
 
-    /// Reads RFC 3339, for example `2026-11-22T17:00:00Z`.
+    /// Reads RFC 3339, for example `2026-11-22T17:00:00Z`, and what else is printed.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(micros) = text.strip_suffix("us").and_then(|number| number.parse().ok()) {
+            return Ok(Timestamp(micros));
+        }
         text.parse::<jiff::Timestamp>()
             .map(|time| Timestamp(time.as_microsecond()))
             .map_err(|e| crate::Error::invalid(format!("`{text}` is not a time such as 2026-11-22T17:00:00Z: {e}")))
@@ -145,7 +148,9 @@ mod tests {
     fn prints_and_reads_rfc_3339() {
         let time = Timestamp::from_micros(1_700_000_000_123_456);
         assert_eq!(time.to_string(), "2023-11-14T22:13:20.123456Z");
-        assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        for time in [time, Timestamp::MAX, Timestamp::from_micros(i64::MAX), Timestamp::from_micros(i64::MIN)] {
+            assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        }
         assert!("yesterday".parse::<Timestamp>().is_err());
     }
 

@@ -42,6 +42,7 @@
 //! | run containers on Docker engines | `executor::docker` (feature `docker`) |
 //! | keep tasks over a restart, or share them between processes | `SqliteStore` (feature `sqlite`) |
 //! | share tasks between hosts | `PostgresStore` (feature `postgres`) |
+//! | run the tasks of a server on another host | `RemoteStore` (feature `remote`) |
 //! | keep results and logs elsewhere | [`results`] |
 //! | limit, pause or rate a queue | [`QueueSettings`], [`RateLimit`] |
 //! | know every state and every move | [`state`] |
@@ -56,8 +57,8 @@
 //!
 //! # Features
 //!
-//! Every feature only adds: `callbacks`, `docker`, `http`, `mysql`, `postgres`, `process`, `redis`, `sqlite`, `tls`,
-//! `full` (these), and `testing`. None is on by default.
+//! Every feature only adds: `callbacks`, `docker`, `http`, `mysql`, `postgres`, `process`, `redis`, `remote`, `sqlite`,
+//! `tls`, `full` (these), `openapi` and `testing`. None is on by default.
 
 /// Whether a seeded bug is on: `false` at compile time, except where the simulator proves itself.
 #[cfg(feature = "testing")]
@@ -74,9 +75,9 @@ macro_rules! bug {
 }
 
 pub mod clock;
-#[cfg(any(feature = "http", all(feature = "redis", feature = "tls")))]
+#[cfg(any(feature = "http", feature = "remote", all(feature = "redis", feature = "tls")))]
 mod crypto;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "remote"))]
 mod database;
 pub mod error;
 pub mod executor;
@@ -110,6 +111,8 @@ pub use scheduler::{Config, Scheduler, Shutdown, TaskHandle, Tracking};
 pub use state::Command;
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
+#[cfg(feature = "remote")]
+pub use store::remote::RemoteStore;
 #[cfg(feature = "mysql")]
 pub use store::sql::MySqlStore;
 #[cfg(feature = "postgres")]

@@ -24,6 +24,7 @@ mod console;
 mod docs;
 mod events;
 mod health;
+mod leases;
 mod logs;
 mod metrics;
 mod openapi;
@@ -188,6 +189,7 @@ impl Api {
         let router = OpenApiRouter::with_openapi(openapi::head());
         let router = self.tasks(router);
         let router = self.operations(router);
+        let router = self.leases(router);
         let measured = middleware::from_fn_with_state(self.clone(), metrics::measured);
         router.route_layer(measured).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).split_for_parts()
     }
@@ -229,6 +231,39 @@ impl Api {
             .routes(self.guarded(routes!(metrics::scrape)))
             .routes(self.guarded(routes!(health::alive)))
             .routes(self.guarded(routes!(health::ready)))
+    }
+
+    fn leases(&self, router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+        let groups = [
+            routes!(leases::hello, leases::claim),
+            routes!(leases::register),
+            routes!(leases::leave),
+            routes!(leases::heartbeat),
+            routes!(leases::workers),
+            routes!(leases::rescue),
+            routes!(leases::candidates),
+            routes!(leases::changed),
+            routes!(leases::runs::apply),
+            routes!(leases::runs::complete),
+            routes!(leases::runs::fail),
+            routes!(leases::runs::progress),
+            routes!(leases::runs::release),
+            routes!(leases::runs::report),
+            routes!(leases::runs::append_logs),
+            routes!(leases::runs::read_log),
+            routes!(leases::runs::delete_logs),
+            routes!(leases::tasks::insert),
+            routes!(leases::tasks::command),
+            routes!(leases::tasks::get),
+            routes!(leases::tasks::list),
+            routes!(leases::tasks::counts),
+            routes!(leases::tasks::queues, leases::tasks::set_queue),
+            routes!(leases::tasks::sweep),
+        ];
+        groups.into_iter().fold(router, |router, group| {
+            let (schemas, paths, methods) = self.guarded(group);
+            router.routes((schemas, paths, methods.layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))))
+        })
     }
 
     /// Lets only those through whom the description of an operation admits.

@@ -33,6 +33,7 @@ pub(super) fn head() -> OpenApi {
         ("tasks", "Submit, watch and operate tasks"),
         ("queues", "Limits, rates and pauses"),
         ("workers", "Who runs tasks"),
+        ("leases", "How workers take tasks, and report what became of them"),
         ("access", "Tokens and sessions"),
         ("operations", "How the server does"),
     ];

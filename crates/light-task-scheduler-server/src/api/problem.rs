@@ -28,6 +28,8 @@ pub(crate) enum Code {
     MethodNotAllowed,
     /// It contradicts what is stored, or the state of the task forbids it.
     Conflict,
+    /// The worker is not registered, or was declared dead: it registers anew, under a fresh id.
+    NotRegistered,
     /// The request is larger than allowed.
     TooLarge,
     /// The body is of a type that is not understood.
@@ -48,13 +50,14 @@ pub(crate) enum Code {
 
 impl Code {
     /// Every code.
-    pub(crate) const ALL: [Code; 14] = [
+    pub(crate) const ALL: [Code; 15] = [
         Code::Invalid,
         Code::Unauthenticated,
         Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Conflict,
+        Code::NotRegistered,
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::RangeNotSatisfiable,
@@ -74,6 +77,7 @@ impl Code {
             Code::NotFound => (StatusCode::NOT_FOUND, "not found"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "no such method here"),
             Code::Conflict => (StatusCode::CONFLICT, "contradicts what is stored"),
+            Code::NotRegistered => (StatusCode::CONFLICT, "not registered"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "type not understood"),
             Code::RangeNotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, "no such range"),
@@ -100,6 +104,7 @@ impl Code {
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Conflict => "conflict",
+            Code::NotRegistered => "not_registered",
             Code::TooLarge => "too_large",
             Code::UnsupportedMediaType => "unsupported_media_type",
             Code::RangeNotSatisfiable => "range_not_satisfiable",
@@ -192,7 +197,8 @@ impl From<Error> for Box<Problem> {
         let code = match error.kind() {
             ErrorKind::Invalid => Code::Invalid,
             ErrorKind::NotFound => Code::NotFound,
-            ErrorKind::Conflict | ErrorKind::NotRegistered => Code::Conflict,
+            ErrorKind::Conflict => Code::Conflict,
+            ErrorKind::NotRegistered => Code::NotRegistered,
             ErrorKind::Full => Code::Full,
             ErrorKind::Unavailable => Code::Unavailable,
             _ => Code::Internal,

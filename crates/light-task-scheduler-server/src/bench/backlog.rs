@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(3_600);
 /// Microseconds for a claim of 100 with [`FEW`] and with `many` tasks waiting.
 pub(super) async fn claims(store: &Arc<dyn Store>, many: u64) -> Result<(f64, f64)> {
     let replica = ReplicaId::generate(&SystemClock);
-    store.register(NewReplica { id: replica, name: "lts bench".to_owned(), ttl: LEASE }).await?;
+    store.register(NewReplica { id: replica, name: "lts bench".to_owned(), ttl: LEASE, remote: false }).await?;
     let mut number = 0;
     enqueue_vectors(store, FEW).await?;
     let few = claim_time(store, replica, &mut number).await?;

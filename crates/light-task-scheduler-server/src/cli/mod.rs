@@ -13,6 +13,7 @@ mod server;
 mod show;
 mod store;
 mod token;
+mod worker;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
@@ -63,6 +64,7 @@ enum Ask {
     Store(store::StoreCommand),
     Token(token::TokenArgs),
     Config(server::ConfigArgs),
+    Worker(worker::WorkerArgs),
     Bench(BenchArgs),
 }
 
@@ -103,6 +105,7 @@ fn answer(ask: Ask) -> Result<u8> {
             Ask::Rm(args) => retry::rm(args).await,
             Ask::Queue(args) => queue::run(args).await,
             Ask::Store(args) => store::run(args).await,
+            Ask::Worker(args) => worker::run(args).await,
             Ask::Bench(_) => Ok(OK),
         }
     });

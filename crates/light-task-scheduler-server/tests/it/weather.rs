@@ -69,7 +69,7 @@ fn task(id: &str) -> NewTask {
 
 pub(crate) async fn register(store: &dyn Store) -> ReplicaId {
     let id = ReplicaId::generate(&SystemClock);
-    let replica = NewReplica { id, name: "r".to_owned(), ttl: Duration::from_secs(600) };
+    let replica = NewReplica { id, name: "r".to_owned(), ttl: Duration::from_secs(600), remote: false };
     patiently(|| store.register(replica.clone())).await;
     id
 }

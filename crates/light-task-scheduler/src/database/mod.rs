@@ -7,6 +7,7 @@
 //! | `promptly` | what sqlx forgets to say to TCP (Linux) |
 //! | `silence` | what is done about a server that says nothing |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
+//! | `remote` | calls to a server of ours |
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod engine;
@@ -20,6 +21,8 @@ pub(crate) mod postgres;
 mod promptly;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "remote")]
+pub(crate) mod remote;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod silence;
 

@@ -11,6 +11,8 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "remote")]
+pub mod remote;
 #[cfg(feature = "sqlite")]
 mod sql;
 
@@ -31,6 +33,8 @@ pub use mysql::{MySqlLogs, MySqlResults};
 pub use postgres::{PostgresLogs, PostgresResults};
 #[cfg(feature = "redis")]
 pub use redis::{RedisLogs, RedisResults};
+#[cfg(feature = "remote")]
+pub use remote::RemoteLogs;
 #[cfg(feature = "sqlite")]
 pub use sql::{SqliteLogs, SqliteResults};
 

@@ -56,7 +56,7 @@ impl Ticker {
 /// Registers this replica; answers how far the store's writes have come.
 pub(super) async fn register(core: &Core, id: ReplicaId) -> Result<Written> {
     let sent = monotonic();
-    let replica = NewReplica { id, name: core.config.replica_name.clone(), ttl: core.config.ttl };
+    let replica = NewReplica { id, name: core.config.replica_name.clone(), ttl: core.config.ttl, remote: false };
     core.store.register(replica).await?;
     let reply = core.store.heartbeat(Heartbeat { replica: id, holdings: None }).await?;
     core.replica.renew(lease_end(core, sent), reply.now);
@@ -258,7 +258,7 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
     let statuses = core.store.replicas().await?;
     let suspects = watched.look(&statuses, replica, monotonic(), core.config.observe());
     let kinds = core.kind_names.clone();
-    let request = RescueRequest { replica, suspects, kinds, limit: ADOPT_BATCH };
+    let request = RescueRequest { replica, suspects, kinds, queues: vec![], limit: ADOPT_BATCH };
     let receiving = core.registry.receive();
     let rescued = match core.store.rescue(request).await {
         Ok(rescued) => rescued,

@@ -12,6 +12,8 @@ mod ext;
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "remote")]
+pub mod remote;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub mod sql;
 
@@ -119,7 +121,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>>;
 
     /// Declares the suspects dead that still are what the rescuer saw (same `beat`, and expired or proven dead),
-    /// then adopts up to `limit` tasks of the asked kinds that have no living owner, oldest claim first.
+    /// then adopts up to `limit` tasks of the asked kinds and queues that have no living owner, oldest claim first.
     ///
     /// The rescuer must be registered and alive, as for a claim. An owner counts as dead if it was
     /// declared dead, has left, or is unknown to the store.
@@ -336,6 +338,9 @@ pub struct NewReplica {
     pub name: String,
     /// How long a heartbeat is good for.
     pub ttl: Duration,
+    /// It reaches the store through a server: what the process of that server holds, such as a lock on a file, proves
+    /// nothing of its life or death.
+    pub remote: bool,
 }
 
 /// A replica's sign of life.
@@ -434,8 +439,17 @@ pub struct RescueRequest {
     pub suspects: Vec<Suspect>,
     /// The kinds it can adopt.
     pub kinds: Vec<Name>,
+    /// The queues that it may adopt from; empty: all.
+    pub queues: Vec<Name>,
     /// How many tasks to adopt at most. 0 is allowed.
     pub limit: usize,
+}
+
+impl RescueRequest {
+    /// Whether a task of this kind in this queue may be adopted.
+    pub fn asks_for(&self, kind: &Name, queue: &Name) -> bool {
+        self.kinds.contains(kind) && (self.queues.is_empty() || self.queues.contains(queue))
+    }
 }
 
 /// The answer to [`Store::rescue`].
@@ -603,6 +617,8 @@ mod tests {
         ids.iter().rev().for_each(|id| backward.add(id, 1));
         assert_eq!(forward, backward);
         assert_ne!(holding_hash(&ids[0], 1), holding_hash(&ids[0], 2));
+        // Workers in other languages reckon with this.
+        assert_eq!(holding_hash(&ids[0], 1), 0xdedf_9f98_2e43_402d);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const TTL: Duration = Duration::from_secs(600);
 
 async fn register(store: &dyn Store) -> ReplicaId {
     let id = ReplicaId::generate(&SystemClock);
-    store.register(NewReplica { id, name: "r".to_owned(), ttl: TTL }).await.unwrap();
+    store.register(NewReplica { id, name: "r".to_owned(), ttl: TTL, remote: false }).await.unwrap();
     id
 }
 
@@ -30,7 +30,7 @@ async fn status(store: &dyn Store, id: ReplicaId) -> ReplicaStatus {
 
 async fn rescue(store: &dyn Store, replica: ReplicaId, suspects: Vec<Suspect>) -> Rescued {
     let kinds = vec![Name::new("k").unwrap()];
-    store.rescue(RescueRequest { replica, suspects, kinds, limit: 10 }).await.unwrap()
+    store.rescue(RescueRequest { replica, suspects, kinds, queues: vec![], limit: 10 }).await.unwrap()
 }
 
 /// The same place, but another process.

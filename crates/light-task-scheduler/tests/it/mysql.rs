@@ -50,7 +50,10 @@ fn check(error: &Error, kind: ErrorKind, password: &str) {
 /// Registers a replica and claims for it.
 async fn claim(store: &MySqlStore, limit: usize) -> Vec<String> {
     let replica = ReplicaId::generate(&SystemClock);
-    store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60) }).await.unwrap();
+    store
+        .register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60), remote: false })
+        .await
+        .unwrap();
     let kinds = vec![Name::new("k").unwrap()];
     let request = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit, among: None };
     store.claim(request).await.unwrap().tasks.iter().map(|task| task.id.to_string()).collect()

@@ -417,7 +417,10 @@ async fn verify_finds_what_was_broken_by_hand_and_nothing_else() {
         let store = open(&schema).await;
         store.set_queue(Name::new("q").unwrap(), QueueSettings::default()).await.unwrap();
         let replica = ReplicaId::generate(&SystemClock);
-        store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60) }).await.unwrap();
+        store
+            .register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60), remote: false })
+            .await
+            .unwrap();
         store.insert(vec![task("running")]).await.unwrap();
         let (kinds, queues) = (vec![Name::new("k").unwrap()], Vec::new());
         let request = ClaimRequest { replica, number: 1, kinds, queues, limit: 1, among: None };

@@ -132,7 +132,7 @@ fn task(n: usize) -> NewTask {
 async fn replica(store: &dyn Store) -> ReplicaId {
     patiently(|| async {
         let id = ReplicaId::generate(&SystemClock);
-        store.register(NewReplica { id, name: "host:1".to_owned(), ttl: TTL }).await.map(|()| id)
+        store.register(NewReplica { id, name: "host:1".to_owned(), ttl: TTL, remote: false }).await.map(|()| id)
     })
     .await
 }

@@ -94,7 +94,7 @@ mod faults {
         let store = CachedStore::new(FaultyStore::new(MemoryStore::fifo(), script.clone()));
         let me = ReplicaId::generate(&SystemClock);
         let ttl = Duration::from_secs(600);
-        store.register(NewReplica { id: me, name: "me".to_owned(), ttl }).await.unwrap();
+        store.register(NewReplica { id: me, name: "me".to_owned(), ttl, remote: false }).await.unwrap();
         let new = |n: u32| NewTask::new("k", &n).unwrap();
         store.insert((0..1_000).map(new).collect()).await.unwrap();
         let world = World { store, script, me };
@@ -207,7 +207,7 @@ mod races {
     async fn work(store: CachedStore, running: Arc<AtomicUsize>, done: Arc<AtomicUsize>) -> Vec<Task> {
         let me = ReplicaId::generate(&SystemClock);
         let ttl = Duration::from_secs(600);
-        store.register(NewReplica { id: me, name: "me".to_owned(), ttl }).await.unwrap();
+        store.register(NewReplica { id: me, name: "me".to_owned(), ttl, remote: false }).await.unwrap();
         let (mut claimed, mut number) = (Vec::new(), 0);
         while done.load(SeqCst) < TASKS {
             number += 1;

@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use super::{Answer, Site, request};
 
 /// A server with a token of each role.
-struct Guarded {
-    site: Site,
+pub(super) struct Guarded {
+    pub(super) site: Site,
     tokens: Vec<(Role, String)>,
-    file: Arc<TokenFile>,
+    pub(super) file: Arc<TokenFile>,
     _directory: TempDir,
 }
 
 impl Guarded {
-    async fn new() -> Guarded {
+    pub(super) async fn new() -> Guarded {
         let directory = tempfile::tempdir().unwrap();
         let file = Arc::new(TokenFile::open(directory.path().join("tokens.json")).unwrap());
         let tokens = Role::ALL.map(|role| (role, token(&file, role, &[]))).to_vec();
@@ -28,7 +28,7 @@ impl Guarded {
         Guarded { site: Site::new(options).await, tokens, file, _directory: directory }
     }
 
-    async fn ask(&self, method: Method, path: &str, token: Option<&str>, body: &str) -> Answer {
+    pub(super) async fn ask(&self, method: Method, path: &str, token: Option<&str>, body: &str) -> Answer {
         let mut request = request(method, path).header("content-type", "application/json");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -36,12 +36,12 @@ impl Guarded {
         self.site.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 
-    fn of(&self, role: Role) -> &str {
+    pub(super) fn of(&self, role: Role) -> &str {
         &self.tokens.iter().find(|(known, _)| *known == role).unwrap().1
     }
 }
 
-fn token(file: &TokenFile, role: Role, queues: &[&str]) -> String {
+pub(super) fn token(file: &TokenFile, role: Role, queues: &[&str]) -> String {
     let queues = queues.iter().map(|queue| Name::new(queue).unwrap()).collect();
     let new = NewToken { name: role.as_str().to_owned(), role, queues, expires_at: None };
     file.create(new).unwrap().1

@@ -3,6 +3,7 @@
 mod access;
 mod description;
 mod follow;
+mod leases;
 mod tasks;
 
 use std::sync::Arc;

@@ -575,7 +575,7 @@ mod tests {
         store.insert(vec![NewTask::new("command", &spec).unwrap()]).await.unwrap();
         let replica = ReplicaId::generate(&crate::clock::SystemClock);
         let ttl = Duration::from_secs(15);
-        store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl }).await.unwrap();
+        store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl, remote: false }).await.unwrap();
         let claim = ClaimRequest { replica, number: 1, kinds: vec![kind], queues: vec![], limit: 1, among: None };
         let task = store.claim(claim).await.unwrap().tasks.remove(0);
         let run = Run { namespace: Name::new("lts").unwrap(), task: Arc::new(task), claimed_here: false };

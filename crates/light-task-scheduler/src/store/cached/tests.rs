@@ -70,7 +70,7 @@ struct Claimer {
 impl Claimer {
     async fn new(store: impl Into<Arc<dyn Store>>, me: u8) -> Claimer {
         let (store, me) = (store.into(), ReplicaId::from_bytes([me; 16]));
-        store.register(NewReplica { id: me, name: "me".into(), ttl: SECOND * 1_000_000 }).await.unwrap();
+        store.register(NewReplica { id: me, name: "me".into(), ttl: SECOND * 1_000_000, remote: false }).await.unwrap();
         Claimer { store, me, number: 0 }
     }
 

@@ -143,7 +143,7 @@ impl Data {
         }
     }
 
-    pub(super) fn register(&mut self, NewReplica { id, name, ttl }: NewReplica) -> Result<()> {
+    pub(super) fn register(&mut self, NewReplica { id, name, ttl, .. }: NewReplica) -> Result<()> {
         if self.owners.replicas.contains_key(&id) || self.owners.dead_ids.contains(&id) {
             let message = format!("replica id {id} was used before; register under a new id");
             return Err(Error::new(ErrorKind::Conflict, message));
@@ -359,7 +359,10 @@ impl Data {
         let suspects = request.suspects.iter();
         let dead = suspects.filter(|suspect| is_dead(self, suspect)).map(|suspect| suspect.id).collect();
 
-        let is_asked = |slot: &Slot| request.kinds.contains(self.lanes.kind_of(self.rows[*slot].lane));
+        let is_asked = |slot: &Slot| {
+            let lane = self.rows[*slot].lane;
+            request.asks_for(self.lanes.kind_of(lane), &self.lanes.queue_of(lane).name)
+        };
         let mut orphans: Vec<Slot> = self.owners.orphans().filter(is_asked).collect();
         orphans.sort_unstable_by_key(|slot| (self.rows[*slot].record.started_at, self.rows[*slot].seq));
         orphans.truncate(request.limit);

@@ -58,7 +58,7 @@ impl World {
         let options = MemoryOptions { tasks_max, bytes_max, clock: clock.clone() };
         let me = ReplicaId::generate(&*clock);
         let store = MemoryStore::new(priority, options);
-        store.register(NewReplica { id: me, name: "me".into(), ttl: 1_000 * HOUR }).await.unwrap();
+        store.register(NewReplica { id: me, name: "me".into(), ttl: 1_000 * HOUR, remote: false }).await.unwrap();
         World { store, clock, me, claims: AtomicU64::new(0) }
     }
 
@@ -335,10 +335,10 @@ async fn a_repeated_claim_takes_nothing_new() {
 
     // Nor if it came to run here without a claim.
     let dead = ReplicaId::generate(&*w.clock);
-    w.store.register(NewReplica { id: dead, name: String::new(), ttl: SECOND }).await.unwrap();
+    w.store.register(NewReplica { id: dead, name: String::new(), ttl: SECOND, remote: false }).await.unwrap();
     let theirs = w.claim_as(dead, 1, 5).await.unwrap().tasks;
     w.store.leave(dead).await.unwrap();
-    let request = RescueRequest { replica: w.me, suspects: vec![], kinds: vec![name("a")], limit: 5 };
+    let request = RescueRequest { replica: w.me, suspects: vec![], kinds: vec![name("a")], queues: vec![], limit: 5 };
     let rescued = w.store.rescue(request).await.unwrap().tasks;
     assert!(rescued.iter().map(|task| &task.id).eq(theirs.iter().map(|task| &task.id)), "{rescued:?}");
     assert_eq!(repeated().await, [stays]);
@@ -462,7 +462,7 @@ impl Walk {
 
     async fn register(&mut self) {
         let id = ReplicaId::generate(&*self.w.clock);
-        self.w.store.register(NewReplica { id, name: String::new(), ttl: 20 * SECOND }).await.unwrap();
+        self.w.store.register(NewReplica { id, name: String::new(), ttl: 20 * SECOND, remote: false }).await.unwrap();
         self.replicas.push((id, 0));
     }
 
@@ -493,7 +493,7 @@ impl Walk {
             17 => {
                 let suspects = store.replicas().await.unwrap().into_iter().map(|r| Suspect { id: r.id, beat: r.beat });
                 let (suspects, kinds) = (suspects.collect(), vec![name("a")]);
-                _ = store.rescue(RescueRequest { replica: me, suspects, kinds, limit: 2 }).await;
+                _ = store.rescue(RescueRequest { replica: me, suspects, kinds, queues: vec![], limit: 2 }).await;
             }
             18 => {
                 let holdings = self.random.bool().then(Default::default);

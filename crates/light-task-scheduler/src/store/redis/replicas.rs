@@ -20,7 +20,7 @@ const REPORT_BYTES_MAX: usize = 16 << 20;
 
 /// Registers a replica under a fresh id.
 pub(super) async fn register(calls: &Calls, replica: &NewReplica) -> Result<()> {
-    let NewReplica { id, name, ttl } = replica;
+    let NewReplica { id, name, ttl, .. } = replica;
     let mut command = calls.command(&SCRIPTS.replica);
     command.arg("register").arg(id.to_string()).arg(name).arg(micros(*ttl));
     match number::<u8>(&calls.write(&SCRIPTS.replica, &command).await?.body)? {
@@ -111,8 +111,10 @@ pub(super) async fn rescue(calls: &Calls, request: RescueRequest) -> Result<Resc
         for suspect in &request.suspects {
             command.arg(suspect.id.to_string()).arg(suspect.beat);
         }
-        command.arg(request.kinds.len());
-        request.kinds.iter().for_each(|kind| _ = command.arg(kind.as_str()));
+        for names in [&request.kinds, &request.queues] {
+            command.arg(names.len());
+            names.iter().for_each(|name| _ = command.arg(name.as_str()));
+        }
         let written = calls.write(&SCRIPTS.rescue, &command).await?;
         let [why, dead, tasks] = array(written.body)?;
         objection(request.replica, &why)?;

@@ -17,7 +17,7 @@ async fn claimed(store: &MemoryStore) -> Task {
     store.insert(vec![NewTask::new("docker", &spec(["sleep", "1000"])).unwrap()]).await.unwrap();
     let replica = ReplicaId::generate(&SystemClock);
     let ttl = Duration::from_secs(3_600);
-    store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl }).await.unwrap();
+    store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl, remote: false }).await.unwrap();
     let claim = ClaimRequest { replica, number: 1, kinds: vec![kind], queues: vec![], limit: 1, among: None };
     store.claim(claim).await.unwrap().tasks.remove(0)
 }

@@ -103,7 +103,7 @@ async fn until_left(runs: &Path, expected: &[&str]) {
 /// Runs a task to its end by hand, as far as that its export has failed.
 async fn fail_to_export(store: &dyn Store, runs: &Path, id: &str) {
     let replica = ReplicaId::generate(&SystemClock);
-    store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: LIMIT }).await.unwrap();
+    store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: LIMIT, remote: false }).await.unwrap();
     store.insert(vec![new_task(id)]).await.unwrap();
     let kinds = vec![Name::new(KIND).unwrap()];
     let claim = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit: 1, among: None };

@@ -1,15 +1,21 @@
 -- Declares suspects dead and adopts tasks without a living owner, oldest claim first.
 --
 -- ARGV from 7: replica, limit, how many suspects, for each its id and the beat that was seen,
---   how many kinds, the kinds
+--   how many kinds, the kinds, how many queues, the queues (none: all)
 -- Answers { why the replica may not rescue or '', the dead, tasks (see `tell`) }
 
 local replica, limit, suspects = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])
 local after = first + 3 + 2 * suspects
-local kinds = {}
-for at = after + 1, after + tonumber(ARGV[after]) do
-  kinds[ARGV[at]] = true
+-- The names of which there are so many at this place, how many, and the place behind them.
+local function names(at)
+  local known, count = {}, tonumber(ARGV[at])
+  for place = at + 1, at + count do
+    known[ARGV[place]] = true
+  end
+  return known, count, at + 1 + count
 end
+local kinds, _, queues_at = names(after)
+local queues, queue_count = names(queues_at)
 
 -- Whether the suspect is dead now.
 local function declare_dead(id, seen)
@@ -35,7 +41,7 @@ local function orphans_of(owner, orphans)
   fetch(ids)
   for at = 1, #ids do
     local t = record(ids[at])
-    if kinds[kind_of(t.lane)] then
+    if kinds[kind_of(t.lane)] and (queue_count == 0 or queues[queue_of(t.lane)]) then
       orphans[#orphans + 1] = t
     end
   end

@@ -18,7 +18,7 @@ use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
-use crate::task::{Record, ReplicaId, State, TaskId};
+use crate::task::{Name, Record, ReplicaId, State, TaskId};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: i64 = 16 << 20;
@@ -86,7 +86,7 @@ const DEAD_HOLDERS: &str = "SELECT DISTINCT t.holder, r.home FROM {p}tasks AS t
     WHERE t.holder IS NOT NULL AND (r.id IS NULL OR r.dead = 1)";
 // Read first and locked after: a locking read that sorts would lock all that it sorts.
 const ORPHANS: &str = "SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_holder) JOIN {p}lanes AS l ON l.id = t.lane
-    WHERE t.holder IN ({*?*}) AND l.kind IN ({*?*}) ORDER BY t.started_at, t.seq LIMIT ?";
+    WHERE t.holder IN ({*?*}) AND l.kind IN ({*?*}) AND (? OR l.queue IN ({*?*})) ORDER BY t.started_at, t.seq LIMIT ?";
 const LOCK_ORPHANS: &str = concat!(
     "SELECT ",
     task_columns!(),
@@ -168,7 +168,7 @@ pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
 
 /// Registers a replica under a fresh id.
 pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> {
-    let NewReplica { id, name, ttl } = replica;
+    let NewReplica { id, name, ttl, remote } = replica;
     let row = tx.query(ENTRANCE).fetch_one(tx.connection()).await?;
     let now = tx.time(row.try_get(0)?);
     if tx.query(KNOWN).bind(uuid(*id)).fetch_optional(tx.connection()).await?.is_some() {
@@ -178,7 +178,9 @@ pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> 
     let ttl = micros(*ttl);
     let query = tx.query(REGISTER).bind(uuid(*id)).bind(name.clone().into_bytes()).bind(ttl);
     let query = query.bind(now.as_micros().saturating_add(ttl));
-    let home = tx.shared.home.as_ref().and_then(Home::to_text).map(String::into_bytes);
+    // One that comes through a server lives elsewhere than this process.
+    let home = tx.shared.home.as_ref().filter(|_| !remote);
+    let home = home.and_then(Home::to_text).map(String::into_bytes);
     query.bind(home).execute(tx.connection()).await?;
     Ok(())
 }
@@ -343,10 +345,16 @@ async fn orphans(tx: &mut Tx<'_>, request: &RescueRequest, dead: impl Iterator<I
     if holders.is_empty() {
         return Ok(Vec::new());
     }
-    let kinds: Vec<Vec<u8>> = request.kinds.iter().map(|kind| kind.as_str().as_bytes().to_vec()).collect();
-    let len = holders.len().max(kinds.len());
+    // A list needs something in it; nothing has an empty name.
+    let bytes = |names: &[Name]| match names {
+        [] => vec![Vec::new()],
+        names => names.iter().map(|name| name.as_str().as_bytes().to_vec()).collect(),
+    };
+    let (kinds, queues) = (bytes(&request.kinds), bytes(&request.queues));
+    let len = holders.len().max(kinds.len()).max(queues.len());
     let query = bind_all(tx.listed(ORPHANS, len), filled(&holders, len));
-    let query = bind_all(query, filled(&kinds, len)).bind(i64::try_from(request.limit).unwrap_or(i64::MAX));
+    let query = bind_all(query, filled(&kinds, len)).bind(request.queues.is_empty());
+    let query = bind_all(query, filled(&queues, len)).bind(i64::try_from(request.limit).unwrap_or(i64::MAX));
     let found = query.fetch_all(tx.connection()).await?;
     Ok(found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }

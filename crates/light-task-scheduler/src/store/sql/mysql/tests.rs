@@ -30,7 +30,10 @@ async fn full_store(url: &str) -> MySqlStore {
     store.insert((0..3_000).map(task).collect()).await.unwrap();
     store.insert(vec![task(0).priority(-1).id("a").unwrap()]).await.unwrap();
     let replica = ReplicaId::generate(&SystemClock);
-    store.register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(600) }).await.unwrap();
+    store
+        .register(NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(600), remote: false })
+        .await
+        .unwrap();
     let kinds = vec![Name::new("k").unwrap()];
     let request = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit: 1_000, among: None };
     assert_eq!(store.claim(request).await.unwrap().tasks.len(), 1_000);

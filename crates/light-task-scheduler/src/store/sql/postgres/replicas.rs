@@ -104,6 +104,7 @@ pub(super) const ORPHANS: &str = concat!(
     task_columns!(),
     " FROM {s}.lanes AS l JOIN {s}.tasks AS t ON t.lane = l.id
     WHERE l.kind = ANY($1) AND t.stage IN (2, 3) AND (t.owner = ANY($2) OR t.owner IS NULL)
+        AND (cardinality($4::text[]) = 0 OR l.queue = ANY($4))
     ORDER BY t.started_at NULLS FIRST, t.seq LIMIT $3 FOR UPDATE OF t SKIP LOCKED"
 );
 
@@ -177,10 +178,12 @@ pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
 
 /// Registers a replica under a fresh id.
 pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> {
-    let NewReplica { id, name, ttl } = replica;
+    let NewReplica { id, name, ttl, remote } = replica;
     let name = serde_json::Value::from(name.as_str()).to_string();
     let query = tx.query(REGISTER).bind(uuid(*id)).bind(name).bind(micros(*ttl)).bind(tx.shared.offset());
-    let query = query.bind(tx.shared.home.as_ref().and_then(Home::to_text));
+    // One that comes through a server lives elsewhere than this process.
+    let home = tx.shared.home.as_ref().filter(|_| !remote);
+    let query = query.bind(home.and_then(Home::to_text));
     if query.execute(tx.connection()).await?.rows_affected() == 0 {
         let message = format!("the replica id {id} was used before; make a fresh one");
         return Err(Error::new(ErrorKind::Conflict, message).into());
@@ -328,7 +331,9 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, rescued: &mut Rescued) 
         dead.insert(owner, home::proves_dead(tx.shared.home.as_ref(), row.try_get(1)?));
     }
     let owners: Vec<Uuid> = dead.keys().map(|owner| uuid(*owner)).collect();
-    let found = tx.query(ORPHANS).bind(kinds).bind(owners).bind(limit).fetch_all(tx.connection()).await?;
+    let queues: Vec<&str> = request.queues.iter().map(|queue| queue.as_str()).collect();
+    let query = tx.query(ORPHANS).bind(kinds).bind(owners).bind(limit).bind(queues);
+    let found = query.fetch_all(tx.connection()).await?;
     let mut adopted = rows::tasks(tx, &found).await?;
     rescued.claimed_here = moves::adopt(&mut adopted, request.replica, &dead, rescued.now);
     let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();

@@ -94,11 +94,12 @@ fn not_registered(id: ReplicaId, why: &str) -> Error {
 pub(super) fn register(tx: &mut Tx<'_>, locks: &Locks, replica: &NewReplica) -> Result<()> {
     const REGISTER: &str = "INSERT INTO replicas (id, name, ttl, beat, expires_at, dead, claim, lock)
         VALUES (?1, ?2, ?3, 0, ?4, 0, 0, ?5)";
-    let NewReplica { id, name, ttl } = replica;
+    let NewReplica { id, name, ttl, remote } = replica;
     if Replica::load(tx.connection, *id)?.is_some() {
         return Err(Error::new(ErrorKind::Conflict, format!("the replica id {id} was used before; make a fresh one")));
     }
-    let lock = locks.take(*id);
+    // The lock is this process's: it would tell when a server ends, not when those behind it do.
+    let lock = if *remote { None } else { locks.take(*id) };
     let expires_at = tx.now + *ttl;
     tx.connection.prepare_cached(REGISTER)?.execute((
         id.to_string(),
@@ -235,7 +236,7 @@ pub(super) fn rescue(tx: &mut Tx<'_>, locks: &Locks, request: &RescueRequest) ->
         let mut rows = statement.query([owner])?;
         while let Some(row) = rows.next()? {
             let lane = tx.names.lane(tx.connection, row.get(2)?)?;
-            if request.kinds.contains(&lane.kind) {
+            if request.asks_for(&lane.kind, &lane.queue) {
                 orphans.push((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?));
             }
         }

@@ -31,7 +31,7 @@ fn id(text: &str) -> TaskId {
 
 async fn register(store: &SqliteStore) -> ReplicaId {
     let id = ReplicaId::generate(&SystemClock);
-    store.register(NewReplica { id, name: "test".to_owned(), ttl: TTL }).await.unwrap();
+    store.register(NewReplica { id, name: "test".to_owned(), ttl: TTL, remote: false }).await.unwrap();
     id
 }
 
@@ -319,7 +319,13 @@ async fn a_replica_whose_lock_is_free_is_proven_dead_and_rescued_at_once() {
     let status = |replicas: Vec<ReplicaStatus>, id| replicas.into_iter().find(|replica| replica.id == id).unwrap();
     assert!(!status(second.replicas().await.unwrap(), dying).proven_dead);
     let kinds = vec![name("k")];
-    let request = RescueRequest { replica: living, suspects: vec![Suspect { id: dying, beat: 0 }], kinds, limit: 9 };
+    let request = RescueRequest {
+        replica: living,
+        suspects: vec![Suspect { id: dying, beat: 0 }],
+        kinds,
+        queues: vec![],
+        limit: 9,
+    };
     assert_eq!(second.rescue(request.clone()).await.unwrap().dead, [], "it lives");
 
     // The lock goes with the handle, as it would with the process; the row says that it lives.
@@ -520,7 +526,7 @@ async fn same_tasks(path: &Path, clock: &Arc<SetClock>, replica: ReplicaId) -> [
     let task = |n: usize| NewTask::new("k", &n).unwrap().priority(i32::try_from(n / 20).unwrap());
     let tasks = (0..60).map(|n| if n % 5 == 4 { task(n).id(&format!("t{n}")).unwrap() } else { task(n) });
     stores[0].insert(tasks.collect()).await.unwrap();
-    stores[0].register(NewReplica { id: replica, name: "test".to_owned(), ttl: TTL }).await.unwrap();
+    stores[0].register(NewReplica { id: replica, name: "test".to_owned(), ttl: TTL, remote: false }).await.unwrap();
     stores
 }
 

@@ -361,7 +361,13 @@ pub mod at_once {
         let adopts = tokio::spawn(async move {
             let mut adopted = BTreeSet::new();
             loop {
-                let request = RescueRequest { replica: heir.id, suspects: vec![], kinds: vec![name(KIND)], limit: 2 };
+                let request = RescueRequest {
+                    replica: heir.id,
+                    suspects: vec![],
+                    kinds: vec![name(KIND)],
+                    queues: vec![],
+                    limit: 2,
+                };
                 let tasks = rescuer.rescue(request).await.unwrap().tasks;
                 if tasks.is_empty() {
                     return adopted;
@@ -467,8 +473,13 @@ pub mod at_once {
         let adopted = on_each(&w, |store, replica| async move {
             let mut mine = Vec::new();
             loop {
-                let request =
-                    RescueRequest { replica: replica.id, suspects: vec![], kinds: vec![name(KIND)], limit: 7 };
+                let request = RescueRequest {
+                    replica: replica.id,
+                    suspects: vec![],
+                    kinds: vec![name(KIND)],
+                    queues: vec![],
+                    limit: 7,
+                };
                 let tasks = store.rescue(request).await.unwrap().tasks;
                 if tasks.is_empty() {
                     return mine;

@@ -167,7 +167,7 @@ macro_rules! __store_cases {
             a_dead_owner_may_finish_what_nobody_adopted a_suspect_with_a_lease_is_spared
             a_suspect_that_beat_in_between_is_spared who_is_not_suspected_is_spared
             each_suspect_is_judged_for_itself a_repeated_rescue_names_the_dead_again
-            only_asked_kinds_are_adopted the_oldest_claims_are_adopted_first an_exporting_task_is_adopted_too
+            only_asked_kinds_are_adopted only_asked_queues_are_adopted the_oldest_claims_are_adopted_first an_exporting_task_is_adopted_too
             a_leaver_hands_over_at_once only_owned_states_are_adopted two_rescuers_share_nothing
             a_chain_of_adoptions_keeps_the_execution a_claim_after_an_adoption_is_a_new_execution
             a_rescuer_must_be_alive a_rescuer_does_not_bury_itself an_unknown_suspect_does_no_harm

@@ -98,7 +98,7 @@ pub async fn hostile_replica_names_survive(h: &dyn StoreHarness) {
     let w = World::open(h).await;
     for text in TEXTS.into_iter().filter(|text| !text.contains('\0')) {
         let id = ReplicaId::generate(&crate::clock::SystemClock);
-        w.store.register(NewReplica { id, name: text.to_owned(), ttl: MINUTE }).await.unwrap();
+        w.store.register(NewReplica { id, name: text.to_owned(), ttl: MINUTE, remote: false }).await.unwrap();
         let all = w.store.replicas().await.unwrap();
         let listed = all.iter().find(|replica| replica.id == id).expect("it is listed");
         assert_eq!(listed.name, text);
@@ -141,7 +141,8 @@ pub async fn kinds_that_look_alike_are_apart(h: &dyn StoreHarness) {
     let heir = w.replica().await;
     w.store.leave(owner.id).await.unwrap();
     for (kind, expected) in ALIKE.iter().zip(&all) {
-        let request = RescueRequest { replica: heir.id, suspects: vec![], kinds: vec![name(kind)], limit: 99 };
+        let request =
+            RescueRequest { replica: heir.id, suspects: vec![], kinds: vec![name(kind)], queues: vec![], limit: 99 };
         assert_eq!(ids(&w.store.rescue(request).await.unwrap().tasks), std::slice::from_ref(expected));
     }
 }

@@ -179,6 +179,7 @@ pub async fn rescuers_at_once_share_nothing(h: &dyn StoreHarness) {
                 replica: replica.id,
                 suspects: vec![],
                 kinds: vec![name(KIND)],
+                queues: vec![],
                 limit: 7,
             };
             let tasks = store.rescue(request).await.unwrap().tasks;

@@ -124,7 +124,8 @@ pub async fn a_rescue_sent_again(h: &dyn StoreHarness) {
     w.pass(super::world::TTL + MINUTE).await;
     w.beat(&heir).await;
     let suspects = vec![w.suspect(&owner).await];
-    let request = RescueRequest { replica: heir.id, suspects, kinds: vec![name(super::world::KIND)], limit: 2 };
+    let request =
+        RescueRequest { replica: heir.id, suspects, kinds: vec![name(super::world::KIND)], queues: vec![], limit: 2 };
     let first = w.store.rescue(request.clone()).await.unwrap();
     let again = w.store.rescue(request.clone()).await.unwrap();
     assert_eq!((first.tasks.len(), again.tasks.len()), (2, 1));
@@ -153,7 +154,7 @@ pub async fn registering_again(h: &dyn StoreHarness) {
     let w = World::open(h).await;
     let replica = w.replica().await;
     let running = w.run(&replica, task()).await;
-    let again = NewReplica { id: replica.id, name: "again".to_owned(), ttl: MINUTE };
+    let again = NewReplica { id: replica.id, name: "again".to_owned(), ttl: MINUTE, remote: false };
     assert_eq!(w.store.register(again).await.unwrap_err().kind(), ErrorKind::Conflict);
     w.pass(MINUTE * 2).await;
     w.must(&running, RunEvent::Complete(inline())).await;

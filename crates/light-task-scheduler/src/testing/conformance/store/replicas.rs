@@ -16,7 +16,7 @@ async fn beat_is_refused(w: &World<'_>, replica: &Replica) {
 }
 
 fn again(replica: &Replica) -> NewReplica {
-    NewReplica { id: replica.id, name: "again".to_owned(), ttl: TTL }
+    NewReplica { id: replica.id, name: "again".to_owned(), ttl: TTL, remote: false }
 }
 
 /// A replica is listed as it registered.

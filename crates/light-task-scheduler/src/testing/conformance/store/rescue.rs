@@ -9,7 +9,7 @@ use crate::task::{FailureKind, Handle, NewTask, State};
 
 async fn refused(w: &World<'_>, rescuer: &Replica, suspects: Vec<Suspect>) {
     let before = w.list(Default::default()).await;
-    let request = RescueRequest { replica: rescuer.id, suspects, kinds: vec![name(KIND)], limit: 9 };
+    let request = RescueRequest { replica: rescuer.id, suspects, kinds: vec![name(KIND)], queues: vec![], limit: 9 };
     let error = w.store.rescue(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotRegistered, "{error}");
     assert_eq!(w.list(Default::default()).await, before, "a refused rescue changes nothing");
@@ -139,10 +139,29 @@ pub async fn only_asked_kinds_are_adopted(h: &dyn StoreHarness) {
     let request = ClaimRequest { kinds: vec![name("other"), name(KIND)], ..owner.request(9) };
     let both = w.store.claim(request).await.unwrap().tasks;
     w.store.leave(owner.id).await.unwrap();
-    let rescue = |kinds| RescueRequest { replica: heir.id, suspects: vec![], kinds, limit: 9 };
+    let rescue = |kinds| RescueRequest { replica: heir.id, suspects: vec![], kinds, queues: vec![], limit: 9 };
     assert_eq!(w.store.rescue(rescue(vec![])).await.unwrap().tasks, []);
     assert_eq!(ids(&w.store.rescue(rescue(vec![name("other")])).await.unwrap().tasks), ids(&both[1..]));
     assert_eq!(ids(&w.store.rescue(rescue(vec![name(KIND)])).await.unwrap().tasks), ids(&both[..1]));
+}
+
+/// Who may adopt from some queues only leaves the others alone.
+pub async fn only_asked_queues_are_adopted(h: &dyn StoreHarness) {
+    let w = World::open(h).await;
+    let (owner, heir) = (w.replica().await, w.replica().await);
+    w.add_all(vec![task(), task().queue("a").unwrap(), task().queue("b").unwrap()]).await;
+    let all = w.claim(&owner, 9).await.tasks;
+    w.store.leave(owner.id).await.unwrap();
+    let rescue = |queues: &[&str]| RescueRequest {
+        replica: heir.id,
+        suspects: vec![],
+        kinds: vec![name(KIND)],
+        queues: queues.iter().map(|queue| name(queue)).collect(),
+        limit: 9,
+    };
+    assert_eq!(w.store.rescue(rescue(&["nobody's"])).await.unwrap().tasks, []);
+    assert_eq!(ids(&w.store.rescue(rescue(&["b", "nobody's"])).await.unwrap().tasks), ids(&all[2..]));
+    assert_eq!(ids(&w.store.rescue(rescue(&[])).await.unwrap().tasks), ids(&all[..2]));
 }
 
 /// Adoption is bounded by the limit and goes by the oldest claim; 0 only declares the dead.

@@ -151,7 +151,7 @@ pub mod durable {
         let left = w.replica().await;
         w.store.leave(left.id).await.unwrap();
         let w = w.restart().await;
-        let again = NewReplica { id: left.id, name: "again".to_owned(), ttl: MINUTE };
+        let again = NewReplica { id: left.id, name: "again".to_owned(), ttl: MINUTE, remote: false };
         assert_eq!(w.store.register(again).await.unwrap_err().kind(), ErrorKind::Conflict);
         assert_eq!(w.store.claim(left.request(1)).await.unwrap_err().kind(), ErrorKind::NotRegistered);
     }

@@ -84,7 +84,7 @@ impl<'a> World<'a> {
 
     pub(super) async fn replica(&self) -> Replica {
         let replica = Replica::unknown();
-        let new = NewReplica { id: replica.id, name: "host:1".to_owned(), ttl: TTL };
+        let new = NewReplica { id: replica.id, name: "host:1".to_owned(), ttl: TTL, remote: false };
         self.store.register(new).await.unwrap();
         replica
     }
@@ -185,7 +185,7 @@ impl<'a> World<'a> {
     }
 
     pub(super) async fn rescue(&self, rescuer: &Replica, suspects: Vec<Suspect>, limit: usize) -> Rescued {
-        let request = RescueRequest { replica: rescuer.id, suspects, kinds: vec![name(KIND)], limit };
+        let request = RescueRequest { replica: rescuer.id, suspects, kinds: vec![name(KIND)], queues: vec![], limit };
         self.store.rescue(request).await.unwrap()
     }
 

@@ -272,7 +272,7 @@ impl<'a> Pair<'a> {
         self.slots[slot] = id;
         let until = self.model.now + LEASE;
         self.model.members.insert(id, Member { dead: false, until, beats: 0, last: None });
-        self.w.store.register(NewReplica { id, name: "model".to_owned(), ttl: LEASE }).await.unwrap();
+        self.w.store.register(NewReplica { id, name: "model".to_owned(), ttl: LEASE, remote: false }).await.unwrap();
     }
 
     async fn beat(&mut self, slot: usize, right: Option<bool>) {
@@ -346,7 +346,7 @@ impl<'a> Pair<'a> {
         let known: BTreeMap<ReplicaId, (u64, u64)> = known.collect();
         let suspects = known.iter().map(|(id, (beat, _))| Suspect { id: *id, beat: *beat }).collect();
         let kinds = ops::names(ops::KINDS, kinds);
-        let request = RescueRequest { replica, suspects, kinds: kinds.clone(), limit };
+        let request = RescueRequest { replica, suspects, kinds: kinds.clone(), queues: vec![], limit };
         let answer = self.w.store.rescue(request).await;
         if !self.model.is_alive(replica) {
             assert_eq!(answer.unwrap_err().kind(), ErrorKind::NotRegistered);
