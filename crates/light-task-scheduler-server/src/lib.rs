@@ -10,6 +10,7 @@ mod bench;
 mod cli;
 mod command;
 mod config;
+mod demo;
 mod duration;
 mod exit;
 mod interrupt;

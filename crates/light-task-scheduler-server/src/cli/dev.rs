@@ -8,6 +8,7 @@ use light_task_scheduler::{Config, Shutdown};
 use crate::api::{Api, ApiOptions};
 use crate::cli::select::StoreArgs;
 use crate::config::{LISTEN_DEFAULT, is_this_host};
+use crate::demo;
 use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
 use crate::output;
@@ -17,6 +18,7 @@ use crate::serve::Listening;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   lts dev
+  lts dev --demo
   lts dev --listen 127.0.0.1:0 --store memory:")]
 pub(crate) struct DevArgs {
     /// Where to listen; port 0 takes a free one
@@ -25,6 +27,9 @@ pub(crate) struct DevArgs {
     /// How many tasks run at once [default: twice the cores, at least 4]
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
+    /// Begin with tasks to look at
+    #[arg(long)]
+    demo: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -49,6 +54,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<u8> {
     let scheduler = opened.scheduler(config).await?;
     let mut interrupts = Interrupts::listen()?;
     let api = Api::new(scheduler.clone(), opened.logs.clone(), ApiOptions::default());
+    if args.demo {
+        demo::fill(&scheduler).await?;
+    }
     greet(listening.address());
     listening.serve(&api, interrupts.next()).await;
     // Whatever still runs goes on, and is taken up by the next start.

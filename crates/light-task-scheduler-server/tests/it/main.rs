@@ -6,6 +6,7 @@
 mod api;
 mod batch;
 mod bench;
+mod dev;
 mod docker;
 mod full;
 mod history;

@@ -166,6 +166,11 @@ impl Running {
         }
     }
 
+    /// What it has said on stderr up to what was waited for.
+    pub(crate) fn heard(&self) -> &str {
+        &self.heard
+    }
+
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Said {
         let mut stdout = String::new();
