@@ -11,17 +11,17 @@ const STUCK_MS = 10_000;
 /** How many groups of failures are shown. */
 const GROUPS = 4;
 const MINUTE_S = 60;
-/** How often the charts and the workers are looked at: they change with the time alone. */
-const EVERY_MS = 5_000;
+/** How often, in ms, is looked at what changes with the time alone, and at what takes the server some work. */
+const SLOW = { every: 5_000, events: false };
 
 const SERIES = ["succeeded", "failed", "cancelled"];
 
 export function Overview() {
   const asked = place.value.query.get("window");
   const window = WINDOWS.includes(asked) ? asked : "15m";
-  const series = useLive(window, (signal) => get(`stats/timeseries?window=${window}`, signal), { every: EVERY_MS });
-  const workers = useLive("workers", (signal) => get("workers", signal), { every: EVERY_MS });
-  const failures = useLive("failures", (signal) => get("failures", signal));
+  const series = useLive(window, (signal) => get(`stats/timeseries?window=${window}`, signal), SLOW);
+  const workers = useLive("workers", (signal) => get("workers", signal), SLOW);
+  const failures = useLive("failures", (signal) => get("failures", signal), SLOW);
   const points = series.data?.points ?? [];
   const numbers = stats.value;
   if (!numbers) return html`<${PageHead} title=${t("page.overview")} /><${Loading} />`;
