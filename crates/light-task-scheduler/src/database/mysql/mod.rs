@@ -26,6 +26,7 @@ pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
+use crate::database::send_at_once;
 use crate::database::silence::{ANSWER_TIMEOUT, IDLE_TRANSACTION_MAX, PULSE_ANSWER_TIMEOUT, Trust};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
@@ -142,7 +143,9 @@ impl Database {
                 migrate(&mut first, &prefix, &place, migrations, may_migrate).await?;
                 let _ = first.close().await;
                 let trust = Trust::default();
-                let pool = |connections| pool(connections, trust.clone()).connect_lazy_with(options.clone());
+                let pool = |connections| {
+                    pool(connections, options.get_port(), trust.clone()).connect_lazy_with(options.clone())
+                };
                 let (pool, pulse) = (pool(connections), pool(1));
                 Ok(Arc::new(Database { pool, pulse, trust, place, prefix, statements: sql::Statements::default() }))
             })
@@ -277,7 +280,7 @@ fn connect_options(target: &Target) -> MySqlConnectOptions {
     target.options.clone().statement_cache_capacity(STATEMENTS_MAX).pipes_as_concat(false)
 }
 
-fn pool(connections: u32, trust: Trust) -> MySqlPoolOptions {
+fn pool(connections: u32, port: u16, trust: Trust) -> MySqlPoolOptions {
     let settings: Arc<str> = SETTINGS.replace("{idle}", &IDLE_TRANSACTION_MAX.as_secs().to_string()).into();
     MySqlPoolOptions::new()
         .max_connections(connections)
@@ -287,6 +290,7 @@ fn pool(connections: u32, trust: Trust) -> MySqlPoolOptions {
         .after_release(move |_, _| Box::pin(std::future::ready(trust.check())))
         .after_connect(move |connection, _| {
             let settings = AssertSqlSafe(settings.to_string());
+            send_at_once(port);
             Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
         })
 }
