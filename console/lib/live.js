@@ -129,9 +129,10 @@ export const startLive = () =>
  * @template T
  * @param {string|null} key
  * @param {(signal: AbortSignal) => Promise<T>} fetcher
- * @param {{every?: number}} [options] also so often, in ms: for what no event tells
+ * @param {{every?: number, events?: boolean}} [options] also so often, in ms; or only so often: for what no event tells, and
+ *   for what is too dear to be fetched at every event
  */
-export function useLive(key, fetcher, { every } = {}) {
+export function useLive(key, fetcher, { every, events = true } = {}) {
   const [shown, show] = useState({ key: null, data: undefined, error: null });
   const state = useRef({ busy: null, again: false }).current;
   state.fetcher = fetcher;
@@ -173,6 +174,7 @@ export function useLive(key, fetcher, { every } = {}) {
     return () => clearInterval(timer);
   }, [every]);
   useEffect(() => {
+    if (!events) return;
     // Subscribes past the component, which need not be drawn for that.
     let first = true;
     return changes.subscribe(() => {

@@ -1,10 +1,13 @@
 // What failed alike, together.
 import { actOn, address, Ago, Button, Empty, failureKind, Fetched, Field, get, go, html, IconButton, isOf, mayOperate, Name, number, PageHead, place, queryOf, short, stats, t, taskHref, useLive, visible, withParams } from "../kit.js";
 
+/** How often is looked: the server gathers them from many tasks. */
+const EVERY_MS = 3_000;
+
 export function Failures() {
   const queue = place.value.query.get("queue") ?? "";
   const q = queue && `queue:"${queue}"`;
-  const fetched = useLive(`failures ${q}`, (signal) => get(withParams("failures", { q }), signal));
+  const fetched = useLive(`failures ${q}`, (signal) => get(withParams("failures", { q }), signal), { every: EVERY_MS, events: false });
   const queues = stats.value?.queues ?? [];
   return html`
     <${PageHead} title=${t("page.failures")} lead=${t("failures.lead")}>

@@ -1,7 +1,7 @@
 // How things stand, at a glance.
-import { address, buckets, capabilities, Card, Chart, Choice, duration, Empty, get, go, html, Icon, Loading, mayOperate, Name, now, PageHead, part, percent, place, rate, short, stats, t, useLive, useRef } from "../kit.js";
+import { address, buckets, capabilities, Card, Chart, Choice, duration, Empty, get, go, html, Icon, Loading, mayOperate, Name, now, PageHead, percent, place, rate, short, stats, t, useLive, useRef } from "../kit.js";
 import { FailureList } from "./failures.js";
-import { QueueTable } from "./queues.js";
+import { queueHref, QueueTable } from "./queues.js";
 
 const WINDOWS = ["15m", "1h", "24h", "7d"];
 /** How many bars the throughput has at most. */
@@ -11,17 +11,17 @@ const STUCK_MS = 10_000;
 /** How many groups of failures are shown. */
 const GROUPS = 4;
 const MINUTE_S = 60;
-/** How often the charts and the workers are looked at: they change with the time alone. */
-const EVERY_MS = 5_000;
+/** How often, in ms, is looked at what changes with the time alone, and at what takes the server some work. */
+const SLOW = { every: 5_000, events: false };
 
 const SERIES = ["succeeded", "failed", "cancelled"];
 
 export function Overview() {
   const asked = place.value.query.get("window");
   const window = WINDOWS.includes(asked) ? asked : "15m";
-  const series = useLive(window, (signal) => get(`stats/timeseries?window=${window}`, signal), { every: EVERY_MS });
-  const workers = useLive("workers", (signal) => get("workers", signal), { every: EVERY_MS });
-  const failures = useLive("failures", (signal) => get("failures", signal));
+  const series = useLive(window, (signal) => get(`stats/timeseries?window=${window}`, signal), SLOW);
+  const workers = useLive("workers", (signal) => get("workers", signal), SLOW);
+  const failures = useLive("failures", (signal) => get("failures", signal), SLOW);
   const points = series.data?.points ?? [];
   const numbers = stats.value;
   if (!numbers) return html`<${PageHead} title=${t("page.overview")} /><${Loading} />`;
@@ -39,17 +39,14 @@ export function Overview() {
     <${Attention} queues=${numbers.queues} workers=${workers.data} points=${points} />
     <${Tiles} totals=${numbers.totals} points=${points} window=${window} />
     ${total === 0 && html`<${First} />`}
-    <div class="pair">
-      <${Throughput} points=${points} /><${Depth} points=${points} />
-    </div>
-    <${Card}
-      title=${t("page.queues")}
-      actions=${html`<a class="quiet-link" href="queues">${t("overview.all_queues")} <${Icon} name="right" size="14" /></a>`}
-    >
-      ${numbers.queues.length
-        ? html`<${QueueTable} queues=${busiest(numbers.queues)} brief />`
-        : html`<${Empty} icon="queues" title=${t("queues.none")} />`}
-    <//>
+    ${(total > 0 || numbers.queues.length > 0) &&
+    html`<div class="pair"><${Throughput} points=${points} /><${Depth} points=${points} /></div>
+          <${Card}
+            title=${t("page.queues")}
+            actions=${html`<a class="quiet-link" href="queues">${t("overview.all_queues")} <${Icon} name="right" size="14" /></a>`}
+          >
+            <${QueueTable} queues=${busiest(numbers.queues)} brief />
+          <//>`}
     ${failures.data?.groups.length > 0 &&
     html`<${Card}
       title=${t("overview.failures")}
@@ -143,11 +140,11 @@ function Attention({ queues, workers, points }) {
   for (const { name } of late) items.push(["retrying", html`${t("attention.expired")} <${Name}>${name}<//>`, "workers"]);
   for (const queue of stuck) {
     const text = t("attention.stuck", { n: queue.counts.waiting, time: duration(queue.for) });
-    items.push(["retrying", html`<${Name}>${queue.name}<//> – ${text}`, `queues/${part(queue.name)}`]);
+    items.push(["retrying", html`<${Name}>${queue.name}<//> – ${text}`, queueHref(queue.name)]);
   }
   for (const { name, counts, settings } of queues) {
-    if (!settings.paused) continue;
-    items.push(["held", html`<${Name}>${name}<//> – ${t("attention.paused", { n: counts.waiting + counts.scheduled })}`, `queues/${part(name)}`]);
+    const waiting = counts.waiting + counts.scheduled;
+    if (settings.paused && waiting) items.push(["held", html`<${Name}>${name}<//> – ${t("attention.paused", { n: waiting })}`, queueHref(name)]);
   }
   const failed = points.reduce((sum, point) => sum + point.failed, 0);
   const ended = points.reduce((sum, point) => sum + point.succeeded + point.failed, 0);

@@ -14,6 +14,7 @@ export function Queue({ name }) {
   return html`<${Fetched} of=${queue}>
     ${(found) => html`
       <${PageHead}
+        name=${visible(name)}
         title=${html`<${Name}>${name}<//> ${found.settings.paused && html`<span class="state state-pill" data-state="held"><${Icon} name="held" /> ${t("queue.paused")}</span>`}`}
         crumbs=${crumbs}
       >

@@ -33,7 +33,7 @@ function Whole({ task, refresh, error }) {
   const shown = execution ?? task.execution;
   const latest = shown === task.execution;
   return html`
-    <${PageHead} title=${html`<bdi class="mono task-title">${titleOf(task)}</bdi>`} crumbs=${html`<${Crumbs} />`}>
+    <${PageHead} name=${titleOf(task)} title=${html`<bdi class="mono task-title">${titleOf(task)}</bdi>`} crumbs=${html`<${Crumbs} />`}>
       ${mayOperate() && html`<${Actions} task=${task} refresh=${refresh} />`}
     <//>
     <${Problem} error=${error} retry=${refresh} />

@@ -6,7 +6,7 @@ const EVERY_MS = 2_000;
 const STATES = { alive: "succeeded", expired: "retrying", dead: "failed" };
 
 export function Workers() {
-  const fetched = useLive("workers", (signal) => get("workers", signal), { every: EVERY_MS });
+  const fetched = useLive("workers", (signal) => get("workers", signal), { every: EVERY_MS, events: false });
   return html`
     <${PageHead} title=${t("page.workers")} lead=${t("workers.lead")} />
     <${Fetched} of=${fetched}>

@@ -92,3 +92,9 @@ test("every import names a file that is there", () => {
     }
   }
 });
+
+test("the page names every module, so that a browser fetches them all at once", () => {
+  const listed = [...text(join(root, "index.html")).matchAll(/modulepreload" href="\{\{assets\}\}([^"]+)"/g)].map(([, name]) => name);
+  const modules = files().map(named).filter((name) => name.endsWith(".js") && name !== "main.js");
+  assert.deepEqual(listed, modules.sort());
+});

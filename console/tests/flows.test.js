@@ -1,7 +1,7 @@
 // What people do with the console, done in a real browser against a real server.
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -73,6 +73,25 @@ test("a log is followed while it is written, by stream and by word", async () =>
     assert.equal(await page.locator(".task-line .state").getAttribute("data-state"), "running");
     await writeFile(file("log-end"), "");
     await state(page, "succeeded");
+  });
+});
+
+test("a long log is shown from its end, goes back, and is downloaded whole", async () => {
+  const { id } = await world.server.command("seq", "1", "60000");
+  await world.server.ended(id);
+  await visit(`tasks/${id}`, {}, async (page) => {
+    const log = page.getByRole("log");
+    await log.getByText("60000", { exact: true }).waitFor();
+    const first = () => log.locator(".log-line").first().innerText();
+    const before = Number(await first());
+    await page.getByRole("button", { name: "Show earlier lines" }).click();
+    await holds(page, (before) => Number(document.querySelector(".log-line").innerText) < before, before);
+    assert.match(await page.title(), /^seq 1 60000/);
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Download", exact: true }).click();
+    const lines = (await readFile(await (await download).path(), "utf8")).trimEnd().split("\n");
+    assert.equal(lines.length, 60_000);
+    assert.equal(lines.at(-1), "60000");
   });
 });
 

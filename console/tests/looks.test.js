@@ -109,9 +109,11 @@ test("nothing is cut off at 360 pixels", async () => {
 test("what others have written is shown, and does nothing", async () => {
   const evil = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>';
   const turned = "invoice\u202Egpj.exe";
+  const queue = `${evil.slice(0, 60)}\u202E`;
+  await world.server.submit({ kind: `kind\u2066${evil.slice(0, 30)}`, queue, held: true });
   const made = await world.server.submit({
     kind: "process",
-    queue: evil.slice(0, 60),
+    queue,
     labels: { note: evil, file: turned },
     payload: { argv: ["sh", "-c", `printf '%s\\n' "$EVIL"; printf '\\033[31mred\\033[0m \\033]0;title\\007\\033[2Jclear\\n'; printf '%s\\n' "$TURNED"; printf '%s' "$EVIL" >&2; exit 9`], env: { EVIL: evil, TURNED: turned } },
   });
@@ -135,7 +137,7 @@ test("what others have written is shown, and does nothing", async () => {
     await page.locator(".facts a.label").first().click();
     await page.locator(`[data-row="${made.id}"]`).waitFor();
   });
-  for (const path of ["", "tasks", "queues", `queues/${encodeURIComponent(evil.slice(0, 60))}`, "failures", `tasks?q=${encodeURIComponent(evil)}`, `tasks/${encodeURIComponent(evil)}`]) {
+  for (const path of ["", "tasks", "queues", `queues/${encodeURIComponent(queue)}`, "failures", `tasks?q=${encodeURIComponent(evil)}`, `tasks/${encodeURIComponent(evil)}`]) {
     await visit(path, {}, async (page) => {
       await settled(page);
       await link(page, "live");

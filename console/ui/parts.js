@@ -95,11 +95,11 @@ export function Fetched({ of: { data, error, refresh }, children }) {
   return children(data);
 }
 
-/** A page's title and what can be done there. */
-export function PageHead({ title, lead, children, crumbs }) {
+/** A page's title and what can be done there; with its name as text where the title is more. */
+export function PageHead({ title, name = title, lead, children, crumbs }) {
   useEffect(() => {
-    document.title = `${typeof title === "string" ? title : t("app.name")} · lts`;
-  }, [title]);
+    document.title = `${name} · lts`;
+  }, [name]);
   return html`<header class="page-head">
     <div class="page-title">
       ${crumbs && html`<nav class="crumbs" aria-label=${t("nav.crumbs")}>${crumbs}</nav>`}

@@ -45,7 +45,7 @@ function Side({ openHelp }) {
   const here = place.value.path.split("/")[0];
   const failed = stats.value?.totals.failed;
   return html`<header class="side">
-    <a class="brand" href="." title=${t("app.name")}>
+    <a class="brand" href=".">
       <svg width="22" height="22" viewBox="0 0 22 22" aria-hidden="true">
         <rect width="22" height="22" rx="6" />
         <path d="M6 7h10M6 11h7M6 15h4" />

@@ -37,7 +37,7 @@ for (const [name, script] of Object.entries(PROGRAMS)) {
 /** A task that runs one of them. */
 const run = (line, more = {}, env = {}) => ({
   kind: "process",
-  payload: { argv: line.split(" "), env: { PATH: `${directory}:${process.env.PATH}`, ...env } },
+  payload: { argv: line.split(" "), env: { PATH: `${directory}:/usr/bin:/bin`, ...env } },
   ...more,
 });
 
