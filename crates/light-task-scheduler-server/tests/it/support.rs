@@ -50,7 +50,11 @@ impl Place {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lts"));
-        command.args(args).current_dir(self.0.path()).env_remove("LTS_STORE");
+        command.args(args).current_dir(self.0.path());
+        for variable in ["LTS_STORE", "LTS_SERVER", "LTS_TOKEN", "LTS_CONTEXT", "LTS_LANG"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_CONFIG_HOME", self.path("config"));
         // Where the commands of a server's tasks are kept.
         command.env("LTS_STATE_DIR", self.0.path().join("state")).stdin(Stdio::null());
         command
