@@ -56,7 +56,9 @@ pub(crate) fn man(args: &ManArgs) -> Result<u8> {
 
 /// Runs `lts openapi`.
 pub(crate) fn openapi() -> Result<u8> {
-    let text = serde_json::to_string_pretty(&description())
+    // By way of a value: its keys are in order.
+    let text = serde_json::to_value(description())
+        .and_then(|value| serde_json::to_string_pretty(&value))
         .map_err(|error| Problem::new(ERROR, format!("the description cannot be written: {error}")))?;
     output::line(&text)?;
     Ok(OK)

@@ -4,6 +4,7 @@ mod act;
 mod cancel;
 mod context;
 mod dev;
+mod doctor;
 mod generate;
 mod language;
 mod logs;
@@ -18,6 +19,7 @@ mod submit;
 mod target;
 mod task;
 mod token;
+mod top;
 mod watch;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -70,11 +72,13 @@ enum Ask {
     Queue(queue::QueueArgs),
     Stats(watch::StatsArgs),
     Failures(watch::FailuresArgs),
+    Top(top::TopArgs),
     Events(watch::EventsArgs),
     Store(store::StoreCommand),
     Token(token::TokenArgs),
     Context(context::ContextArgs),
     Config(server::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
     Bench(BenchArgs),
     Completion(generate::CompletionArgs),
     Man(generate::ManArgs),
@@ -151,6 +155,8 @@ async fn concurrently(ask: Ask) -> Result<u8> {
         Ask::Queue(args) => queue::run(args).await,
         Ask::Stats(args) => watch::stats(args).await,
         Ask::Failures(args) => watch::failures(args).await,
+        Ask::Top(args) => top::run(args).await,
+        Ask::Doctor(args) => doctor::run(args).await,
         Ask::Events(args) => watch::events(args).await,
         Ask::Store(args) => store::run(args).await,
         Ask::OpenApi(_) => generate::openapi(),

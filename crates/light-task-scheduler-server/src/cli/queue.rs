@@ -8,6 +8,7 @@ use crate::api::Settings;
 use crate::batch::parse_name;
 use crate::cli::act::Consent;
 use crate::cli::target::{Target, TargetArgs, queue_path};
+use crate::cli::watch::STATES;
 use crate::duration::parse_rate;
 use crate::exit::{ERROR, NOT_FOUND, OK, Problem, Result};
 use crate::output::{self, Form, FormArgs, Listing};
@@ -182,13 +183,9 @@ fn in_words(settings: &QueueSettings) -> String {
     format!("{concurrency}{rate}{paused}")
 }
 
-/// The states in which tasks are not over, with which they are counted.
-const UNFINISHED: [&str; 5] = ["held", "waiting", "scheduled", "running", "exporting"];
-
 fn lines(queue: &Value) -> Vec<(String, String)> {
     let mut lines = vec![("name".to_owned(), output::text(&queue["name"])), ("limits".to_owned(), limits(queue))];
-    let counts = queue["counts"].as_object().into_iter().flatten();
-    lines.extend(counts.map(|(state, count)| (state.clone(), count.to_string())));
+    lines.extend(STATES.map(|state| (state.to_owned(), output::text(&queue["counts"][state]))));
     lines
 }
 
@@ -210,7 +207,8 @@ pub(crate) fn listing() -> Listing {
 /// Whether a queue has something to be done, or waits for somebody. Every batch and every run has had a queue of its
 /// own: those that are over are noise.
 pub(crate) fn is_of_interest(queue: &Value) -> bool {
-    let unfinished: u64 = UNFINISHED.iter().filter_map(|state| queue["counts"][state].as_u64()).sum();
+    let over = ["succeeded", "failed", "cancelled"];
+    let unfinished: u64 = STATES.iter().filter(|state| !over.contains(state)).filter_map(|state| queue["counts"][state].as_u64()).sum();
     unfinished > 0 || queue["settings"]["paused"] == true
 }
 

@@ -96,7 +96,8 @@ impl TargetArgs {
         }
     }
 
-    fn chosen(&self) -> Result<Chosen> {
+    /// Which target is meant.
+    pub(crate) fn chosen(&self) -> Result<Chosen> {
         self.choose(|name| std::env::var(name).ok(), &Contexts::read()?)
     }
 
@@ -150,8 +151,6 @@ enum Way {
 #[derive(Debug)]
 pub(crate) struct Reply {
     status: u16,
-    /// When the server says it is.
-    pub(crate) date: Option<String>,
     body: ReplyBody,
 }
 
@@ -162,7 +161,8 @@ enum ReplyBody {
 }
 
 impl Target {
-    async fn open(chosen: Chosen, create: bool) -> Result<Target> {
+    /// Opens what was chosen; a store is made if there is none and it may be.
+    pub(crate) async fn open(chosen: Chosen, create: bool) -> Result<Target> {
         let way = match &chosen.place {
             Place::Server(url) => {
                 let base = base_of(url)?;
@@ -362,12 +362,11 @@ fn unreachable(base: &str, error: &reqwest::Error) -> Problem {
 impl Reply {
     fn here(response: Response) -> Reply {
         let status = response.status().as_u16();
-        Reply { status, date: None, body: ReplyBody::Here(response.into_body().into_data_stream()) }
+        Reply { status, body: ReplyBody::Here(response.into_body().into_data_stream()) }
     }
 
     fn there(response: reqwest::Response) -> Reply {
-        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
-        Reply { status: response.status().as_u16(), date, body: ReplyBody::There(Box::new(response)) }
+        Reply { status: response.status().as_u16(), body: ReplyBody::There(Box::new(response)) }
     }
 
     /// The next part of the body; `None`: that was all.

@@ -18,6 +18,10 @@ const AGAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is asked before that is given up.
 const AGAIN_MAX: u32 = 30;
 
+/// How tasks are counted, in the order of their lives.
+pub(crate) const STATES: [&str; 8] =
+    ["held", "waiting", "scheduled", "running", "exporting", "succeeded", "failed", "cancelled"];
+
 /// Shows how many tasks there are in each state, in all and queue by queue.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -45,7 +49,7 @@ pub(crate) struct FailuresArgs {
     target: TargetArgs,
 }
 
-/// Prints what happens, a JSON object a line: {\"event\": stats|tasks|changed|reset, \"data\": …}.
+/// Prints what happens, a JSON object a line: {"event": stats|tasks|changed|reset, "data": …}.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   lts events -f
@@ -74,9 +78,8 @@ pub(crate) async fn stats(args: StatsArgs) -> Result<u8> {
         Form::Json | Form::Jsonl => output::one(form, "now", &stats, Vec::new)?,
         Form::Name => queue::listing().print(form, &queues)?,
         Form::Table | Form::Wide => {
-            let totals = stats["totals"].as_object().into_iter().flatten();
-            let (heading, counts): (Vec<String>, Vec<String>) =
-                totals.map(|(state, count)| (state.to_uppercase(), count.to_string())).unzip();
+            let totals = STATES.map(|state| (state.to_uppercase(), output::text(&stats["totals"][state])));
+            let (heading, counts): (Vec<String>, Vec<String>) = totals.into_iter().unzip();
             output::table(&heading.iter().map(String::as_str).collect::<Vec<_>>(), &[counts])?;
             let shown: Vec<Value> = queues.into_iter().filter(queue::is_of_interest).collect();
             if !shown.is_empty() {

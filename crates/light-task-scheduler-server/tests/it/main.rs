@@ -6,6 +6,9 @@
 mod api;
 mod batch;
 mod bench;
+mod cli_bulk;
+mod cli_tasks;
+mod cli_tools;
 mod docker;
 mod full;
 mod history;
@@ -19,6 +22,7 @@ mod proxy;
 mod real;
 mod replicas;
 mod run;
+mod served;
 mod servers;
 mod store;
 mod support;
