@@ -93,7 +93,7 @@ fn parse(text: &str) -> Result<StoreUrl, String> {
         }
         ("postgres" | "postgresql", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::Postgres, text)?)),
         ("mysql" | "mariadb", _) => Ok(StoreUrl::Server(ServerUrl::new(Engine::MySql, text)?)),
-        ("redis" | "rediss" | "valkey" | "redis+cluster" | "redis+sentinel", _) => {
+        ("redis" | "rediss" | "valkey" | "valkeys" | "redis+cluster" | "redis+sentinel", _) => {
             Ok(StoreUrl::Server(ServerUrl::new(Engine::Redis, text)?))
         }
         (scheme, _) => {

@@ -74,6 +74,8 @@ macro_rules! bug {
 }
 
 pub mod clock;
+#[cfg(any(feature = "http", all(feature = "redis", feature = "tls")))]
+mod crypto;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod database;
 pub mod error;

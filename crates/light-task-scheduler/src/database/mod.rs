@@ -3,7 +3,8 @@
 //! | file | idea |
 //! |---|---|
 //! | `engine` | the thread that drives the connections of an SQL database |
-//! | `parameter` | what is ours in the URL of an SQL database |
+//! | `parameter` | what is ours in the URL of a database, and what is said there of TLS |
+//! | `promptly` | what sqlx forgets to say to TCP (Linux) |
 //! | `silence` | what is done about a server that says nothing |
 //! | `mysql`, `postgres`, `redis` | connections and errors of a server, and what else goes with them |
 
@@ -11,14 +12,24 @@
 pub(crate) mod engine;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod parameter;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres")))]
+mod promptly;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod silence;
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-use self::parameter::{TLS_BUILT_IN, TlsParameters, check_built_in, flag};
+use self::parameter::flag;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+use self::parameter::{TLS_BUILT_IN, TlsParameters, check_built_in};
+
+#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres")))]
+use self::promptly::send_at_once;
+/// Elsewhere small packets are gathered.
+#[cfg(all(not(target_os = "linux"), any(feature = "mysql", feature = "postgres")))]
+fn send_at_once(_port: u16) {}

@@ -1,4 +1,4 @@
-//! Parameters in the URL of an SQL database: those of ours, and what must hold for those about TLS.
+//! Parameters in the URL of a database: those of ours, and what must hold for those about TLS.
 
 use std::fs::File;
 
@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 const TLS_PREFIXES: [&str; 2] = ["ssl", "tls"];
 
 /// Reads a parameter that is true or false; without a value it is true.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) fn flag(name: &str, value: &str) -> Result<bool> {
     match value {
         "true" | "1" | "" => Ok(true),

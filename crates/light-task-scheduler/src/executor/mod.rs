@@ -76,6 +76,10 @@ pub struct Run {
     pub namespace: Name,
     /// The task.
     pub task: Arc<Task>,
+    /// Whether its claim is known to have been made on this host, by this process or by one that has ended: what it
+    /// has started is here or nowhere. If not, [`recover`](Executor::recover) without a handle may be asked of a
+    /// run of any host.
+    pub claimed_here: bool,
 }
 
 impl Run {

@@ -52,17 +52,18 @@ impl Core {
         });
     }
 
-    /// A claimed or adopted task, ready to run by an executor of its kind.
-    pub(super) fn hold(&self, task: Task, kind: &Kind) -> Option<Arc<Held>> {
-        let (run, mailbox) = self.prepare(task)?;
+    /// A claimed or adopted task, ready to run by an executor of its kind; see [`Run::claimed_here`].
+    pub(super) fn hold(&self, task: Task, kind: &Kind, claimed_here: bool) -> Option<Arc<Held>> {
+        let (run, mailbox) = self.prepare(task, claimed_here)?;
         Some(Arc::new(Held { run, executor: kind.executor.clone(), mailbox, since: monotonic() }))
     }
 
     /// What a claimed or adopted task needs for its run, beside an executor.
-    pub(super) fn prepare(&self, task: Task) -> Option<(Run, Arc<Mailbox>)> {
+    pub(super) fn prepare(&self, task: Task, claimed_here: bool) -> Option<(Run, Arc<Mailbox>)> {
         let token = task.record.token()?;
         let mailbox = Mailbox::new(token, task.record.cancel_requested, self.config.tracking.listens());
-        Some((Run { namespace: self.config.namespace.clone(), task: Arc::new(task) }, Arc::new(mailbox)))
+        let run = Run { namespace: self.config.namespace.clone(), task: Arc::new(task), claimed_here };
+        Some((run, Arc::new(mailbox)))
     }
 
     /// Starts one of the loops that a scheduler cannot be without: if it panics, the scheduler ends as in a

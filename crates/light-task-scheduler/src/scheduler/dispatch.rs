@@ -164,7 +164,7 @@ impl Dispatcher {
             let Some(task) = self.receive(task, kind, starts).await else { continue };
             if is_quick {
                 batch.push(task);
-            } else if let Some(held) = core.hold(task, kind) {
+            } else if let Some(held) = core.hold(task, kind, true) {
                 let starting = run::starting(&held);
                 run::spawn(&core, held, core.slots.take(), Stage::Starting(starting));
             }
@@ -198,7 +198,7 @@ impl Dispatcher {
             core.hub.tell(&task.id, State::Running);
             return Some(task);
         };
-        let (held, at) = (core.hold(task, kind)?, core.replica.store_now() + delay);
+        let (held, at) = (core.hold(task, kind, true)?, core.replica.store_now() + delay);
         core.completer.note(&held, RunEvent::Release(at, why)).await;
         None
     }

@@ -1,6 +1,6 @@
 //! Keeps this replica alive in the store's eyes, and takes over from those that are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -204,7 +204,7 @@ impl Heart {
                 let event = RunEvent::Release(core.replica.store_now(), failure);
                 unstarted.push(Change { id: id.clone(), token: *token, event });
             } else if task.record.state.is_owned() {
-                adopt(core, task);
+                adopt(core, task, false);
             }
         }
         if !unstarted.is_empty() {
@@ -266,8 +266,10 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
         Err(error) => return Err(error),
     };
     let adopted = rescued.tasks.len();
+    let claimed_here: BTreeSet<TaskId> = rescued.claimed_here.into_iter().collect();
     for task in rescued.tasks {
-        adopt(core, task);
+        let is_here = claimed_here.contains(&task.id);
+        adopt(core, task, is_here);
     }
     drop(receiving);
     if adopted < ADOPT_BATCH {
@@ -277,7 +279,7 @@ async fn rescue_once(core: &Arc<Core>, watched: &mut Watched) -> Result<usize> {
 }
 
 /// Takes up an adopted task: goes on with our own run of it, or finds the run of its dead owner.
-fn adopt(core: &Arc<Core>, task: Task) {
+fn adopt(core: &Arc<Core>, task: Task, claimed_here: bool) {
     let Some(token) = task.record.token() else { return };
     if let Some(held) = core.registry.get(&task.id) {
         if held.execution() == task.record.execution {
@@ -293,7 +295,7 @@ fn adopt(core: &Arc<Core>, task: Task) {
     core.hub.tell(&task.id, task.record.state);
     let stage = if task.record.state == State::Exporting { Stage::Exporting } else { Stage::Recovering };
     let Some(kind) = core.kinds.get(&task.spec.kind) else { return };
-    if let Some(held) = core.hold(task, kind) {
+    if let Some(held) = core.hold(task, kind, claimed_here) {
         let stage = if bug!(AdoptionStartsAgain) { Stage::Starting(run::starting(&held)) } else { stage };
         run::spawn(core, held, core.slots.take(), stage);
     }

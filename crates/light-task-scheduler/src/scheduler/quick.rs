@@ -74,7 +74,7 @@ impl Batch {
         let waiting = std::mem::take(&mut self.work().waiting);
         for task in waiting {
             let kind = core.kinds.get(&task.spec.kind);
-            let held = kind.and_then(|kind| core.hold(task, kind));
+            let held = kind.and_then(|kind| core.hold(task, kind, true));
             let slot = self.work().slots.split_one();
             if let (Some(held), Some(slot)) = (held, slot) {
                 let starting = run::starting(&held);
@@ -124,7 +124,7 @@ fn help(core: &Arc<Core>, batch: &Batch, runtime: &Handle) {
 fn begin(core: &Arc<Core>, task: Task, batch: &Batch, runtime: &Handle, clock: &mut Instant) -> Option<End> {
     let kind = core.kinds.get(&task.spec.kind)?;
     let token = task.record.token()?;
-    let (run, mailbox) = core.prepare(task)?;
+    let (run, mailbox) = core.prepare(task, true)?;
     let mut starting = pin!(kind.executor.start(run.clone(), Reporter::new(mailbox.clone())));
     let polled = starting.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
     let before = std::mem::replace(clock, monotonic());

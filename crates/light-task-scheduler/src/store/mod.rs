@@ -405,7 +405,8 @@ pub struct ReplicaStatus {
     pub beat: u64,
     /// Past its lease, or its lease ends more than a ttl ahead (the store's clock was stepped).
     pub expired: bool,
-    /// Proven dead without waiting, by a lock that it would hold if it lived.
+    /// Proven dead without waiting: by a lock that it would hold if it lived, or because its process was one of this
+    /// host and has ended.
     pub proven_dead: bool,
     /// Declared dead, or has left.
     pub dead: bool,
@@ -444,6 +445,9 @@ pub struct Rescued {
     pub dead: Vec<ReplicaId>,
     /// The adopted tasks; `record` is as it is after the adoption.
     pub tasks: Vec<Task>,
+    /// Of these the ones of which it is known that a process of this very host has claimed them, which nobody has
+    /// adopted before, and which has ended: what it started is here or nowhere. A store of one host names none.
+    pub claimed_here: Vec<TaskId>,
     /// The store's time.
     pub now: Timestamp,
 }

@@ -8,6 +8,8 @@ mod blocked;
 mod docker;
 mod examples;
 mod executors;
+#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres")))]
+mod homes;
 #[cfg(feature = "callbacks")]
 mod http;
 #[cfg(feature = "mysql")]
@@ -16,6 +18,8 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "process")]
 mod process;
+#[cfg(all(feature = "redis", feature = "tls"))]
+mod redis_tls;
 #[cfg(feature = "redis")]
 mod redis_weather;
 mod results;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use light_task_scheduler::store::sql::{MySqlOptions, MySqlStore};
 use light_task_scheduler::store::{Changes, ClaimRequest, Inserted, NewReplica, TaskQuery};
 use light_task_scheduler::{
-    Error, ErrorKind, Name, NewTask, Payload, QueueSettings, ReplicaId, Result, Start, State, Store, SystemClock,
-    TaskId, Timestamp,
+    Config, Context, Error, ErrorKind, FunctionExecutor, Name, NewTask, Payload, QueueSettings, ReplicaId, Result,
+    Scheduler, Shutdown, Start, State, Store, SystemClock, TaskId, Timestamp,
 };
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, Row};
 
+#[cfg(target_os = "linux")]
+use crate::homes::Homes;
 use crate::store_mysql::{Database, execute, server_url};
 
 async fn open(database: &Database) -> MySqlStore {
@@ -415,6 +417,122 @@ async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
     drop(store);
     sqlx::raw_sql("SET GLOBAL read_only = OFF").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
+}
+
+/// What a server has counted since it was started.
+async fn counted(connection: &mut MySqlConnection, name: &str) -> u64 {
+    let asked = format!("SHOW GLOBAL STATUS LIKE '{name}'");
+    let row = sqlx::raw_sql(AssertSqlSafe(asked)).fetch_one(connection).await.unwrap();
+    row.try_get_unchecked::<String, _>(1).unwrap().parse().unwrap()
+}
+
+/// Calls of one task each are written in groups, several at a time. None may undo another one, nor prepare a statement
+/// for a single use: closing it costs what TCP delays an acknowledgement by.
+#[tokio::test]
+async fn groups_of_small_calls_meet_no_deadlock_and_keep_their_statements() {
+    const CALLERS: usize = 50;
+    const CALLS: usize = 20;
+    const QUEUES: usize = 5;
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    // As two processes have them.
+    let stores = [MySqlStore::open(&server.url).await.unwrap(), MySqlStore::open(&server.url).await.unwrap()];
+    let of_queue = |task: NewTask, n: usize| task.queue(&format!("q{}", n % QUEUES)).unwrap();
+    let first = |n| of_queue(NewTask::new("k", &n).unwrap(), n);
+    stores[0].insert((0..QUEUES).map(first).collect()).await.unwrap();
+    let mut connection = MySqlConnection::connect(&server.url).await.unwrap();
+    let mut before = Vec::new();
+    for name in ["Innodb_deadlocks", "Com_stmt_close"] {
+        before.push(counted(&mut connection, name).await);
+    }
+    let callers = (0..CALLERS).map(|caller| {
+        let store = stores[caller % stores.len()].clone();
+        tokio::spawn(async move {
+            for call in 0..CALLS {
+                // With an id of the caller's, or one that is made here.
+                let own = (call % 2 == 0).then(|| task(&format!("{caller}.{call}")));
+                let new = own.unwrap_or_else(|| NewTask::new("k", &call).unwrap());
+                let new = new.queue(&format!("q{}", (caller + call) % QUEUES)).unwrap();
+                store.insert(vec![new]).await.unwrap().remove(0).unwrap();
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let there: u64 = stores[0].counts().await.unwrap().iter().map(|queue| queue.of(State::Waiting)).sum();
+    assert_eq!(there, (CALLERS * CALLS + QUEUES) as u64);
+    let mut after = Vec::new();
+    for name in ["Innodb_deadlocks", "Com_stmt_close"] {
+        after.push(counted(&mut connection, name).await);
+    }
+    assert_eq!(after, before, "deadlocks, and statements that were closed");
+    connection.close().await.unwrap();
+}
+
+/// A scheduler without work asks at most five times a second: counted by the server from one heartbeat to the one
+/// after the next. It finds work of others all the same.
+#[tokio::test]
+async fn an_idle_replica_asks_little_and_still_finds_work() {
+    const STATEMENTS_PER_SECOND: u64 = 5;
+    const HEARTBEATS: i64 = 2;
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let functions = FunctionExecutor::new().register("k", async |_: Context, n: u32| Ok(n));
+    let config = Config::default();
+    let allowed = config.ttl.as_secs() / 3 * HEARTBEATS.unsigned_abs() * STATEMENTS_PER_SECOND;
+    let store = MySqlStore::open(&server.url).await.unwrap();
+    let scheduler = Scheduler::builder(store).functions(functions).config(config).start().await.unwrap();
+    let mut connection = MySqlConnection::connect(&server.url).await.unwrap();
+    let mut asked = 0;
+    let mut beat_of = async |connection: &mut MySqlConnection, least: i64| loop {
+        let row = sqlx::raw_sql("SELECT CAST(beat AS SIGNED) FROM lts_replicas").fetch_one(&mut *connection).await;
+        asked += 1;
+        let beat = row.unwrap().try_get_unchecked::<i64, _>(0).unwrap();
+        if beat >= least {
+            return (beat, asked);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // Registering beats once; what a start asks is over with the beat after that.
+    let (beat, own) = beat_of(&mut connection, 2).await;
+    let before = counted(&mut connection, "Questions").await - own;
+    let (_, own) = beat_of(&mut connection, beat + HEARTBEATS).await;
+    // The first question of how many there were is in the second answer.
+    let statements = counted(&mut connection, "Questions").await - own - 1 - before;
+    assert!(statements > 0 && statements <= allowed, "{statements} statements, {allowed} are allowed");
+    println!("counted: {statements} statements of an idle replica in {HEARTBEATS} heartbeats (MariaDB)");
+
+    let other = MySqlStore::open(&server.url).await.unwrap();
+    let task = other.insert(vec![NewTask::new("k", &7).unwrap()]).await.unwrap().remove(0).unwrap().id().clone();
+    while other.get(std::slice::from_ref(&task)).await.unwrap()[0].as_ref().unwrap().record.state != State::Succeeded {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scheduler.shutdown(Shutdown::default()).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_has_ended_on_this_host_is_rescued_at_once() {
+    struct Rows(Database);
+    impl Homes for Rows {
+        async fn read(&self, replica: ReplicaId) -> String {
+            let mut connection = MySqlConnection::connect(&self.0.url()).await.unwrap();
+            let query = sqlx::query("SELECT home FROM lts_replicas WHERE id = ?").bind(replica.as_bytes().to_vec());
+            let home: Vec<u8> = query.fetch_one(&mut connection).await.unwrap().get(0);
+            connection.close().await.unwrap();
+            String::from_utf8(home).unwrap()
+        }
+
+        async fn write(&self, replica: ReplicaId, home: &str) {
+            let mut connection = MySqlConnection::connect(&self.0.url()).await.unwrap();
+            let query = sqlx::query("UPDATE lts_replicas SET home = ? WHERE id = ?").bind(home.as_bytes());
+            query.bind(replica.as_bytes().to_vec()).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        }
+    }
+    let database = Database::fresh();
+    let stores = [open(&database).await, open(&database).await];
+    crate::homes::who_has_ended_on_this_host_is_rescued_at_once([&stores[0], &stores[1]], Rows(database)).await;
 }
 
 /// What is done to the tables, and what is said of it.

@@ -7,10 +7,14 @@ use std::time::Duration;
 use light_task_scheduler::store::sql::{PostgresOptions, PostgresStore};
 use light_task_scheduler::store::{Changes, ClaimRequest, Inserted, NewReplica, TaskQuery};
 use light_task_scheduler::{
-    Error, ErrorKind, Name, NewTask, QueueSettings, ReplicaId, Result, Store, SystemClock, TaskId,
+    Config, Context, Error, ErrorKind, FunctionExecutor, Name, NewTask, QueueSettings, ReplicaId, Result, Scheduler,
+    Shutdown, State, Store, SystemClock, TaskId,
 };
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
+use uuid::Uuid;
 
+#[cfg(target_os = "linux")]
+use crate::homes::Homes;
 use crate::servers::fresh_name;
 use crate::store_postgres::{Schema, direct_url, execute};
 
@@ -312,6 +316,73 @@ async fn a_server_that_is_killed_and_started_again_has_lost_nothing() {
     let mut there = ids(&store).await;
     there.retain(|id| id != "never");
     assert_eq!(there, accepted);
+}
+
+/// A scheduler without work asks at most five times a second: counted in the server's log of all statements, from one
+/// heartbeat to the one after the next. It finds work of others all the same.
+#[tokio::test]
+async fn an_idle_replica_asks_little_and_still_finds_work() {
+    const STATEMENTS_PER_SECOND: u64 = 5;
+    const HEARTBEATS: usize = 2;
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let mut connection = PgConnection::connect(&server.url).await.unwrap();
+    sqlx::raw_sql("ALTER SYSTEM SET log_statement = 'all'").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("SELECT pg_reload_conf()").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let functions = FunctionExecutor::new().register("k", async |_: Context, n: u32| Ok(n));
+    let config = Config::default();
+    let allowed = config.ttl.as_secs() / 3 * HEARTBEATS as u64 * STATEMENTS_PER_SECOND;
+    let store = PostgresStore::open(&server.url).await.unwrap();
+    let scheduler = Scheduler::builder(store).functions(functions).config(config).start().await.unwrap();
+    let log = server.directory.path().join("postgres.log");
+    let statements = loop {
+        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
+        let is_statement = |line: &&str| line.contains("LOG:  statement: ") || line.contains("LOG:  execute ");
+        let statements: Vec<&str> = text.lines().filter(is_statement).collect();
+        let is_beat = |(_, line): &(usize, &&str)| line.contains("SET beat = beat + 1");
+        let beats: Vec<usize> = statements.iter().enumerate().filter(is_beat).map(|(place, _)| place).collect();
+        // Registering beats once; what a start asks is over with the beat after that.
+        if let Some(end) = beats.get(1 + HEARTBEATS) {
+            break (end - beats[1]) as u64;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(statements <= allowed, "{statements} statements, {allowed} are allowed");
+    println!("counted: {statements} statements of an idle replica in {HEARTBEATS} heartbeats (PostgreSQL)");
+
+    let other = PostgresStore::open(&server.url).await.unwrap();
+    let task = other.insert(vec![NewTask::new("k", &7).unwrap()]).await.unwrap().remove(0).unwrap().id().clone();
+    while other.get(std::slice::from_ref(&task)).await.unwrap()[0].as_ref().unwrap().record.state != State::Succeeded {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scheduler.shutdown(Shutdown::default()).await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_has_ended_on_this_host_is_rescued_at_once() {
+    struct Rows(Schema);
+    impl Homes for Rows {
+        async fn read(&self, replica: ReplicaId) -> String {
+            let mut connection = PgConnection::connect(&direct_url()).await.unwrap();
+            let read = format!("SELECT home FROM \"{}\".replicas WHERE id = $1", self.0.0);
+            let query = sqlx::query(AssertSqlSafe(read)).bind(Uuid::from_bytes(*replica.as_bytes()));
+            let home = query.fetch_one(&mut connection).await.unwrap().get(0);
+            connection.close().await.unwrap();
+            home
+        }
+
+        async fn write(&self, replica: ReplicaId, home: &str) {
+            let mut connection = PgConnection::connect(&direct_url()).await.unwrap();
+            let write = format!("UPDATE \"{}\".replicas SET home = $2 WHERE id = $1", self.0.0);
+            let query = sqlx::query(AssertSqlSafe(write)).bind(Uuid::from_bytes(*replica.as_bytes())).bind(home);
+            query.execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        }
+    }
+    let schema = Schema::fresh();
+    let stores = [open(&schema).await, open(&schema).await];
+    crate::homes::who_has_ended_on_this_host_is_rescued_at_once([&stores[0], &stores[1]], Rows(schema)).await;
 }
 
 /// What is done to the tables, and what is said of it.

@@ -40,7 +40,7 @@ enum Part {
     Root,
 }
 
-const VALUES: [&str; 7] = ["task", "state", "retry", "rate", "error", "clock", "inspection"];
+const VALUES: [&str; 8] = ["task", "state", "retry", "rate", "error", "clock", "crypto", "inspection"];
 const CONTRACTS: [&str; 3] = ["store", "executor", "results"];
 
 /// The one backend that the scheduler's face names, for the shortcut `Builder::functions`.

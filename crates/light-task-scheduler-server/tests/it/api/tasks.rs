@@ -50,7 +50,7 @@ async fn bad_requests_say_what_is_wrong_and_leave_nothing() {
     let site = Site::open().await;
     for (body, why) in [
         (r#"{"kind": "ok", "prioritty": 1}"#, "did you mean `priority`"),
-        (r#"{"kind": "no blanks"}"#, "kind"),
+        (r#"{"kind": ""}"#, "1 to 100 bytes"),
         (r#"{"payload": 1}"#, "missing field `kind`"),
         (r#"{"kind": "ok", "timeout": "soon"}"#, "not a duration"),
         (r#"{"kind": "ok", "timeout": "0s"}"#, "zero"),

@@ -6,6 +6,8 @@ use crate::error::{Error, ErrorKind};
 
 /// A row with this key is there already.
 const DUPLICATE: u16 = 1062;
+/// A column that is to be added is there already.
+const DOUBLE_COLUMN: u16 = 1060;
 /// Another transaction has held a lock for too long.
 const LOCK_TIMEOUT: u16 = 1205;
 /// The server has undone this transaction, so that others can go on.
@@ -91,6 +93,11 @@ impl Trouble {
             Trouble::Server(error) => explain(error, place),
         }
     }
+}
+
+/// Whether a column that was to be added was there already.
+pub(super) fn is_double_column(error: &sqlx::Error) -> bool {
+    number(error) == Some(DOUBLE_COLUMN)
 }
 
 fn number(error: &sqlx::Error) -> Option<u16> {

@@ -2,11 +2,11 @@
 //!
 //! A statement that makes or changes a table commits by itself here: each step is a list of statements, and the
 //! version counts the statements that were executed, so that a step that was interrupted goes on where it stopped.
-//! Executing one twice does no harm.
+//! Executing one twice does no harm. One that adds a column adds no more than that.
 
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
-use super::error::{Trouble, Work};
+use super::error::{Trouble, Work, is_double_column};
 use super::sql::with_prefix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Inspection, Schema};
@@ -113,7 +113,11 @@ async fn make(connection: &mut MySqlConnection, prefix: &str, migrations: Migrat
     let mark = with_prefix("UPDATE {p}versions SET version = ? WHERE component = ?", prefix);
     for statement in &statements[done.min(statements.len())..] {
         done += 1;
-        sqlx::raw_sql(AssertSqlSafe(with_prefix(statement, prefix))).execute(&mut *connection).await?;
+        let made = sqlx::raw_sql(AssertSqlSafe(with_prefix(statement, prefix))).execute(&mut *connection).await;
+        // Added before an interruption: MySQL cannot be asked to add a column only if it is not there.
+        if let Some(error) = made.err().filter(|error| !is_double_column(error)) {
+            return Err(error.into());
+        }
         let reached = i64::try_from(done).unwrap_or(i64::MAX);
         let update = sqlx::query(AssertSqlSafe(mark.clone())).bind(reached).bind(migrations.component.as_bytes());
         update.execute(&mut *connection).await?;

@@ -26,6 +26,7 @@ pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
+use crate::database::send_at_once;
 use crate::database::silence::{ANSWER_TIMEOUT, IDLE_TRANSACTION_MAX, PULSE_ANSWER_TIMEOUT, Trust};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
@@ -142,7 +143,9 @@ impl Database {
                 migrate(&mut first, &prefix, &place, migrations, may_migrate).await?;
                 let _ = first.close().await;
                 let trust = Trust::default();
-                let pool = |connections| pool(connections, trust.clone()).connect_lazy_with(options.clone());
+                let pool = |connections| {
+                    pool(connections, options.get_port(), trust.clone()).connect_lazy_with(options.clone())
+                };
                 let (pool, pulse) = (pool(connections), pool(1));
                 Ok(Arc::new(Database { pool, pulse, trust, place, prefix, statements: sql::Statements::default() }))
             })
@@ -164,12 +167,12 @@ impl Database {
     /// A statement from a template, with so many of its repeated parts.
     pub(crate) fn query<'q>(&self, template: &'static str, repeated: usize) -> Query<'q, MySql, MySqlArguments> {
         let sql = self.statements.get(template, &self.prefix, repeated);
-        sqlx::query(AssertSqlSafe(sql)).persistent(sql::is_kept(repeated))
+        sqlx::query(AssertSqlSafe(sql))
     }
 
-    /// A statement that was put together for one call; values are bound, never written into it.
+    /// A statement that was put together for one call; values are bound, never written into it, so that there are few.
     pub(crate) fn dynamic<'q>(&self, sql: &str) -> Query<'q, MySql, MySqlArguments> {
-        sqlx::query(AssertSqlSafe(sql::with_prefix(sql, &self.prefix))).persistent(false)
+        sqlx::query(AssertSqlSafe(sql::with_prefix(sql, &self.prefix)))
     }
 
     /// A connection for one read: each of its statements sees what is committed when it begins.
@@ -277,7 +280,7 @@ fn connect_options(target: &Target) -> MySqlConnectOptions {
     target.options.clone().statement_cache_capacity(STATEMENTS_MAX).pipes_as_concat(false)
 }
 
-fn pool(connections: u32, trust: Trust) -> MySqlPoolOptions {
+fn pool(connections: u32, port: u16, trust: Trust) -> MySqlPoolOptions {
     let settings: Arc<str> = SETTINGS.replace("{idle}", &IDLE_TRANSACTION_MAX.as_secs().to_string()).into();
     MySqlPoolOptions::new()
         .max_connections(connections)
@@ -287,6 +290,7 @@ fn pool(connections: u32, trust: Trust) -> MySqlPoolOptions {
         .after_release(move |_, _| Box::pin(std::future::ready(trust.check())))
         .after_connect(move |connection, _| {
             let settings = AssertSqlSafe(settings.to_string());
+            send_at_once(port);
             Box::pin(async move { sqlx::raw_sql(settings).execute(connection).await.map(drop) })
         })
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Most values in one list, and most rows in one statement.
+/// Most values in one list, and most rows in one statement: a power of two.
 pub(crate) const LIST_MAX: usize = 512;
 /// Most bytes of values in one statement (4 MiB), unless one row has more.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 4 << 20;
@@ -29,18 +29,10 @@ impl Statements {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         known.unwrap_or_else(|| {
             let sql: Arc<str> = with_prefix(&with_repeated(template, repeated), prefix).into();
-            if is_kept(repeated) {
-                self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&sql));
-            }
+            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&sql));
             sql
         })
     }
-}
-
-/// Whether a statement with so many repeated parts is kept prepared: a few sizes only, as a server bounds the
-/// number of all its prepared statements.
-pub(crate) fn is_kept(repeated: usize) -> bool {
-    repeated <= 1 || repeated.is_power_of_two()
 }
 
 /// Writes the prefix into a statement.
@@ -61,15 +53,23 @@ pub(crate) fn with_repeated(template: &str, times: usize) -> String {
     sql
 }
 
-/// How many of `items` the next statement takes, at least one: as many as it may have, with no more bytes than
-/// it may have.
-pub(crate) fn next_part<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> usize {
-    let mut sum = 0_usize;
-    let fits = |item: &&T| {
-        sum = sum.saturating_add(bytes(item));
-        sum <= STATEMENT_BYTES_MAX
-    };
-    items.iter().take(LIST_MAX).take_while(fits).count().max(1).min(items.len())
+/// `items`, each statement's share after the other: as many as it may have, with no more bytes than it may have, but
+/// one at least. In a few sizes only, powers of two, so that each connection keeps all its statements prepared:
+/// one that is prepared for a single use is closed after it, which the server does not answer, and what is sent next
+/// then waits for the acknowledgement that TCP delays (40 ms; sqlx 0.9 has no `TCP_NODELAY`).
+pub(crate) fn parts<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut sum = 0_usize;
+        let fits = |item: &&T| {
+            sum = sum.saturating_add(bytes(item));
+            sum <= STATEMENT_BYTES_MAX
+        };
+        let fitting = rest.iter().take(LIST_MAX).take_while(fits).count().max(1);
+        let (part, others) = rest.split_at_checked(1 << fitting.ilog2())?;
+        rest = others;
+        Some(part)
+    })
 }
 
 #[cfg(test)]
@@ -85,9 +85,10 @@ mod tests {
 
     #[test]
     fn a_statement_takes_one_row_at_least_and_never_more_than_it_may_hold() {
-        assert_eq!(next_part(&[1; 1_000], |_| 1), LIST_MAX);
-        assert_eq!(next_part(&[STATEMENT_BYTES_MAX + 1; 2], |bytes| *bytes), 1);
-        assert_eq!(next_part(&[STATEMENT_BYTES_MAX / 2; 5], |bytes| *bytes), 2);
-        assert_eq!(next_part(&[0; 0], |_| 0), 0);
+        let sizes = |items: &[usize]| parts(items, |bytes| *bytes).map(<[usize]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&[1; 1_000]), [LIST_MAX, 256, 128, 64, 32, 8]);
+        assert_eq!(sizes(&[STATEMENT_BYTES_MAX + 1; 2]), [1, 1]);
+        assert_eq!(sizes(&[STATEMENT_BYTES_MAX / 3; 5]), [2, 2, 1]);
+        assert_eq!(sizes(&[]), [0; 0]);
     }
 }

@@ -25,6 +25,7 @@ pub(crate) use self::error::{Trouble, Work};
 pub(crate) use self::migrate::{Migrations, migrate};
 pub(crate) use self::url::Target;
 use crate::database::engine::Engine;
+use crate::database::send_at_once;
 use crate::database::silence::{ANSWER_TIMEOUT, IDLE_TRANSACTION_MAX, PULSE_ANSWER_TIMEOUT, Trust};
 use crate::error::{Error, Result};
 use crate::inspection::Inspection;
@@ -150,6 +151,7 @@ impl Database {
         let (schema, place) = (access.schema.clone(), access.target.place.clone());
         let options = connect_options(&access);
         let trust = Trust::default();
+        let port = options.get_port();
         let pool = |connections| {
             let trust = trust.clone();
             PgPoolOptions::new()
@@ -157,6 +159,10 @@ impl Database {
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 // A dead connection is found by the BEGIN that is sent anyway, and replaced.
                 .test_before_acquire(false)
+                .after_connect(move |_, _| {
+                    send_at_once(port);
+                    Box::pin(std::future::ready(Ok(())))
+                })
                 .after_release(move |_, _| Box::pin(std::future::ready(trust.check())))
         };
         let (work, pulse) = (pool(access.connections), pool(1).acquire_timeout(PULSE_TIMEOUT));

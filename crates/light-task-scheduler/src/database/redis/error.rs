@@ -15,6 +15,9 @@ fn meaning(error: &RedisError) -> (ErrorKind, &'static str) {
     if error.kind() == Redis::AuthenticationFailed {
         return (ErrorKind::Invalid, "; check user and password");
     }
+    if error.kind() == Redis::Io && error.to_string().contains("certificate") {
+        return (ErrorKind::Unavailable, "; check the server's certificate, ssl-ca, ssl-cert and ssl-key");
+    }
     match error.code().unwrap_or_default() {
         "OOM" => (ErrorKind::Full, "; raise maxmemory or remove ended tasks"),
         "WRONGPASS" | "NOAUTH" => (ErrorKind::Invalid, "; check user and password"),

@@ -5,6 +5,7 @@ pub(crate) mod link;
 pub(crate) mod place;
 pub(crate) mod script;
 pub(crate) mod server;
+mod tls;
 pub(crate) mod values;
 
 pub(crate) use link::Link;

@@ -4,10 +4,11 @@ use std::fmt;
 
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
+use super::tls;
 use crate::error::{Error, Result};
 
 /// The forms of a URL, for messages.
-const FORMS: &str = "the forms are redis://[user:password@]host[:port][/database], \
+const FORMS: &str = "the forms are redis://[user:password@]host[:port][/database], the same with rediss:// for TLS, \
     redis+sentinel://[user:password@]host:port,host:port/master and redis+cluster://[user:password@]host:port,host:port";
 
 /// How the nodes that are named lead to the data.
@@ -44,25 +45,31 @@ impl Place {
             Some((login, rest)) => (format!("{login}@"), rest),
             None => (String::new(), rest),
         };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let way = match scheme {
-            "redis" | "valkey" => Way::Direct,
+            "redis" | "valkey" | "rediss" | "valkeys" => Way::Direct,
             "redis+cluster" | "valkey+cluster" => Way::Cluster,
             "redis+sentinel" | "valkey+sentinel" if path.is_empty() => {
                 return Err(refused("the name of the master is missing after the sentinels"));
             }
             "redis+sentinel" | "valkey+sentinel" => Way::Sentinels { master: path.to_owned() },
-            "rediss" | "valkeys" => return Err(refused("TLS is not built into this program")),
             _ => return Err(refused(&format!("its scheme is {scheme}"))),
         };
         let database = if way == Way::Direct && !path.is_empty() { format!("/{path}") } else { String::new() };
+        let tls = tls::demanded(matches!(scheme, "rediss" | "valkeys"), query)?;
+        let (scheme, query) = (if tls.is_some() { "rediss" } else { "redis" }, tls::others(query));
         // A message of the parser may quote the URL: it is not passed on.
-        let node = |host: &str| format!("redis://{login}{host}{database}").into_connection_info();
+        let node = |host: &str| format!("{scheme}://{login}{host}{database}{query}").into_connection_info();
         let hosts: Vec<&str> = if way == Way::Direct { vec![hosts] } else { hosts.split(',').collect() };
         let nodes: Result<Vec<_>> =
             hosts.iter().map(|host| node(host).map_err(|_| refused("host, port or database cannot be read"))).collect();
         let shown = format!("{}{}", hosts.join(","), if path.is_empty() { String::new() } else { format!("/{path}") });
-        Ok(Place { way, nodes: nodes?, shown })
+        let nodes = match tls {
+            Some(files) => nodes?.into_iter().map(|node| files.encrypt(node)).collect::<Result<_>>()?,
+            None => nodes?,
+        };
+        Ok(Place { way, nodes, shown })
     }
 
     /// For messages.
@@ -100,8 +107,14 @@ mod tests {
 
     #[test]
     fn no_message_shows_the_password() {
-        for bad in ["redis://u:secret@host:notaport", "http://u:secret@host", "redis+sentinel://u:secret@a:1", "secret"]
-        {
+        for bad in [
+            "redis://u:secret@host:notaport",
+            "http://u:secret@host",
+            "redis+sentinel://u:secret@a:1",
+            "secret",
+            "rediss://u:secret@host?ssl-ca=/nowhere",
+            "redis://u:secret@host?ssl-ca=/nowhere",
+        ] {
             let error = Place::parse(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         }

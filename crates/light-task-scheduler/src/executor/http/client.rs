@@ -11,6 +11,7 @@ use reqwest::{Certificate, Url, redirect};
 
 use super::egress::Rules;
 use super::protocol::Method;
+use crate::crypto::choose_provider;
 use crate::error::{Error, Result};
 
 /// How many redirects of a reading call are followed.
@@ -83,11 +84,7 @@ impl CallError {
 
 impl Client {
     pub(super) fn new(rules: Rules, answer_bytes_max: usize, roots: &[Vec<u8>]) -> Result<Self> {
-        // The one source of ciphers; a program may have chosen another one before.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // An error means that another thread was faster.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
+        choose_provider();
         let roots = roots.iter().map(|pem| Certificate::from_pem_bundle(pem));
         let roots: Vec<Certificate> = roots.collect::<reqwest::Result<Vec<_>>>().map_err(client_error)?.concat();
         let http = reqwest::Client::builder()

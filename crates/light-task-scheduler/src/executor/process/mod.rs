@@ -421,12 +421,11 @@ impl Executor for ProcessExecutor {
 
     async fn recover(&self, run: Run, handle: Option<Handle>, reporter: Reporter) -> Recovered {
         let found = self.found(&run);
+        // Nobody has noted where it was started, or whether.
+        let is_unknown = handle.is_none() && self.config.orphan_after.is_some() && !self.dir(&found).0.exists();
         let unreachable = match handle.map(|handle| self.read(&handle)) {
             Some(Err(why)) => Some(why),
-            // Nobody has noted where it was started, or whether.
-            None if self.config.orphan_after.is_some() && !self.dir(&found).0.exists() => {
-                Some("it may have been started on another host".to_owned())
-            }
+            None if is_unknown && !run.claimed_here => Some("it may have been started on another host".to_owned()),
             _ => None,
         };
         match unreachable {
@@ -434,7 +433,14 @@ impl Executor for ProcessExecutor {
                 Recovered::Gone(format!("{why}; without its scheduler it has been stopped by now"))
             }
             Some(why) => Recovered::Unreachable(why),
-            None => self.find(&found, reporter).await,
+            None => match self.find(&found, reporter).await {
+                // On this host, but maybe by a scheduler that keeps its runs elsewhere.
+                Recovered::Gone(why) if is_unknown => match kill_marked(&found.name()).await {
+                    Ok(()) => Recovered::Gone(why),
+                    Err(why) => Recovered::Unreachable(why),
+                },
+                recovered => recovered,
+            },
         }
     }
 
@@ -572,7 +578,8 @@ mod tests {
         store.register(NewReplica { id: replica, name: "replica".to_owned(), ttl }).await.unwrap();
         let claim = ClaimRequest { replica, number: 1, kinds: vec![kind], queues: vec![], limit: 1, among: None };
         let task = store.claim(claim).await.unwrap().tasks.remove(0);
-        (Run { namespace: Name::new("lts").unwrap(), task: Arc::new(task) }, Reporter::new(Arc::new(Nobody)))
+        let run = Run { namespace: Name::new("lts").unwrap(), task: Arc::new(task), claimed_here: false };
+        (run, Reporter::new(Arc::new(Nobody)))
     }
 
     fn executor(directory: &std::path::Path, host: &str, orphan_after: Option<Duration>) -> ProcessExecutor {
@@ -604,6 +611,17 @@ mod tests {
         assert!(matches!(here.stop(&noted, Duration::ZERO).await, Stopped::Unconfirmed(_)));
         tokio::time::advance(ORPHAN_AFTER + ORPHAN_MARGIN).await;
         assert_eq!(here.stop(&noted, Duration::ZERO).await, Stopped::Confirmed(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_was_claimed_on_this_host_and_never_started_is_gone_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (run, reporter) = run().await;
+        let here = executor(directory.path(), "here", Some(ORPHAN_AFTER));
+        let elsewhere = here.recover(run.clone(), None, reporter.clone()).await;
+        assert!(matches!(elsewhere, Recovered::Unreachable(_)), "{elsewhere:?}");
+        let recovered = here.recover(Run { claimed_here: true, ..run }, None, reporter).await;
+        assert!(matches!(recovered, Recovered::Gone(_)), "{recovered:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -365,6 +365,6 @@ impl Data {
         orphans.truncate(request.limit);
         orphans.retain(|slot| self.transition(*slot, Event::Adopt { owner: request.replica }).is_ok());
         let tasks = orphans.into_iter().map(|slot| self.task(slot)).collect();
-        Ok(Rescued { dead, tasks, now: self.now })
+        Ok(Rescued { dead, tasks, now: self.now, ..Rescued::default() })
     }
 }

@@ -22,7 +22,7 @@ use crate::inspection::{Inspection, Schema};
 use crate::store::Changes;
 
 /// The layout of the keys; another one in the server is refused.
-const VERSION: usize = 2;
+const VERSION: usize = 3;
 
 /// How long to wait for the answer to a heartbeat: a connection that is dead without saying so must be
 /// replaced while the lease lasts.

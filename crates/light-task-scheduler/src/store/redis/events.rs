@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::rows;
 use crate::clock::Timestamp;
 use crate::database::redis::error::unreadable;
-use crate::database::redis::values::text;
+use crate::database::redis::values::bytes;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Refusal, RunEvent, step};
 use crate::store::{Answer, Change, Report, Said};
@@ -157,24 +157,32 @@ pub(super) fn add_report(command: &mut Cmd, report: &Report) -> Result<usize> {
     Ok(output.map_or(0, <[u8]>::len))
 }
 
+/// The answers of a script to so many items: for each a letter, and the number of a state or a space.
+pub(super) fn answers<T>(told: &Value, items: usize, read: impl Fn(u8, u8) -> Result<T>) -> Result<Vec<T>> {
+    let (told, rest) = bytes(told)?.as_chunks();
+    if told.len() != items || !rest.is_empty() {
+        return Err(unreadable("an answer"));
+    }
+    told.iter().map(|&[letter, state]| read(letter, state)).collect()
+}
+
+/// The state in an answer.
+pub(super) fn state(digit: u8) -> Result<State> {
+    State::from_number(digit.wrapping_sub(b'0')).ok_or_else(|| unreadable("an answer"))
+}
+
 /// Reads what became of a change or a command.
-pub(super) fn answer(value: &Value) -> Result<Answer> {
-    let text = text(value)?;
-    let (code, state) = text.split_at_checked(1).ok_or_else(|| unreadable("an answer"))?;
-    let state = || {
-        let number = state.parse().map_err(|_| unreadable("an answer"))?;
-        State::from_number(number).ok_or_else(|| unreadable("an answer"))
-    };
-    Ok(match code {
-        "a" => Answer::Applied(Some(state()?)),
-        "r" => Answer::Applied(None),
-        "y" => Answer::Already(state()?),
-        "e" => Answer::Refused(Refusal::Ended(state()?)),
-        "i" => Answer::Refused(Refusal::Illegal(state()?)),
-        "t" => Answer::Refused(Refusal::TooLate(state()?)),
-        "s" => Answer::Refused(Refusal::Stale),
-        "n" => Answer::Refused(Refusal::NotRequested),
-        "m" => Answer::Missing,
+pub(super) fn answer(letter: u8, digit: u8) -> Result<Answer> {
+    Ok(match letter {
+        b'a' => Answer::Applied(Some(state(digit)?)),
+        b'r' => Answer::Applied(None),
+        b'y' => Answer::Already(state(digit)?),
+        b'e' => Answer::Refused(Refusal::Ended(state(digit)?)),
+        b'i' => Answer::Refused(Refusal::Illegal(state(digit)?)),
+        b't' => Answer::Refused(Refusal::TooLate(state(digit)?)),
+        b's' => Answer::Refused(Refusal::Stale),
+        b'n' => Answer::Refused(Refusal::NotRequested),
+        b'm' => Answer::Missing,
         _ => return Err(unreadable("an answer")),
     })
 }

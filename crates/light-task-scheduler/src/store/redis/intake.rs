@@ -10,14 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::calls::{Calls, Part};
-use super::rows;
 use super::script::SCRIPTS;
+use super::{events, rows};
 use crate::clock::{SystemClock, Timestamp, micros};
 use crate::database::redis::error::unreadable;
-use crate::database::redis::values::{items, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Inserted, check_batch};
-use crate::task::{Name, NewTask, Start, State, TaskId, fingerprint};
+use crate::task::{Name, NewTask, Start, TaskId, fingerprint};
 
 /// How many scripts with tasks of small calls are under way at once: one is run while another is made.
 const FLIGHTS_MAX: usize = 2;
@@ -205,12 +204,9 @@ async fn send(calls: &Calls, tasks: &[Prepared]) -> Result<Vec<Result<Inserted>>
         now.chunk_by(Prepared::is_like).for_each(|group| add_group(&mut command, group));
         match calls.write(&SCRIPTS.insert, &command).await {
             Ok(written) => {
-                let told = items(written.body)?;
-                if told.len() != now.len() {
-                    return Err(unreadable("an answer"));
-                }
-                for (task, told) in now.iter().zip(&told) {
-                    answers.push(inserted(&task.id, text(told)?)?);
+                let told = events::answers(&written.body, now.len(), |letter, digit| Ok((letter, digit)))?;
+                for (task, (letter, digit)) in now.iter().zip(told) {
+                    answers.push(inserted(&task.id, letter, digit)?);
                 }
             }
             // The server took none of this part, and says so before it does anything.
@@ -245,19 +241,16 @@ fn add_group(command: &mut redis::Cmd, group: &[Prepared]) {
     }
 }
 
-fn inserted(id: &TaskId, told: &str) -> Result<Result<Inserted>> {
+fn inserted(id: &TaskId, letter: u8, digit: u8) -> Result<Result<Inserted>> {
     let id = id.clone();
-    Ok(match told.as_bytes() {
-        b"n" => Ok(Inserted::New(id)),
-        b"r" => Ok(Inserted::Removed(id)),
-        b"c" => {
+    Ok(match letter {
+        b'n' => Ok(Inserted::New(id)),
+        b'r' => Ok(Inserted::Removed(id)),
+        b'c' => {
             let message = format!("the id {id} belongs to a task with another kind or payload; choose another id");
             Err(Error::new(ErrorKind::Conflict, message))
         }
-        [b'e', state @ b'0'..=b'6'] => match State::from_number(state - b'0') {
-            Some(state) => Ok(Inserted::Existing(id, state)),
-            None => return Err(unreadable("an answer")),
-        },
+        b'e' => Ok(Inserted::Existing(id, events::state(digit)?)),
         _ => return Err(unreadable("an answer")),
     })
 }

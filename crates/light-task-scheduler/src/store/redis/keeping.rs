@@ -106,7 +106,7 @@ async fn remove(calls: &Calls, request: &SweepRequest, state: State, limit: u64)
 /// Looks for contradictions between tasks and indexes.
 pub(super) async fn verify(calls: &Calls) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    for what in ["tasks", "spec", "res", "sizes"] {
+    for what in ["tasks", "run", "spec", "res", "sizes"] {
         let mut from = "0".to_owned();
         while !from.is_empty() {
             let mut command = calls.command(&SCRIPTS.verify);

@@ -117,9 +117,13 @@ impl RedisStore {
     /// `redis+sentinel://[user:password@]host:port,host:port/master` and
     /// `redis+cluster://[user:password@]host:port,host:port`; `valkey` says the same as `redis`.
     ///
-    /// Fails as [`Invalid`](crate::ErrorKind::Invalid) if the URL cannot be read, the password is wrong, the
+    /// With feature `tls`, `rediss://` (or `valkeys://`) demands TLS to one server: its certificate must be for the
+    /// host of the URL and of an authority that the system trusts, or of one in the file (PEM) that `?ssl-ca=FILE`
+    /// names. `ssl-cert=FILE` and `ssl-key=FILE` are this program's own, for a server that asks for them.
+    ///
+    /// Fails as [`Invalid`](crate::ErrorKind::Invalid) if the URL or a file cannot be read, the password is wrong, the
     /// server may evict keys, or it is less durable than demanded; as
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if it cannot be reached or is a replica; as
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if it cannot be reached, is not trusted, or is a replica; as
     /// [`Incompatible`](crate::ErrorKind::Incompatible) if it is too old or the data is of a newer release.
     pub async fn open(url: &str) -> Result<Self> {
         RedisStore::open_with(url, RedisOptions::default()).await

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Timestamp;
 use crate::database::redis::error::unreadable;
-use crate::database::redis::values::{bytes, items, text};
+use crate::database::redis::values::{array, bytes, items, number, text};
 use crate::error::{Error, Result};
 use crate::task::{
     Attempt, Details, Handle, Name, NewTask, Options, Payload, Record, ReplicaId, ResultRef, Spec, State, Task, TaskId,
@@ -75,49 +75,57 @@ pub(super) fn tasks(value: Value) -> Result<Vec<Task>> {
 
 /// Reads what `tell` in the prelude answers: tasks, `None` where there is nothing but an id.
 pub(super) fn found(value: Value) -> Result<Vec<Option<Task>>> {
-    let (mut names, mut told, mut found) = (Names::default(), Told(items(value)?.into_iter()), Vec::new());
-    while let Some(id) = told.0.next() {
-        found.push(task(&mut names, &id, &mut told)?);
+    let [ids, records, numbers, moves, rest] = array(value)?;
+    let (ids, records, numbers, moves) = (items(ids)?, items(records)?, items(numbers)?, items(moves)?);
+    if records.len() != ids.len() || numbers.len() != ids.len() {
+        return Err(broken());
+    }
+    let moves = moves.iter().map(|one| Move::read(bytes(one)?)).collect::<Result<Vec<_>>>()?;
+    let (mut names, mut rest, mut found) =
+        (Names::default(), Rest(items(rest)?.into_iter()), Vec::with_capacity(ids.len()));
+    for ((id, record), place) in ids.iter().zip(&records).zip(&numbers) {
+        let stored = match bytes(record)? {
+            [] => None,
+            record => Some(Stored::read(record)?),
+        };
+        let moved = number::<usize>(place)?.checked_sub(1).map(|at| moves.get(at).ok_or_else(broken)).transpose()?;
+        let task = stored.map(|stored| task(&mut names, id, stored, moved, &mut rest)).transpose()?;
+        found.push(task);
     }
     Ok(found)
 }
 
-/// The items that are still to be read.
-struct Told(std::vec::IntoIter<Value>);
+/// What is still to be read of what is beside records.
+struct Rest(std::vec::IntoIter<Value>);
 
-impl Told {
-    fn next(&mut self) -> Result<Value> {
-        self.0.next().ok_or_else(|| unreadable("a task"))
-    }
-
+impl Rest {
     /// The next one, if it was announced.
     fn next_if(&mut self, is_there: bool) -> Result<Option<Value>> {
-        is_there.then(|| self.next()).transpose()
+        is_there.then(|| self.0.next().ok_or_else(broken)).transpose()
     }
 }
 
-fn task(names: &mut Names, id: &Value, told: &mut Told) -> Result<Option<Task>> {
-    let stored = told.next()?;
-    let stored = bytes(&stored)?;
-    if stored.is_empty() {
-        return Ok(None);
-    }
-    let Stored { mut record, has, priority, created_at, lane, result, spec } = stored_task(stored)?;
-    let (spec_apart, result_apart) = (told.next_if(has(SPEC_APART))?, told.next_if(has(RESULT_APART))?);
+fn task(names: &mut Names, id: &Value, stored: Stored<'_>, moved: Option<&Move<'_>>, rest: &mut Rest) -> Result<Task> {
+    let Stored { head, priority, run_at, created_at, spec } = stored;
+    let head = moved.map_or(&head, |moved| &moved.head);
+    let mut record = head.record.clone();
+    record.run_at = moved.and_then(|moved| moved.run_at).unwrap_or(run_at);
+    let (spec_apart, result_apart) = (rest.next_if(head.has(SPEC_APART))?, rest.next_if(head.has(RESULT_APART))?);
     let mut found = Details::default();
-    if let Some(details) = told.next_if(has(DETAILS))? {
+    if let Some(details) = rest.next_if(head.has(DETAILS))? {
         for pair in items(details)?.chunks_exact(2) {
             take_detail(&mut found, text(&pair[0])?, &pair[1])?;
         }
     }
+    let result = moved.and_then(|moved| moved.result);
     if let Some(result) = result_apart.as_ref().map(bytes).transpose()?.or(result) {
         found.result = Some(ResultRef::Inline(Payload::from_bytes(result)));
     }
     record.details = (found != Details::default()).then(|| Box::new(found));
     let (options, payload) = split_spec(spec_apart.as_ref().map(bytes).transpose()?.unwrap_or(spec))?;
-    let (queue, kind) = names.lane(lane)?;
+    let (queue, kind) = names.lane(head.lane)?;
     let spec = Spec { queue, kind, payload, priority, created_at, options };
-    Ok(Some(Task { id: TaskId::new(text(id)?)?, spec, record }))
+    Ok(Task { id: TaskId::new(text(id)?)?, spec, record })
 }
 
 // The flags of a record, as in the prelude.
@@ -129,55 +137,86 @@ const DEADLINE: u16 = 16;
 const RESULT_APART: u16 = 32;
 const RESULT_INSIDE: u16 = 64;
 const RUN: u16 = 128;
+const LATER: u16 = 512;
 
-/// What the bytes of a record say.
-struct Stored<'a, H> {
+/// What tasks that have gone the same way have alike.
+struct Head<'a> {
+    flags: u16,
+    /// All but `run_at` and the details.
     record: Record,
-    /// Whether a flag is set.
-    has: H,
-    priority: i32,
-    created_at: Timestamp,
     lane: &'a str,
+}
+
+impl<'a> Head<'a> {
+    /// Reads it, in the order that the prelude describes.
+    fn read(rest: &mut Reader<'a>) -> Result<Self> {
+        let whole = rest.0.len();
+        let head_bytes = usize::from(u16::from_be_bytes(*rest.take()?));
+        let [state] = *rest.take()?;
+        let flags = u16::from_be_bytes(*rest.take()?);
+        let mut head = Head { flags, record: Record::default(), lane: "" };
+        head.record.state = State::from_number(state).ok_or_else(broken)?;
+        head.record.cancel_requested = head.has(CANCEL_REQUESTED);
+        head.record.stop_unconfirmed = head.has(STOP_UNCONFIRMED);
+        if head.has(RUN) {
+            rest.run(&mut head.record)?;
+        }
+        let lane_bytes = head_bytes.checked_sub(whole - rest.0.len()).ok_or_else(broken)?;
+        head.lane = std::str::from_utf8(rest.slice(lane_bytes)?).map_err(|_| broken())?;
+        Ok(head)
+    }
+
+    /// Whether a flag is set.
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Where a task stands that has moved.
+struct Move<'a> {
+    head: Head<'a>,
+    run_at: Option<Timestamp>,
     result: Option<&'a [u8]>,
+}
+
+impl<'a> Move<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self> {
+        let mut rest = Reader(bytes);
+        let head = Head::read(&mut rest)?;
+        let run_at = if head.has(LATER) { rest.time()? } else { None };
+        let result = if head.has(RESULT_INSIDE) {
+            let length = usize::from(u16::from_be_bytes(*rest.take()?));
+            Some(rest.slice(length)?)
+        } else {
+            None
+        };
+        Ok(Move { head, run_at, result })
+    }
+}
+
+/// What a task is, and where it stood first.
+struct Stored<'a> {
+    head: Head<'a>,
+    priority: i32,
+    run_at: Timestamp,
+    created_at: Timestamp,
     /// Empty if it is apart.
     spec: &'a [u8],
 }
 
-/// Reads a record, in the order that the prelude describes.
-fn stored_task(bytes: &[u8]) -> Result<Stored<'_, impl Fn(u16) -> bool + use<>>> {
-    let mut rest = Reader(bytes);
-    let head_bytes = usize::from(u16::from_be_bytes(*rest.take()?));
-    let [state] = *rest.take()?;
-    let flags = u16::from_be_bytes(*rest.take()?);
-    let has = move |flag| flags & flag != 0;
-    let mut record = Record {
-        state: State::from_number(state).ok_or_else(broken)?,
-        cancel_requested: has(CANCEL_REQUESTED),
-        stop_unconfirmed: has(STOP_UNCONFIRMED),
-        ..Record::default()
-    };
-    if has(RUN) {
-        rest.run(&mut record)?;
-    }
-    let lane_bytes = head_bytes.checked_sub(bytes.len() - rest.0.len()).ok_or_else(broken)?;
-    let lane = std::str::from_utf8(rest.slice(lane_bytes)?).map_err(|_| broken())?;
-    let result = match has(RESULT_INSIDE) {
-        true => {
-            let length = usize::from(u16::from_be_bytes(*rest.take()?));
-            Some(rest.slice(length)?)
+impl<'a> Stored<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self> {
+        let mut rest = Reader(bytes);
+        let head = Head::read(&mut rest)?;
+        let (_insertion, rank) = (rest.long()?, rest.int()?);
+        let (run_at, created_at) = (rest.time()?.ok_or_else(broken)?, rest.time()?.ok_or_else(broken)?);
+        if head.has(DEADLINE) {
+            rest.time()?;
         }
-        false => None,
-    };
-    let (_insertion, rank) = (rest.long()?, rest.int()?);
-    let (run_at, created_at) = (rest.time()?, rest.time()?);
-    record.run_at = run_at.ok_or_else(broken)?;
-    if has(DEADLINE) {
-        rest.time()?;
+        rest.take::<FINGERPRINT_BYTES>()?;
+        let priority = i32::try_from(RANK_OF_ZERO - i64::from(rank)).map_err(|_| broken())?;
+        Ok(Stored { head, priority, run_at, created_at, spec: rest.0 })
     }
-    rest.take::<FINGERPRINT_BYTES>()?;
-    let priority = i32::try_from(RANK_OF_ZERO - i64::from(rank)).map_err(|_| broken())?;
-    let created_at = created_at.ok_or_else(broken)?;
-    Ok(Stored { record, has, priority, created_at, lane, result, spec: rest.0 })
 }
 
 fn broken() -> Error {
@@ -278,10 +317,10 @@ mod tests {
         let head = [0, 5 + u8::try_from(lane.len()).unwrap(), 1, 0, 0];
         let whole = [&head[..], lane, &[0; 8 + 4 + 8 + 8 + FINGERPRINT_BYTES]].concat();
         for len in 0..whole.len() {
-            assert!(stored_task(&whole[..len]).is_err(), "{len} bytes");
+            assert!(Stored::read(&whole[..len]).is_err(), "{len} bytes");
         }
-        assert_eq!(stored_task(&whole).unwrap().lane.as_bytes(), lane);
-        assert!(stored_task(&[&[0, head[1], 9], &whole[3..]].concat()).is_err(), "no such state");
+        assert_eq!(Stored::read(&whole).unwrap().head.lane.as_bytes(), lane);
+        assert!(Stored::read(&[&[0, head[1], 9], &whole[3..]].concat()).is_err(), "no such state");
         assert!(split_spec(&[0, 0, 0, 9, 1]).is_err());
     }
 

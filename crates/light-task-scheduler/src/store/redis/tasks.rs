@@ -1,7 +1,5 @@
 //! Moving tasks and reading them.
 
-use redis::Value;
-
 use super::calls::{Calls, PART_ITEMS_MAX, Part};
 use super::events;
 use super::rows;
@@ -36,21 +34,10 @@ pub(super) async fn apply(calls: &Calls, changes: &[Change]) -> Result<Vec<Answe
         for group in changes[answers.len()..][..part.items].chunk_by(events::are_alike) {
             events::add_group(&mut command, group)?;
         }
-        let told = items(calls.write(&SCRIPTS.apply, &command).await?.body)?;
-        take(&part, told, &mut answers, events::answer)?;
+        let told = calls.write(&SCRIPTS.apply, &command).await?.body;
+        answers.extend(events::answers(&told, part.items, events::answer)?);
     }
     Ok(answers)
-}
-
-/// Reads the answers to a part.
-fn take<T>(part: &Part, told: Vec<Value>, answers: &mut Vec<T>, read: impl Fn(&Value) -> Result<T>) -> Result<()> {
-    if told.len() != part.items {
-        return Err(unreadable("an answer"));
-    }
-    for one in &told {
-        answers.push(read(one)?);
-    }
-    Ok(())
 }
 
 /// Applies what operators wish.
@@ -58,14 +45,13 @@ pub(super) async fn command(calls: &Calls, commands: &[(TaskId, Command)]) -> Re
     check_batch(commands.len())?;
     let mut answers = Vec::with_capacity(commands.len());
     for wishes in commands.chunks(PART_ITEMS_MAX) {
-        let (mut part, mut command) = (Part::default(), calls.command(&SCRIPTS.command));
+        let mut command = calls.command(&SCRIPTS.command);
         events::add_words(&mut command);
         for (id, wish) in wishes {
-            id.with_str(|id| command.arg(id).arg(events::command_name(*wish)));
-            part.add(0);
+            id.with_str(|id| _ = command.arg(id).arg(events::command_name(*wish)));
         }
-        let told = items(calls.write(&SCRIPTS.command, &command).await?.body)?;
-        take(&part, told, &mut answers, events::answer)?;
+        let told = calls.write(&SCRIPTS.command, &command).await?.body;
+        answers.extend(events::answers(&told, wishes.len(), events::answer)?);
     }
     Ok(answers)
 }
@@ -83,7 +69,12 @@ pub(super) async fn post_reports(calls: &Calls, reports: &[Report]) -> Result<Ve
             }
         }
         let told = items(calls.write(&SCRIPTS.report, &command).await?.body)?;
-        take(&part, told, &mut answers, |value| Ok(number::<u8>(value)? == 1))?;
+        if told.len() != part.items {
+            return Err(unreadable("an answer"));
+        }
+        for taken in &told {
+            answers.push(number::<u8>(taken)? == 1);
+        }
     }
     Ok(answers)
 }

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::state::{Command, Event, Moved, step};
 use crate::store::sql::hints::Hint;
 use crate::store::{self, Answer, Report};
-use crate::task::{Record, State, Task, TaskId};
+use crate::task::{Record, ReplicaId, State, Task, TaskId};
 
 /// A record and where it is.
 #[derive(Debug)]
@@ -28,6 +28,30 @@ pub(super) type Change<'a> = (&'a Stored, &'a Record);
 /// Whether the report that is kept for it stays.
 pub(super) fn keeps_report(was: &Stored, after: &Record) -> bool {
     was.has_report && after.state == State::Running
+}
+
+/// Adopts those of the locked tasks that have no living owner, and drops the others. `dead` has the dead owners, and
+/// whether their process is proven dead from here. Answers which tasks such a process had claimed and nobody else.
+pub(super) fn adopt(
+    tasks: &mut Vec<(Stored, Task)>,
+    owner: ReplicaId,
+    dead: &HashMap<ReplicaId, bool>,
+    now: Timestamp,
+) -> Vec<TaskId> {
+    let mut claimed_here = Vec::new();
+    tasks.retain_mut(|(_, Task { id, record, .. })| {
+        // Another rescuer may have adopted it since the dead were looked for: its replica lives.
+        let Some(proven_here) = record.owner.map_or(Some(false), |owner| dead.get(&owner).copied()) else {
+            return false;
+        };
+        let is_first_owner = record.run == record.execution;
+        let is_adopted = step(record, Event::Adopt { owner }, now).is_ok();
+        if is_adopted && proven_here && is_first_owner {
+            claimed_here.push(id.clone());
+        }
+        is_adopted
+    });
+    claimed_here
 }
 
 /// What [`apply`] made of the rows.

@@ -69,6 +69,13 @@ impl View {
         queues
     }
 
+    /// Whether a claim finds nothing to do, whatever it may take.
+    pub(super) fn is_quiet(&self, now: Timestamp) -> bool {
+        let is_ready = |lane: &OpenLane| lane.ready.is_some();
+        let is_over = self.deadline.is_some_and(|deadline| deadline <= now);
+        !is_over && !self.lanes.iter().any(is_ready) && self.due(now).is_empty()
+    }
+
     /// When time alone will have changed what can be claimed.
     pub(super) fn next_at(&self, gates: &Gates, now: Timestamp) -> Option<Timestamp> {
         let ready = |lane: &OpenLane| gates.by_queue.get(&lane.queue)?.opens_at(lane.ready?.run_at, now);
@@ -122,16 +129,33 @@ impl Gates {
 /// The last claim of each replica that took nothing. Kept in memory only, to save a commit: a replica claims
 /// through one handle, and one that has lost its memory is another replica.
 #[derive(Debug, Default)]
-pub(super) struct EmptyClaims(Mutex<HashMap<ReplicaId, u64>>);
+pub(super) struct EmptyClaims(Mutex<HashMap<ReplicaId, Empty>>);
+
+/// A claim that took nothing.
+#[derive(Debug, Clone, Copy)]
+struct Empty {
+    number: u64,
+    /// How often work had been heard of when it began.
+    heard: u64,
+}
 
 impl EmptyClaims {
-    /// Notes that a claim of a replica took nothing.
-    pub(super) fn note(&self, replica: ReplicaId, number: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(replica, number);
+    /// Notes that a claim of a replica took nothing, which began after work had been heard of so often.
+    pub(super) fn note(&self, replica: ReplicaId, number: u64, heard: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(replica, Empty { number, heard });
     }
 
     /// The number of the last claim of a replica that took nothing.
     pub(super) fn last(&self, replica: ReplicaId) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).copied().unwrap_or(0)
+        self.of(replica).map_or(0, |empty| empty.number)
+    }
+
+    /// Whether no work was heard of since: then the next claim most likely takes nothing either.
+    pub(super) fn is_quiet(&self, replica: ReplicaId, heard: u64) -> bool {
+        self.of(replica).is_some_and(|empty| empty.heard == heard)
+    }
+
+    fn of(&self, replica: ReplicaId) -> Option<Empty> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).copied()
     }
 }

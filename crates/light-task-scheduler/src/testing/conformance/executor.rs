@@ -164,7 +164,8 @@ fn run(harness: Harness<'_>, new: NewTask, id: &str, execution: u64) -> Run {
         options: new.options,
     };
     let record = Record { run: execution, execution, attempt: 1, ..Record::default() };
-    Run { namespace: harness.namespace(), task: Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record }) }
+    let task = Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record });
+    Run { namespace: harness.namespace(), task, claimed_here: false }
 }
 
 fn task(harness: Harness<'_>, work: Work) -> NewTask {

@@ -79,7 +79,8 @@ pub(super) fn run_in(namespace: &Name, id: &str, execution: u64, spec: &DockerSp
         options: None,
     };
     let record = Record { run: execution, execution, attempt: 1, ..Record::default() };
-    Run { namespace: namespace.clone(), task: Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record }) }
+    let task = Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record });
+    Run { namespace: namespace.clone(), task, claimed_here: false }
 }
 
 /// What a run pushes.

@@ -55,7 +55,7 @@ fn run(new: NewTask) -> Run {
     };
     let record = Record { run: 1, execution: 1, attempt: 1, ..Record::default() };
     let task = Task { id: TaskId::new("task").unwrap(), spec, record };
-    Run { namespace: Name::new("test").unwrap(), task: Arc::new(task) }
+    Run { namespace: Name::new("test").unwrap(), task: Arc::new(task), claimed_here: false }
 }
 
 /// Where callbacks come in: handed on to whichever executor was opened last, as a load balancer would.

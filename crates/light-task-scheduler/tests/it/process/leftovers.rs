@@ -109,7 +109,8 @@ async fn fail_to_export(store: &dyn Store, runs: &Path, id: &str) {
     let claim = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit: 1, among: None };
     let task = Arc::new(store.claim(claim).await.unwrap().tasks.remove(0));
     let executor = executor(runs);
-    let (_handle, mut reports) = start(&executor, &Run { namespace: namespace(), task: task.clone() }).await;
+    let (_handle, mut reports) =
+        start(&executor, &Run { namespace: namespace(), task: task.clone(), claimed_here: false }).await;
     reports.ended().await;
     let failure = Failure::new(FailureKind::Export, "no room");
     for event in [RunEvent::Outcome(None), RunEvent::Fail(failure)] {

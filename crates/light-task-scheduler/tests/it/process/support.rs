@@ -41,7 +41,8 @@ pub(super) fn run_of(id: &str, execution: u64, spec: &CommandSpec) -> Run {
         options: None,
     };
     let record = Record { run: execution, execution, attempt: 1, ..Record::default() };
-    Run { namespace: namespace(), task: Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record }) }
+    let task = Arc::new(Task { id: TaskId::new(id).unwrap(), spec, record });
+    Run { namespace: namespace(), task, claimed_here: false }
 }
 
 pub(super) fn sh(script: &str) -> CommandSpec {

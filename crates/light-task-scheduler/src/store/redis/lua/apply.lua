@@ -8,8 +8,8 @@
 --   C complete, c the same with a result too large for the record: bytes    D complete: JSON, key
 --   R retry, L release: time, kind and JSON of the failure, its JSON if the task was cancelled before
 --   F fail: '', and like these
--- Answers for each change: 'aN' applied, now in state N; 'yN' applied before; 'eN' its run has ended;
---   'iN' impossible; 's' stale; 'n' not requested; 'm' there is no such task
+-- Answers for each change, all in one text: 'aN' applied, now in state N; 'yN' applied before; 'eN' its run has ended;
+--   'iN' impossible; 's ' stale; 'n ' not requested; 'm ' there is no such task
 
 local CANCELLED, CANCELLED_AFTER_SUCCESS = ARGV[first], ARGV[first + 1]
 first = first + 2
@@ -40,7 +40,7 @@ local function running(t, event, one, two, three, four)
     unsuccessful(t, 'cancelled', success and CANCELLED_AFTER_SUCCESS or event == 'X' and CANCELLED or four)
     go(t, 6)
   elseif event == 'X' then
-    return 'n'
+    return 'n '
   elseif TARGETS[event] == 4 then
     complete(t, event, one, two)
   elseif event == 'O' then
@@ -87,9 +87,9 @@ end
 local function apply(group, id, at)
   local t, event = record(id), group.event
   if not t then
-    return 'm'
+    return 'm '
   elseif t[OW] ~= group.owner or t[R] ~= group.run then
-    return 's'
+    return 's '
   elseif t[S] == 2 then
     return running(t, event, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   elseif t[S] == 3 then
@@ -103,69 +103,95 @@ local function apply(group, id, at)
   return 'e' .. t[S]
 end
 
-local groups, ids = {}, {}
-local place = first
-while place <= #ARGV do
-  local event, tasks = ARGV[place], tonumber(ARGV[place + 3])
-  local group = { event = event, owner = ARGV[place + 1], run = tonumber(ARGV[place + 2]), tasks = tasks }
-  group.from, group.stride = place + 4, 1 + ARGUMENTS[event]
-  place = group.from + tasks * group.stride
-  for at = group.from, place - 1, group.stride do
-    ids[#ids + 1] = ARGV[at]
-  end
-  groups[#groups + 1] = group
-end
-fetch(ids)
-
--- Ends what has simply succeeded: it is enough to look at the head. Answers nil if it is not so simple.
-local records = planned('HSET', 'rec')
-local function succeed(group, id, result)
-  local bytes = not cache[id] and stored[id]
-  if not bytes then
-    return nil
-  end
-  local head = head_of(bytes)
-  local move = group.moves[head]
-  if move == nil then
-    move = head[OW] == group.owner and head[R] == group.run and succeeded(head) or false
-    group.moves[head] = move
-  end
-  if not move then
-    return nil
-  end
-  move.tasks = move.tasks + 1
-  local kept = group.kept[result]
-  if not kept then
-    kept = kept_result(result)
-    group.kept[result] = kept
-  end
-  bytes = move.bytes .. kept .. sub(bytes, #head.bytes + 1)
-  stored[id] = bytes
-  local size, left, done = #records, group.left, group.done
-  records[size + 1], records[size + 2] = id, bytes
-  left[#left + 1] = id
-  size = #done
-  done[size + 1], done[size + 2] = now_text, id
-  return 'a4'
-end
-
+local moves = planned('HSET', 'run')
+local ended = ended_order(now)
 local answers = {}
-for _, group in ipairs(groups) do
-  if group.event == 'C' then
-    group.moves, group.kept = {}, {}
-    group.left, group.done = planned('HDEL', 'owner:' .. group.owner), planned('ZADD', 'done:4')
+
+-- What becomes of a task that stands where `bytes` says, by its simple success; false if it is none.
+local function success(group, bytes)
+  local head = head_of(bytes)
+  if not is_simple(head) or head[OW] ~= group.owner or head[R] ~= group.run then
+    return false
   end
-  for at = group.from, group.from + (group.tasks - 1) * group.stride, group.stride do
-    local id = ARGV[at]
-    answers[#answers + 1] = group.moves and succeed(group, id, ARGV[at + 1]) or apply(group, id, at + 1)
+  local to = succeeded(head)
+  -- A run_at of its own stays behind the head. By result: all of it.
+  to.begin, to.with = to.bytes .. sub(bytes, #head.bytes + 1), {}
+  return to
+end
+
+-- Reads where the tasks of a group stand, and the records of those that do not simply succeed.
+local function fetch_for_success(group)
+  local ids, from, hard = group.ids, {}, {}
+  local found = values('run', ids)
+  for at = 1, #ids do
+    local bytes = found[at]
+    if bytes and from[bytes] == nil then
+      from[bytes] = success(group, bytes)
+    end
+    if not (bytes and from[bytes]) then
+      hard[#hard + 1] = ids[at]
+    end
   end
-  for _, move in pairs(group.moves or {}) do
-    if move then
-      count(queue_of(move.lane), 2, -move.tasks)
-      count(queue_of(move.lane), 4, move.tasks)
-      freed(queue_of(move.lane))
+  fetch(hard)
+  return found, from
+end
+
+-- Ends what has simply succeeded: it is enough to look at the head. What has not is left to `apply`.
+local function succeed(group, left, done)
+  local found, from = fetch_for_success(group)
+  local ids, argv, place = group.ids, ARGV, group.from + 1
+  local size, left_size, done_size = #moves, #left, #done
+  for at = 1, #ids do
+    local id, result = ids[at], argv[place]
+    local to = moved[id] == nil and not cache[id] and from[found[at]]
+    if to then
+      local bytes = to.with[result]
+      if not bytes then
+        bytes = to.begin .. kept_result(result)
+        to.with[result] = bytes
+      end
+      to.tasks, moved[id] = to.tasks + 1, bytes
+      moves[size + 1], moves[size + 2] = id, bytes
+      size, left_size, done_size = size + 2, left_size + 1, done_size + 1
+      left[left_size], done[done_size], group.answers[at] = id, ended .. id, 'a4'
+    else
+      group.answers[at] = apply(group, id, place)
+      -- It plans as well.
+      size, left_size, done_size = #moves, #left, #done
+    end
+    place = place + 2
+  end
+  for _, to in pairs(from) do
+    if to and to.tasks > 0 then
+      count(queue_of(to.lane), 2, -to.tasks)
+      count(queue_of(to.lane), 4, to.tasks)
+      freed(queue_of(to.lane))
       hint.ends = true
     end
   end
 end
-return finish(answers)
+
+local function apply_all(group)
+  fetch(group.ids)
+  for at = 1, #group.ids do
+    group.answers[at] = apply(group, group.ids[at], group.from + (at - 1) * group.stride + 1)
+  end
+end
+
+local place = first
+while place <= #ARGV do
+  local event, tasks = ARGV[place], tonumber(ARGV[place + 3])
+  local group = { event = event, owner = ARGV[place + 1], run = tonumber(ARGV[place + 2]), from = place + 4,
+    stride = 1 + ARGUMENTS[event], ids = {}, answers = {} }
+  for at = 1, tasks do
+    group.ids[at] = ARGV[group.from + (at - 1) * group.stride]
+  end
+  if event == 'C' then
+    succeed(group, planned('SREM', 'owner:' .. group.owner), planned('RPUSH', SUCCEEDED))
+  else
+    apply_all(group)
+  end
+  answers[#answers + 1] = table.concat(group.answers)
+  place = group.from + tasks * group.stride
+end
+return finish(table.concat(answers))

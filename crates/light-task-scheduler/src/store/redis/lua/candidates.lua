@@ -28,7 +28,7 @@ end
 
 -- The first of a lane's list.
 local function first_listed(lane)
-  local gone = tonumber(call('HGET', prefix .. 'gone', lane) or 0)
+  local gone = tonumber(call('HGET', prefix .. 'gone', 'due:' .. lane) or 0)
   local members = call('LRANGE', prefix .. 'due:' .. lane, 0, most + math.min(gone, DUE_MAX) - 1)
   if gone == 0 then
     return members

@@ -65,17 +65,18 @@ local function gate(queue)
   return it
 end
 
-local function admit(it)
-  if it.slots <= 0 or it.permits <= 0 then
-    return false
-  end
-  it.slots = it.slots - 1
-  it.permits = it.permits - 1
+-- How many tasks of so many the gate lets through.
+local function room_of(it, tasks)
+  return math.max(math.min(tasks, it.slots, it.permits), 0)
+end
+
+local function admit(it, tasks)
+  it.slots = it.slots - tasks
+  it.permits = it.permits - tasks
   if it.tat then
-    it.tat = it.tat + it.interval
+    it.tat = it.tat + tasks * it.interval
     it.taken = true
   end
-  return true
 end
 
 local next_at
@@ -104,7 +105,7 @@ local function open_lanes()
     if kinds[kind] and (queue_count == 0 or queues[queue]) then
       local it = gate(queue)
       if not it.paused then
-        lanes[#lanes + 1] = { name = name, gate = it, orders = {} }
+        lanes[#lanes + 1] = { name = name, list = 'due:' .. name, gate = it, orders = {} }
       end
     end
   end
@@ -133,11 +134,11 @@ local function promote(lanes)
   return room <= 0
 end
 
--- By lane: how many entries of its list were of tasks that had left it otherwise than from its front.
+-- By list: how many of its entries were of tasks that had left it otherwise than from its front.
 local gone = {}
 
 local function has_gone(lane)
-  return (gone[lane.name] or 0) + (strayed[lane.name] or 0) > 0
+  return (gone[lane.list] or 0) + (strayed[lane.list] or 0) > 0
 end
 
 local function fetch_members(members)
@@ -156,7 +157,7 @@ local function trim(lanes)
   end
   local room = PROMOTE_MAX
   for _, lane in ipairs(lanes) do
-    local key, count = prefix .. 'due:' .. lane.name, 1
+    local key, count = prefix .. lane.list, 1
     while room > 0 and count > 0 and has_gone(lane) do
       local members = call('LRANGE', key, 0, TRIM_AT_ONCE - 1)
       fetch_members(members)
@@ -166,7 +167,7 @@ local function trim(lanes)
       end
       if count > 0 then
         call('LTRIM', key, count, -1)
-        stray(lane.name, -count)
+        stray(lane.list, -count)
         room = room - count
       end
     end
@@ -248,32 +249,50 @@ local function orders_of(lanes, chunk)
   return heads
 end
 
--- Merges the lanes, up to `most` and to what the gates let through.
+-- How many of an order are next, up to `most` and to what its gate lets through.
+local function run_of(order, best, most)
+  local ahead, at = order.ahead, order.at
+  local room = room_of(order.lane.gate, most)
+  if room == 0 or order.is_holey then
+    return math.min(room, 1)
+  end
+  room = math.min(room, #ahead - at + 1)
+  local run = best and 1 or room
+  while run < room and ahead[at + run] < best.head do
+    run = run + 1
+  end
+  return run
+end
+
+-- Merges the lanes, up to `most` and to what the gates let through. Answers the ids, and those of them that may have
+-- moved before: what is listed has not.
 local function pick(lanes, most)
-  local picked, size = {}, 0
+  local picked, others, size = {}, {}, 0
   local chunk = math.min(most + 1, math.floor(most / math.max(#lanes, 1)) + READ_AHEAD)
   local heads = orders_of(lanes, chunk)
   while #heads > 0 do
     local order = table.remove(heads)
-    local gate = order.lane.gate
-    if size < most and admit(gate) then
-      local best = heads[#heads]
-      repeat
-        size = size + 1
-        order.taken, order.passed_then = order.taken + 1, order.passed
-        picked[size] = sub(order.head, READY_HEAD + 1)
-        local there = advance(order, chunk)
-        -- It often has the next one too.
-        local goes_on = there and not (best and leads(best, order)) and size < most and admit(gate)
-        if there and not goes_on then
-          sort_in(heads, order)
-        end
-      until not goes_on
+    local gate, ahead, at = order.lane.gate, order.ahead, order.at
+    local run = run_of(order, heads[#heads], most - size)
+    for next = 1, run do
+      local id = sub(ahead[at + next - 1], READY_HEAD + 1)
+      picked[size + next] = id
+      if order.kind == 'ready:' then
+        others[#others + 1] = id
+      end
+    end
+    if run > 0 then
+      admit(gate, run)
+      size = size + run
+      order.at, order.taken, order.passed_then = at + run - 1, order.taken + run, order.passed
+      if advance(order, chunk) then
+        sort_in(heads, order)
+      end
     else
       ask_again(opens_at(gate, due_of(order.head)))
     end
   end
-  return picked
+  return picked, others
 end
 
 local function is_before(a, b)
@@ -306,65 +325,71 @@ local function pick_among(lanes, most)
   end
   table.sort(found, is_before)
   for _, it in ipairs(found) do
-    if #picked < most and admit(it.gate) then
+    if room_of(it.gate, most - #picked) > 0 then
+      admit(it.gate, 1)
       picked[#picked + 1] = it.id
     end
   end
-  return picked
+  return picked, picked
 end
 
 -- Takes what was picked out of its order: it is the beginning of that, but for what is no more there.
 local function leave_orders(lane)
   for _, order in ipairs(lane.orders) do
     if order.taken > 0 and order.kind == 'due:' then
-      call('LTRIM', prefix .. 'due:' .. lane.name, order.taken + order.passed_then, -1)
-      stray(lane.name, -order.passed_then)
+      call('LTRIM', prefix .. lane.list, order.taken + order.passed_then, -1)
+      stray(lane.list, -order.passed_then)
     elseif order.taken > 0 then
       call('ZREMRANGEBYRANK', prefix .. 'ready:' .. lane.name, 0, order.taken - 1)
     end
   end
 end
 
--- Claims these tasks.
-local function take(ids, lanes)
+-- Claims these tasks, and tells of them. `others` are those that may have moved before.
+local function take(ids, others, lanes)
   local claim = tonumber(number)
   for _, lane in ipairs(lanes) do
     leave_orders(lane)
   end
-  fetch(ids)
-  local moves, records, owned = {}, planned('HSET', 'rec'), planned('HSET', 'owner:' .. replica)
+  fetch_moves(others)
+  local records, moves, heads = values('rec', ids), {}, {}
+  local written, owned = planned('HSET', 'run'), planned('SADD', 'owner:' .. replica)
   for at = 1, #ids do
     local id = ids[at]
     if among then
       leave_order(record(id))
       cache[id], dirty[id] = nil, nil
     end
-    local head = head_of(stored[id])
-    local move = moves[head]
-    if not move then
-      move = claimed(head, replica, claim)
-      move.run = int(move[R])
-      moves[head] = move
+    local before = moved[id]
+    local head = head_of(before or records[at])
+    local to = heads[head]
+    if not to then
+      to = claimed(head, replica, claim)
+      heads[head] = to
     end
-    move.tasks = move.tasks + 1
+    to.tasks = to.tasks + 1
     if head[TIL] == 1 then
       plan('ZREM', 'deadlines', id)
     end
-    local bytes = move.bytes .. sub(stored[id], #head.bytes + 1)
-    stored[id] = bytes
-    records[2 * at - 1], records[2 * at] = id, bytes
-    owned[2 * at - 1], owned[2 * at] = id, move.run
+    -- A run_at of its own stays behind the head.
+    local move = before and to.bytes .. sub(before, #head.bytes + 1) or to.bytes
+    moves[at], owned[at] = move, id
+    if among then
+      moved[id] = move
+    end
+    written[2 * at - 1], written[2 * at] = id, move
   end
-  for _, move in pairs(moves) do
-    count(queue_of(move.lane), 1, -move.tasks)
-    count(queue_of(move.lane), 2, move.tasks)
+  for _, to in pairs(heads) do
+    count(queue_of(to.lane), 1, -to.tasks)
+    count(queue_of(to.lane), 2, to.tasks)
     owns(replica)
   end
+  return tell_of(ids, records, moves)
 end
 
 -- The tasks of an earlier claim that its replica still runs, in order.
 local function claimed_before()
-  local found, ids = {}, call('HKEYS', prefix .. 'owner:' .. replica)
+  local found, ids = {}, call('SMEMBERS', prefix .. 'owner:' .. replica)
   fetch(ids)
   for at = 1, #ids do
     local t = record(ids[at])
@@ -376,7 +401,7 @@ local function claimed_before()
   for at = 1, #found do
     found[at] = found[at].id
   end
-  return found
+  return tell(found)
 end
 
 local function next_scheduled(lanes)
@@ -389,20 +414,21 @@ end
 
 local refused = not_living(replica)
 if refused then
-  return finish({ refused, 0, {}, {}, '' })
+  return finish({ refused, 0, tell({}), {}, '' })
 end
 local more = expire_overdue()
 local lanes = open_lanes()
 if promote(lanes) or trim(lanes) or more then
-  return finish({ '', 1, {}, expired, '' })
+  return finish({ '', 1, tell({}), expired, '' })
 end
 local last = tonumber(call('HGET', prefix .. 'rep:' .. replica, 'claim'))
 local repeated = tonumber(number) <= last and not goes_on
-local picked = (among and pick_among or pick)(lanes, repeated and 0 or limit)
+local picked, others = (among and pick_among or pick)(lanes, repeated and 0 or limit)
+local tasks
 if repeated then
-  picked = claimed_before()
+  tasks = claimed_before()
 else
-  take(picked, lanes)
+  tasks = take(picked, others, lanes)
   call('HSET', prefix .. 'rep:' .. replica, 'claim', number)
 end
 if among then
@@ -417,4 +443,4 @@ for queue, it in pairs(gates) do
 end
 next_scheduled(lanes)
 -- A time below 1970 or far ahead is as good as any below now or above it.
-return finish({ '', 0, tell(picked), expired, next_at and int(next_at) or '' })
+return finish({ '', 0, tasks, expired, next_at and int(next_at) or '' })

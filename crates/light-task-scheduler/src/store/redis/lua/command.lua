@@ -1,8 +1,8 @@
 -- Applies what operators wish.
 --
 -- ARGV from 7: two for each command: id; start, cancel, requeue, export or delete
--- Answers for each command: 'aN' applied, now in state N; 'r' removed; 'yN' applied before;
---   'iN' impossible in state N; 'tN' too late; 'm' there is no such task
+-- Answers for each command, all in one text: 'aN' applied, now in state N; 'r ' removed; 'yN' applied before;
+--   'iN' impossible in state N; 'tN' too late; 'm ' there is no such task
 
 local function start(t)
   if t[S] == 1 then
@@ -61,7 +61,7 @@ local function delete(t)
     return 'i' .. t[S]
   end
   remove(t)
-  return 'r'
+  return 'r '
 end
 
 local COMMANDS = { start = start, cancel = cancel, requeue = requeue, export = export, delete = delete }
@@ -74,6 +74,6 @@ fetch(ids)
 local answers = {}
 for at = 1, #ids do
   local t = record(ids[at])
-  answers[at] = not t and 'm' or COMMANDS[ARGV[first + 2 * at - 1]](t) or 'a' .. t[S]
+  answers[at] = not t and 'm ' or COMMANDS[ARGV[first + 2 * at - 1]](t) or 'a' .. t[S]
 end
-return finish(answers)
+return finish(table.concat(answers))

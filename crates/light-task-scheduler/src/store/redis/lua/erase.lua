@@ -33,7 +33,7 @@ for state = 0, 6 do
   drop('state:' .. state)
   drop('done:' .. state)
 end
-for _, key in ipairs({ 'owner:', 'wish:', 'rec', 'spec', 'res', 'alive', 'gone', 'handles', 'deadlines', 'lanes',
+for _, key in ipairs({ 'owner:', 'wish:', 'rec', 'run', 'succeeded', 'spec', 'res', 'alive', 'gone', 'handles', 'deadlines', 'lanes',
   'owners', 'queues', 'live', 'reps', 'tombs', 'tomb', 'garbage', 'meta' }) do
   drop(key)
 end

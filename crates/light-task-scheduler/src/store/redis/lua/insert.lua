@@ -4,8 +4,8 @@
 --   time or delay, deadline or '', 1 if the ids were made just now or 0, 1 if specs are too large for the record or 0,
 --   how many; then for each its id, and its fingerprint (16 bytes) with the spec behind it; a spec that is too large
 --   follows alone
--- Answers for each task: 'n' taken in, 'eN' the same is there in state N, 'r' the same was removed,
---   'c' the id belongs to another
+-- Answers for each task, all in one text: 'n ' taken in, 'eN' the same is there in state N, 'r ' the same was removed,
+--   'c ' the id belongs to another
 
 local TOMBSTONE_TTL = 86400000000
 local FINGERPRINT_BYTES = 16
@@ -27,11 +27,11 @@ end
 local function taken(id, fingerprint, tomb)
   local t = record(id)
   if t then
-    return t[FP] == fingerprint and 'e' .. t[S] or 'c'
+    return t[FP] == fingerprint and 'e' .. t[S] or 'c '
   elseif not tomb then
     return nil
   elseif now < tonumber(sub(tomb, FINGERPRINT_BYTES + 1)) + TOMBSTONE_TTL then
-    return sub(tomb, 1, FINGERPRINT_BYTES) == fingerprint and 'r' or 'c'
+    return sub(tomb, 1, FINGERPRINT_BYTES) == fingerprint and 'r ' or 'c '
   end
   plan('HDEL', 'tomb', id)
   plan('ZREM', 'tombs', id)
@@ -51,7 +51,7 @@ local function prepare(group)
   group.is_due = group.start == 'now' and not group.deadline
   group.is_listed = group.is_due and group.rank == PRIORITY_0
   group.order = group.is_due and ready_order(group.rank, run_at)
-  local head = { state, 0, 0, 0, group.is_large and 1 or 0, group.deadline and 1 or 0, group.is_listed and 1 or 0, 0,
+  local head = { state, 0, 0, 0, group.is_large and 1 or 0, group.deadline and 1 or 0, group.is_listed and 1 or 0, 0, 0,
     unpack(FRESH) }
   head.lane = group.lane
   group.head = head_bytes(head)
@@ -67,12 +67,13 @@ local function insert(group, ready, at)
   filed[#filed + 1] = id
   local number = pack('>I8', seq)
   local bytes = group.head .. number .. group.times .. ARGV[at + 1]
-  stored[id], cache[id] = bytes, nil
+  stored[id], moved[id], cache[id] = bytes, false, nil
   if group.is_large then
     plan('HSET', 'spec', id, ARGV[at + 2])
   end
+  local size = #records
+  records[size + 1], records[size + 2] = id, bytes
   if group.is_due then
-    records[#records + 1], records[#records + 2] = id, bytes
     if not group.is_listed then
       ready[#ready + 1] = '0'
     end
@@ -80,9 +81,11 @@ local function insert(group, ready, at)
     group.due = group.due + 1
   else
     enter(record(id))
+    -- It has not moved.
+    dirty[id] = nil
   end
   group.taken_in = true
-  return 'n'
+  return 'n '
 end
 
 local answers, known_queues = {}, {}
@@ -131,4 +134,4 @@ while from < seq do
   call('HINCRBY', prefix .. 'alive', page, till - from)
   from = till
 end
-return finish(answers)
+return finish(table.concat(answers))

@@ -42,7 +42,7 @@ end
 
 -- Looks at what an owner has, which is never much.
 local function find_owned(owner)
-  local ids = call('HKEYS', prefix .. 'owner:' .. owner)
+  local ids = call('SMEMBERS', prefix .. 'owner:' .. owner)
   fetch(ids)
   for at = 1, #ids do
     local t = record(ids[at])

@@ -16,7 +16,8 @@
 --   meta          H  now: the highest time handed out; seq: the last insertion number; op: counts writing scripts;
 --                    epoch: counts found losses of writes; work, wishes, ends: the counters of `Changes`; version
 --   handles       Z  op: the last write of every store handle, to find that acknowledged writes were lost
---   rec           H  by id: a task's record, see below
+--   rec           H  by id: a task's record as it was taken in; never changes, see below
+--   run           H  by id: what has become of it since, if anything has, see below
 --   spec          H  by id: a spec that is too large for the record: length of the options (4 bytes), options
 --                    (JSON), payload
 --   res           H  by id: an inline result that is too large for the record
@@ -24,19 +25,20 @@
 --   page:K        L  the ids of the tasks number 1000 K + 1 to 1000 K + 1000, '' for a removed one: every task
 --   pages         Z  K: the pages; alive H by K: how many tasks of it are there
 --   due:LANE      L  waiting tasks of priority 0 that were due when they were taken in, in order by themselves (see
---                    `ready_member`), and such as have left otherwise than from its front: their records are not
---                    LISTED. LANE is QUEUE \n KIND. A list costs a fifth of a sorted set
---   gone          H  by lane: how many those are
+--                    `ready_member`), and such as have left otherwise than from its front: they are no more LISTED.
+--                    LANE is QUEUE \n KIND. A list costs a fifth of a sorted set
+--   succeeded     L  succeeded tasks in the order of their ends (see `ended_member`), and such as have left it like that
+--   gone          H  by name of a list: how many have left it like that
 --   ready:LANE    Z  0: all other due waiting tasks, in order by themselves
 --   sched:LANE    Z  run_at: waiting tasks not yet seen to be due
 --   lanes         S  lanes that have waiting tasks (or had, until a claim looks)
 --   deadlines     Z  deadline: held and waiting tasks that have one
 --   state:N       Z  insertion number: tasks in the state 0 held, 3 exporting, 5 failed, 6 cancelled
---   owner:REPLICA H  by id: run: running and exporting tasks of a replica; without a name: of nobody
+--   owner:REPLICA S  running and exporting tasks of a replica; without a name: of nobody
 --   owners        S  replicas that (may) own tasks
 --   wish:REPLICA  S  its running tasks that are wished to stop
 --   post:REPLICA  S  its running tasks that have a report to hand out
---   done:N        Z  finished_at: tasks in the terminal state N
+--   done:N        Z  finished_at: tasks in the terminal state N; of the succeeded ones those that a sweep has spared
 --   queues        S  every queue that has settings or ever had a task
 --   queue:QUEUE   H  json: its settings; limit, interval, window (of the rate), paused: the same for scripts; tat
 --   count:QUEUE   H  by number of the state: how many tasks; that of the running ones is what a limit is compared with
@@ -60,21 +62,26 @@ local first = 5
 -- to 32 microseconds.
 local S, C, U, DET, SEP, TIL = 1, 2, 3, 4, 5, 6 -- state; 1 or 0: cancel requested, stop unconfirmed, has d:ID,
                                                 -- its spec is in spec, has a deadline
-local LISTED = 7                                -- 1 or 0: stands in due:LANE
-local RES = 8                                   -- its inline result: 0 none, 1 in res, 2 in the record
-local OW, CL = 9, 10                            -- owner, number of the claim that took it
-local R, X, G, A, I, L = 11, 12, 13, 14, 15, 16 -- run, execution, generation, attempt, interruptions, lost in a row
-local SA, FA = 17, 18                           -- started_at, finished_at
-local N, RANK, RA, CA = 19, 20, 21, 22          -- insertion number; 2147483647 - priority; run_at, created_at
-local FP, DL = 23, 24                           -- fingerprint, deadline
+local LISTED = 7                                -- 1 or 0: stands in due:LANE or in succeeded
+local LATER = 8                                 -- 1 or 0: its run_at is not that of its record
+local RES = 9                                   -- its inline result: 0 none, 1 in res, 2 in run
+local OW, CL = 10, 11                           -- owner, number of the claim that took it
+local R, X, G, A, I, L = 12, 13, 14, 15, 16, 17 -- run, execution, generation, attempt, interruptions, lost in a row
+local SA, FA = 18, 19                           -- started_at, finished_at
+local N, RANK, RA, CA = 20, 21, 22, 23          -- insertion number; 2147483647 - priority; run_at, created_at
+local FP, DL = 24, 25                           -- fingerprint, deadline
 --
--- As bytes it is kept short: a script pays for each byte that it touches.
---   head    its length (2), state (1), flags (2), the parts of RUN if it was ever claimed or ended, lane. It is what
---           claims and ends change. Tasks that have gone the same way have the same head, and a move is worked out once
---           for them all
---   result  if it is here: its length (2) and bytes
+-- As bytes it is in two parts, because a script pays for each byte that it touches: what a task is, and where it stands.
+-- In rec:
+--   head    as it was when the task was taken in
 --   body    the parts of BODY, deadline if there is one (8), fingerprint (16)
 --   spec    if it is here
+-- In run, from the first move on:
+--   head    as it is now: its length (2), state (1), flags (2), the parts of RUN if it was ever claimed or ended, lane.
+--           Tasks that have gone the same way have the same head, and a move is worked out once for them all
+--   run_at  (8), if it is LATER
+--   result  if it is here: its length (2) and bytes
+-- A waiting task that is LISTED has not moved yet.
 local HEAD = '>I2BI2'
 local HEAD_BYTES = 5
 local RUN = '>c16I8I8I8I4I4I4I4i8i8'
@@ -82,9 +89,10 @@ local RUN_BYTES = 72
 local BODY = '>I8I4i8i8'
 local NOBODY = string.rep('\0', 36)
 local NEVER = -9223372036854775808
--- The flags: place and weight of what is 1 or 0; the weight of a result in res, in the record, of RUN.
-local FLAGS = { { C, 1 }, { U, 2 }, { DET, 4 }, { SEP, 8 }, { TIL, 16 }, { LISTED, 256 } }
-local IN_RES, IN_RECORD, HAS_RUN = 32, 64, 128
+-- The flags: place and weight of what is 1 or 0; the weight of a result in res, in run, of the parts of RUN.
+local FLAGS = { { C, 1 }, { U, 2 }, { DET, 4 }, { SEP, 8 }, { TIL, 16 }, { LISTED, 256 },
+  { LATER, 512 } }
+local IN_RES, IN_RUN, HAS_RUN = 32, 64, 128
 -- The parts of RUN of a task that was never claimed and has not ended.
 local FRESH = { NOBODY, 0, 0, 0, 0, 0, 0, 0, NEVER, NEVER }
 
@@ -111,9 +119,9 @@ local hint = { work = false, wishes = false, ends = false }
 local tally = {}
 -- What is to be done with many members of a key at once: command → key → arguments.
 local plans = {}
--- By id: the records that were read, as bytes; false: there is none. The same taken apart, where it was needed, and
--- those of them that are to be written.
-local stored, cache, dirty, results = {}, {}, {}, {}
+-- By id: the two parts of records that were read, as bytes; false: there is none. The same taken apart, where it was
+-- needed, and those of them that are to be written.
+local stored, moved, cache, dirty, results = {}, {}, {}, {}, {}
 
 -- Most arguments of one command: Lua's stack is bounded.
 local ARGUMENTS_MAX = 4000
@@ -203,12 +211,16 @@ local function bytes_of_owner(text)
   return bytes
 end
 
--- The head of a record, taken apart once for all that have the same.
+-- The head that these bytes begin with, taken apart once for all that have the same.
 local heads = {}
-local function head_of(record)
-  local high, low = byte(record, 1, 2)
-  local bytes = sub(record, 1, high * 256 + low)
+local function head_of(bytes)
   local head = heads[bytes]
+  if head then
+    return head
+  end
+  local high, low = byte(bytes, 1, 2)
+  bytes = sub(bytes, 1, high * 256 + low)
+  head = heads[bytes]
   if head then
     return head
   end
@@ -217,7 +229,7 @@ local function head_of(record)
   for at = 1, #FLAGS do
     head[FLAGS[at][1]] = bit.band(flags, FLAGS[at][2]) > 0 and 1 or 0
   end
-  head[RES] = bit.band(flags, IN_RES) > 0 and 1 or bit.band(flags, IN_RECORD) > 0 and 2 or 0
+  head[RES] = bit.band(flags, IN_RES) > 0 and 1 or bit.band(flags, IN_RUN) > 0 and 2 or 0
   local has_run = bit.band(flags, HAS_RUN) > 0
   local run = has_run and { struct.unpack(RUN, bytes, HEAD_BYTES + 1) } or FRESH
   for at = OW, FA do
@@ -241,33 +253,36 @@ local function head_bytes(t)
   return pack(HEAD, HEAD_BYTES + #run + #t.lane, t[S], flags) .. run .. t.lane
 end
 
--- A small result as it stands in a record.
+-- A small result as it stands in run.
 local function kept_result(result)
   return pack('>I2', #result) .. result
 end
 
-local function unpacked(id, bytes)
-  local head = head_of(bytes)
-  local t, at = { unpack(head, 1, FA) }, 1 + #head.bytes
+local function unpacked(id, record, move)
+  local first_head = head_of(record)
+  local head, at = move and head_of(move) or first_head, 1 + #first_head.bytes
+  local t = { unpack(head, 1, FA) }
   t.id, t.lane = id, head.lane
-  if t[RES] == 2 then
-    local size = struct.unpack('>I2', bytes, at)
-    t.result = sub(bytes, at + 2, at + 1 + size)
-    at = at + 2 + size
-  end
-  t[N], t[RANK], t[RA], t[CA], at = struct.unpack(BODY, bytes, at)
-  t[DL] = NEVER
+  t[N], t[RANK], t[RA], t[CA], at = struct.unpack(BODY, record, at)
+  t[DL], t.first_run_at = NEVER, t[RA]
   if t[TIL] == 1 then
-    t[DL], at = struct.unpack('>i8', bytes, at)
+    t[DL], at = struct.unpack('>i8', record, at)
   end
-  t[FP], t.spec = sub(bytes, at, at + 15), sub(bytes, at + 16)
+  t[FP], t.spec = sub(record, at, at + 15), sub(record, at + 16)
+  at = 1 + #head.bytes
+  if t[LATER] == 1 then
+    t[RA], at = struct.unpack('>i8', move, at)
+  end
+  if t[RES] == 2 then
+    t.result = sub(move, at + 2)
+  end
   return t
 end
 
+-- Where a task stands, as it is kept in run.
 local function packed(t)
-  local result = t[RES] == 2 and kept_result(t.result) or ''
-  local deadline = t[TIL] == 1 and pack('>i8', t[DL]) or ''
-  return head_bytes(t) .. result .. pack(BODY, unpack(t, N, CA)) .. deadline .. t[FP] .. t.spec
+  t[LATER] = t[RA] ~= t.first_run_at and 1 or 0
+  return head_bytes(t) .. (t[LATER] == 1 and pack('>i8', t[RA]) or '') .. (t[RES] == 2 and kept_result(t.result) or '')
 end
 
 -- The record has changed.
@@ -275,37 +290,51 @@ local function touch(t)
   dirty[t.id] = t
 end
 
--- Reads the records of these ids at once.
-local function fetch(ids)
-  local found = values('rec', ids)
+-- Reads one part of the records of these ids at once, unless that is known.
+local function fetch_part(key, part, ids)
+  local unknown, size = {}, 0
   for at = 1, #ids do
-    local id = ids[at]
-    if stored[id] == nil then
-      stored[id] = found[at]
+    if part[ids[at]] == nil then
+      size = size + 1
+      unknown[size] = ids[at]
     end
   end
+  local found = values(key, unknown)
+  for at = 1, size do
+    part[unknown[at]] = found[at]
+  end
+end
+
+local function fetch_moves(ids)
+  fetch_part('run', moved, ids)
+end
+
+-- Reads the records of these ids at once.
+local function fetch(ids)
+  fetch_part('rec', stored, ids)
+  fetch_moves(ids)
 end
 
 -- The record of a task; false if there is none.
 local function record(id)
   local t = cache[id]
   if t == nil then
-    if stored[id] == nil then
+    if stored[id] == nil or moved[id] == nil then
       fetch({ id })
     end
-    t = stored[id] and unpacked(id, stored[id])
+    t = stored[id] and unpacked(id, stored[id], moved[id])
     cache[id] = t
   end
   return t
 end
 
--- Its bytes as they are now; false if there is none.
-local function bytes_of(id)
+-- Where it stands now, as bytes; false if it has not moved.
+local function move_of(id)
   local t = dirty[id]
   if t then
     return packed(t)
   end
-  return stored[id]
+  return moved[id]
 end
 
 local queues_of = {}
@@ -398,18 +427,31 @@ local function freed(queue)
   end
 end
 
--- Lane → how many of its list have left it otherwise than from its front.
+-- List → how many have left it otherwise than from its front.
 local strayed = {}
-local function stray(lane, by)
-  strayed[lane] = (strayed[lane] or 0) + by
+local function stray(list, by)
+  strayed[list] = (strayed[list] or 0) + by
 end
 
--- Whether the task of an entry of a list, which is fetched, is still there.
+-- Whether the task of an entry of a lane's list, which is fetched, is still there.
 local function is_listed(member)
-  local bytes = bytes_of(sub(member, READY_HEAD + 1))
-  local head = bytes and head_of(bytes)
-  -- A task that waits has no result before its number.
-  return head and head[LISTED] == 1 and sub(bytes, #head.bytes + 1, #head.bytes + 8) == sub(member, 13, READY_HEAD)
+  local id = sub(member, READY_HEAD + 1)
+  local bytes = stored[id]
+  if not bytes or move_of(id) then
+    return false
+  end
+  local head = head_of(bytes)
+  return head[LISTED] == 1 and sub(bytes, #head.bytes + 1, #head.bytes + 8) == sub(member, 13, READY_HEAD)
+end
+
+-- Those that have succeeded: in order of their ends.
+local SUCCEEDED = 'succeeded'
+local ENDED_HEAD = 8
+local function ended_order(finished_at)
+  return pack('>I8', finished_at + 4503599627370496)
+end
+local function ended_at(member)
+  return struct.unpack('>I8', member) - 4503599627370496
 end
 
 -- Takes a waiting task out of its order.
@@ -417,12 +459,23 @@ local function leave_order(t)
   if t[LISTED] == 1 then
     t[LISTED] = 0
     touch(t)
-    stray(t.lane, 1)
+    stray('due:' .. t.lane, 1)
     return
   end
   plan('ZREM', named('ready:', t.lane), ready_member(t))
   if t[RA] > t[CA] then
     plan('ZREM', named('sched:', t.lane), sched_member(t))
+  end
+end
+
+-- Takes an ended task out of the order of ends.
+local function leave_ended(t)
+  if t[LISTED] == 1 then
+    t[LISTED] = 0
+    touch(t)
+    stray(SUCCEEDED, 1)
+  else
+    plan('ZREM', 'done:' .. t[S], t.id)
   end
 end
 
@@ -435,7 +488,7 @@ local function leave(t)
   t.moved = true
   count(queue, state, -1)
   if state == 2 then
-    plan('HDEL', named('owner:', t[OW]), id)
+    plan('SREM', named('owner:', t[OW]), id)
     if t[C] == 1 then
       call('SREM', prefix .. 'wish:' .. t[OW], id)
     end
@@ -444,13 +497,13 @@ local function leave(t)
     leave_order(t)
   elseif state == 3 then
     plan('ZREM', 'state:3', id)
-    plan('HDEL', named('owner:', t[OW]), id)
+    plan('SREM', named('owner:', t[OW]), id)
+  elseif state == 4 then
+    leave_ended(t)
   else
-    if state ~= 4 then
-      plan('ZREM', 'state:' .. state, id)
-    end
+    plan('ZREM', 'state:' .. state, id)
     if state ~= 0 then
-      plan('ZREM', 'done:' .. state, id)
+      leave_ended(t)
     end
   end
   if t[TIL] == 1 and state < 2 then
@@ -482,13 +535,14 @@ local function enter(t)
   touch(t)
   count(queue_of(t.lane), state, 1)
   if state == 4 then
-    plan('ZADD', 'done:4', int(t[FA]), id)
+    t[LISTED] = 1
+    plan('RPUSH', SUCCEEDED, ended_order(t[FA]) .. id)
     hint.ends = true
   elseif state == 2 or state == 3 then
     if state == 3 then
       plan('ZADD', 'state:3', t[N], id)
     end
-    plan('HSET', named('owner:', t[OW]), id, int(t[R]))
+    plan('SADD', named('owner:', t[OW]), id)
     owns(t[OW])
   elseif state == 1 then
     if t[RA] <= now then
@@ -554,6 +608,7 @@ local function remove(t)
   plan('HSET', 'tomb', id, t[FP] .. now_text)
   plan('ZADD', 'tombs', now_text, id)
   plan('HDEL', 'rec', id)
+  plan('HDEL', 'run', id)
   if t[SEP] == 1 then
     plan('HDEL', 'spec', id)
   end
@@ -563,37 +618,48 @@ local function remove(t)
   if t[DET] == 1 then
     call('UNLINK', detail_key(id))
   end
-  cache[id], stored[id], dirty[id] = false, false, nil
+  cache[id], stored[id], moved[id], dirty[id] = false, false, false, nil
   hint.ends = true
 end
 
--- What is told of tasks, for each: id, record or '' if there is none, and if its head says that they are there:
--- spec, inline result, details. One flat list: every list within an answer costs as much as some commands.
-local function tell(ids)
-  fetch(ids)
-  local told, size = {}, 0
+-- What is told of tasks: { ids, records, moves, each move once, the rest }. A move is the number of its bytes, 0 if there
+-- is none. The rest is, of each task whose head says that they are there: spec, inline result, details. Few lists and few
+-- strings, because each costs as much as some commands.
+local function tell_of(ids, records, moves)
+  local numbers, told, rest = {}, {}, {}
   for at = 1, #ids do
-    local id = ids[at]
-    local bytes = bytes_of(id)
-    told[size + 1], told[size + 2] = id, bytes or ''
-    size = size + 2
-    if bytes then
-      local head = head_of(bytes)
+    local record, move = records[at], moves[at]
+    local number = move and numbers[move] or 0
+    if move and number == 0 then
+      number = #told + 1
+      numbers[move], told[number] = number, move
+    end
+    moves[at] = number
+    if record then
+      local id, head = ids[at], head_of(move or record)
       if head[SEP] == 1 then
-        size = size + 1
-        told[size] = call('HGET', prefix .. 'spec', id)
+        rest[#rest + 1] = call('HGET', prefix .. 'spec', id)
       end
       if head[RES] == 1 then
-        size = size + 1
-        told[size] = results[id] or call('HGET', prefix .. 'res', id)
+        rest[#rest + 1] = results[id] or call('HGET', prefix .. 'res', id)
       end
       if head[DET] == 1 then
-        size = size + 1
-        told[size] = call('HGETALL', detail_key(id))
+        rest[#rest + 1] = call('HGETALL', detail_key(id))
       end
+    else
+      records[at] = ''
     end
   end
-  return told
+  return { ids, records, moves, told, rest }
+end
+
+local function tell(ids)
+  fetch(ids)
+  local records, moves = {}, {}
+  for at = 1, #ids do
+    records[at], moves[at] = stored[ids[at]], move_of(ids[at])
+  end
+  return tell_of(ids, records, moves)
 end
 
 -- The labels of a task.
@@ -624,15 +690,15 @@ end
 -- Writes the records that have changed, inline results, and what else is planned.
 local function write_back()
   for id in pairs(dirty) do
-    plan('HSET', 'rec', id, bytes_of(id))
+    plan('HSET', 'run', id, move_of(id))
   end
   for id, bytes in pairs(results) do
     plan('HSET', 'res', id, bytes)
   end
   flush()
-  for lane, by in pairs(strayed) do
-    if by ~= 0 and call('HINCRBY', prefix .. 'gone', lane, by) == 0 then
-      call('HDEL', prefix .. 'gone', lane)
+  for list, by in pairs(strayed) do
+    if by ~= 0 and call('HINCRBY', prefix .. 'gone', list, by) == 0 then
+      call('HDEL', prefix .. 'gone', list)
     end
   end
   for queue, states in pairs(tally) do

@@ -59,6 +59,16 @@ local function reports(bytes_max)
   return told
 end
 
+-- Ids and runs.
+local function owned_by(owner)
+  local ids, owned = call('SMEMBERS', prefix .. 'owner:' .. owner), {}
+  fetch_moves(ids)
+  for at = 1, #ids do
+    owned[2 * at - 1], owned[2 * at] = ids[at], int(head_of(moved[ids[at]])[R])
+  end
+  return owned
+end
+
 local function beat()
   local row = call('HMGET', row_key, 'dead', 'ttl')
   if not row[1] then
@@ -68,10 +78,7 @@ local function beat()
   end
   call('HINCRBY', row_key, 'beat', 1)
   call('HSET', row_key, 'exp', int(now + tonumber(row[2])))
-  local owned = {}
-  if ARGV[first + 2] == '1' then
-    owned = call('HGETALL', prefix .. 'owner:' .. replica)
-  end
+  local owned = ARGV[first + 2] == '1' and owned_by(replica) or {}
   return { '', owned, call('SMEMBERS', prefix .. 'wish:' .. replica), reports(tonumber(ARGV[first + 3])) }
 end
 

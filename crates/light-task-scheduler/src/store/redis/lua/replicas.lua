@@ -10,7 +10,7 @@ local function look(id)
   end
   seen[id] = true
   local row = call('HMGET', prefix .. 'rep:' .. id, 'name', 'beat', 'exp', 'ttl', 'dead')
-  local owned = call('HLEN', prefix .. 'owner:' .. id)
+  local owned = call('SCARD', prefix .. 'owner:' .. id)
   if row[1] and (row[5] == '0' or owned > 0) then
     found[#found + 1] = { id, row[1], row[2], is_expired(row[3], row[4]) and 1 or 0, row[5], row[3], owned }
   end

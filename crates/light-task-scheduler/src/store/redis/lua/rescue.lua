@@ -28,7 +28,7 @@ end
 
 -- Adds the tasks of one owner that may be adopted.
 local function orphans_of(owner, orphans)
-  local ids = call('HKEYS', prefix .. 'owner:' .. owner)
+  local ids = call('SMEMBERS', prefix .. 'owner:' .. owner)
   if #ids == 0 then
     call('SREM', prefix .. 'owners', owner)
   end
@@ -43,7 +43,7 @@ end
 
 local refused = not_living(replica)
 if refused then
-  return finish({ refused, {}, {} })
+  return finish({ refused, {}, tell({}) })
 end
 local dead = {}
 for at = first + 3, after - 1, 2 do

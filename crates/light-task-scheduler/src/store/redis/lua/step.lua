@@ -106,13 +106,15 @@ local function claimed(head, owner, number)
   return to
 end
 
--- The head of a running task after its success, with a small result; nil if more than the head is to change.
+-- Whether the success of a task that is there, with a small result, changes no more than its head.
+local function is_simple(head)
+  return head[S] == 2 and head[C] == 0 and head[DET] == 0
+end
+
+-- The head of such a task after its success.
 local function succeeded(head)
-  if head[S] ~= 2 or head[C] == 1 or head[DET] == 1 then
-    return nil
-  end
   local to = changed(head)
-  to[S], to[U], to[RES], to[L], to[FA] = 4, 0, 2, 0, now
+  to[S], to[U], to[RES], to[L], to[FA], to[LISTED] = 4, 0, 2, 0, now, 1
   to.bytes = head_bytes(to)
   return to
 end

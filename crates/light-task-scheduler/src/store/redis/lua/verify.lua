@@ -2,7 +2,7 @@
 --
 -- ARGV from 5: tasks, page to look at or behind      every task is in the indexes of its state
 --           or sizes                                and the indexes hold nothing else
---           or spec or res, cursor                  what is beside a record belongs to one
+--           or run, spec or res, cursor             what is beside a record belongs to one
 -- Answers { page or cursor to go on from, '' at the end, a sentence for each contradiction }
 --
 -- The first two together show that every id is in exactly one of the places where a task can stand: each is in its own,
@@ -32,22 +32,48 @@ local function expect(id, key, member, score)
   end
 end
 
--- Looks where the order says that it must be.
-local function stands_in_list(t)
-  local key, member = prefix .. 'due:' .. t.lane, ready_member(t)
+-- The place of the first entry of a list that is not before this.
+local function lower_bound(key, member)
   local low, high = 0, call('LLEN', key)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local is = call('LINDEX', key, middle)
-    if is == member then
-      return true
-    elseif is < member then
+    if call('LINDEX', key, middle) < member then
       low = middle + 1
     else
       high = middle
     end
   end
-  return false
+  return low
+end
+
+-- By time: the entries of the list of successes that are of then, as a set.
+local ended_then = {}
+local function ended_with(t)
+  local order = ended_order(t[FA])
+  local entries = ended_then[order]
+  if not entries then
+    entries = {}
+    ended_then[order] = entries
+    local key = prefix .. SUCCEEDED
+    local place = lower_bound(key, order)
+    repeat
+      local part = call('LRANGE', key, place, place + LOOK_MAX - 1)
+      place = place + LOOK_MAX
+      for at = 1, #part do
+        entries[part[at]] = true
+      end
+    until #part < LOOK_MAX or sub(part[#part], 1, ENDED_HEAD) ~= order
+  end
+  return entries[order .. t.id]
+end
+
+-- Looks where the order says that it must be.
+local function stands_in_list(t)
+  if t[S] == 4 then
+    return ended_with(t)
+  end
+  local key, member = prefix .. 'due:' .. t.lane, ready_member(t)
+  return t[S] == 1 and not moved[t.id] and call('LINDEX', key, lower_bound(key, member)) == member
 end
 
 -- What is beside the record is there if the record says so.
@@ -73,11 +99,11 @@ local function check(id, number)
     expect(id, 'state:' .. state, id, s == state and t[N] or nil)
   end
   for _, state in ipairs({ 4, 5, 6 }) do
-    expect(id, 'done:' .. state, id, s == state and t[FA] or nil)
+    expect(id, 'done:' .. state, id, s == state and t[LISTED] == 0 and t[FA] or nil)
   end
   local owned = s == 2 or s == 3
   expect(id, 'deadlines', id, s < 2 and t[DL] ~= NEVER and t[DL] or nil)
-  if tonumber(call('HGET', prefix .. 'owner:' .. owner, id) or -1) ~= (owned and t[R] or -1) then
+  if call('SISMEMBER', prefix .. 'owner:' .. owner, id) ~= (owned and 1 or 0) then
     problem('task ', id, ' in state ', s, ' is kept wrongly by its owner')
   end
   if t[N] ~= number then
@@ -91,9 +117,9 @@ local function check(id, number)
   end
   local ready = call('ZSCORE', prefix .. 'ready:' .. t.lane, ready_member(t))
   local sched = call('ZSCORE', prefix .. 'sched:' .. t.lane, sched_member(t))
-  local due = t[LISTED] == 1
-  if due and not stands_in_list(t) then
-    problem('task ', id, ' is missing in the list of its lane')
+  local due = s == 1 and t[LISTED] == 1
+  if t[LISTED] == 1 and not stands_in_list(t) then
+    problem('task ', id, ' in state ', s, ' is missing in its list')
   end
   if (due and 1 or 0) + (ready and 1 or 0) + (sched and 1 or 0) ~= (s == 1 and 1 or 0) then
     local function said(is, name)
@@ -138,7 +164,7 @@ end
 local function owned_by_all()
   local owned, running = 0, {}
   for _, owner in ipairs(call('SMEMBERS', prefix .. 'owners')) do
-    local ids = call('HKEYS', prefix .. 'owner:' .. owner)
+    local ids = call('SMEMBERS', prefix .. 'owner:' .. owner)
     owned = owned + #ids
     fetch(ids)
     for at = 1, #ids do
@@ -152,13 +178,18 @@ local function owned_by_all()
   return owned, running
 end
 
+-- How many tasks stand in a list.
+local function listed(list)
+  return call('LLEN', prefix .. list) - (call('HGET', prefix .. 'gone', list) or 0)
+end
+
 local function sizes()
   local waiting, counted = {}, {}
   local owned, running = owned_by_all()
   for _, lane in ipairs(call('SMEMBERS', prefix .. 'lanes')) do
     local queue = sub(lane, 1, string.find(lane, '\n', 1, true) - 1)
     waiting[queue] = (waiting[queue] or 0) + size('ready:' .. lane) + size('sched:' .. lane)
-      + call('LLEN', prefix .. 'due:' .. lane) - (call('HGET', prefix .. 'gone', lane) or 0)
+      + listed('due:' .. lane)
   end
   for state = 0, 6 do
     counted[state] = 0
@@ -178,7 +209,8 @@ local function sizes()
       compare('the size of state:' .. state, size('state:' .. state), counted[state])
     end
     if state >= 4 then
-      compare('the size of done:' .. state, size('done:' .. state), counted[state])
+      local elsewhere = state == 4 and listed(SUCCEEDED) or 0
+      compare('the size of done:' .. state, size('done:' .. state) + elsewhere, counted[state])
     end
   end
   local alive = 0
@@ -197,7 +229,7 @@ local function parts(key, place)
   local found = call('HSCAN', prefix .. key, ARGV[first + 1], 'COUNT', LOOK_MAX)
   for at = 1, #found[2], 2 do
     local t = record(found[2][at])
-    if not t or t[place] ~= 1 then
+    if not t or place and t[place] ~= 1 then
       problem(key, ' holds something of task ', found[2][at], ', which has nothing there')
     end
   end
@@ -207,6 +239,7 @@ end
 local LOOKS = {
   tasks = tasks,
   sizes = sizes,
+  run = function() return parts('run') end,
   spec = function() return parts('spec', SEP) end,
   res = function() return parts('res', RES) end,
 }

@@ -8,7 +8,7 @@ use super::rows::{self, RECORD_COLUMNS, TASK_COLUMNS, record_columns, task_colum
 use super::tx::{Tx, now, texts};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
-use crate::database::mysql::sql::next_part;
+use crate::database::mysql::sql::parts;
 use crate::state::Command;
 use crate::store::sql::moves::{self, Applied, Commanded, Stored};
 use crate::store::sql::texts;
@@ -106,11 +106,7 @@ async fn keep(tx: &mut Tx<'_>, new: HashMap<i64, &Report>) -> Work<()> {
         rows.push((seq, report.execution, ended, said, output));
     }
     rows.sort_unstable_by_key(|(seq, ..)| *seq);
-    let mut rest = &rows[..];
-    while !rest.is_empty() {
-        let (part, others) =
-            rest.split_at(next_part(rest, |(.., said, output)| said.len() + output.map_or(0, <[u8]>::len)));
-        rest = others;
+    for part in parts(&rows, |(.., said, output)| said.len() + output.map_or(0, <[u8]>::len)) {
         let mut query = tx.rows(KEEP, part.len());
         for (seq, execution, ended, said, output) in part {
             let (said, output) = (said.as_bytes().to_vec(), output.map(<[u8]>::to_vec));

@@ -3,9 +3,10 @@
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::replicas;
+use super::hints::{self, counter_columns};
+use super::replicas::{self, Replica, replica_columns};
 use super::rows::{self, NICE, task_columns, uuid};
-use super::tx::{Tx, bind_all, filled, filled_len, text, texts};
+use super::tx::{Tx, bind_all, filled, filled_len, now, text, texts};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
@@ -29,14 +30,32 @@ const PROMOTE_MAX: i64 = 10_000;
 const LANES_MAX: usize = 64;
 
 /// The lanes of the asked kinds and queues, each with its head and its next delayed task; the next deadline.
-pub(super) const LOOK: &str = "SELECT d.deadline, l.id, l.queue, l.kind, q.settings, q.tat,
+macro_rules! look {
+    () => {
+        "SELECT d.deadline, l.id, l.queue, l.kind, q.settings, q.tat,
         (SELECT t.run_at FROM {p}tasks AS t FORCE INDEX (tasks_ready) WHERE t.lane = l.id AND t.stage = 1
             ORDER BY t.place, t.run_at, t.seq LIMIT 1) AS ready,
         (SELECT t.run_at FROM {p}tasks AS t FORCE INDEX (tasks_ready) WHERE t.lane = l.id AND t.stage = -1
             AND t.place = 0 ORDER BY t.run_at LIMIT 1) AS scheduled
     FROM (SELECT MIN(t.expires) AS deadline FROM {p}tasks AS t) AS d
     LEFT JOIN ({p}lanes AS l LEFT JOIN {p}queues AS q ON q.name = l.queue)
-        ON l.kind IN ({*?*}) AND (? OR l.queue IN ({*?*}))";
+        ON l.kind IN ({*?*}) AND (? OR l.queue IN ({*?*}))"
+    };
+}
+pub(super) const LOOK: &str = look!();
+/// The same, with the replica and the counters behind the hints, as all of them are at one moment.
+pub(super) const PEEK: &str = concat!(
+    "SELECT v.*, ",
+    counter_columns!(),
+    ", ",
+    replica_columns!(),
+    " FROM {p}replicas AS r CROSS JOIN {p}hints AS h CROSS JOIN (",
+    look!(),
+    ") AS v WHERE r.id = ?"
+);
+/// Where in such a row what stands that [`LOOK`] does not have.
+const COUNTERS: usize = 8;
+const REPLICA: usize = 12;
 pub(super) const OVERDUE: &str = concat!(
     "SELECT ",
     task_columns!(),
@@ -73,8 +92,29 @@ pub(super) const CLAIMED: &str = concat!(
 const SAVE_CLAIM: &str = "UPDATE {p}replicas SET claim = ? WHERE id = ?";
 const SAVE_RATE: &str = "UPDATE {p}queues SET tat = ? WHERE name = ?";
 
+/// Whether a claim would find nothing, as one statement tells: then this is its answer. What is to be done otherwise,
+/// if only to refuse the claim, [`claim`] does.
+pub(super) async fn peek(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Option<Claim>> {
+    let heard = tx.shared.hints.work();
+    let query = names(tx, PEEK, &request.kinds, &request.queues).bind(uuid(request.replica));
+    let found = query.fetch_all(tx.connection()).await?;
+    let Some(first) = found.first() else { return Ok(None) };
+    let Ok(replica) = Replica::read(tx, first, REPLICA)?.check_living() else { return Ok(None) };
+    tx.shared.hints.publish(tx.shared.hints.looked(hints::counters(first, COUNTERS)?, crate::clock::monotonic()));
+    let view = view(tx, &found)?;
+    if request.number <= replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica))
+        || !view.is_quiet(replica.now)
+    {
+        return Ok(None);
+    }
+    tx.shared.empty_claims.note(request.replica, request.number, heard);
+    let next_at = view.next_at(&Gates::new(&view, request.limit, replica.now), replica.now);
+    Ok(Some(Claim { next_at, now: replica.now, ..Claim::default() }))
+}
+
 /// Takes up to `limit` due tasks for a replica.
 pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim> {
+    let heard = tx.shared.hints.work();
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
@@ -96,7 +136,7 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     } else {
         take(tx, request, &view, &mut gates, &mut claim).await?;
         if claim.tasks.is_empty() {
-            tx.shared.empty_claims.note(request.replica, request.number);
+            tx.shared.empty_claims.note(request.replica, request.number, heard);
         } else {
             let query = tx.query(SAVE_CLAIM).bind(request.number.cast_signed()).bind(uuid(request.replica));
             query.execute(tx.connection()).await?;
@@ -116,11 +156,16 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
 async fn look(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<View> {
     let query = names(tx, LOOK, &request.kinds, &request.queues);
     let found = query.fetch_all(tx.connection()).await?;
+    view(tx, &found)
+}
+
+/// What the rows of a look tell.
+fn view(tx: &Tx<'_>, found: &[MySqlRow]) -> Work<View> {
     let time = |row: &MySqlRow, column| {
         Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
     };
     let mut view = View::default();
-    for row in &found {
+    for row in found {
         view.deadline = time(row, 0)?;
         let Some(number) = row.try_get(1)? else { continue };
         let lane = match tx.shared.lanes.get(number) {

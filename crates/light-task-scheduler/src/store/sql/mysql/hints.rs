@@ -5,18 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row;
+use sqlx::mysql::MySqlRow;
 
 use super::tx::Shared;
+use crate::clock::monotonic;
 use crate::database::mysql::{Database, Purpose, Work};
-use crate::store::sql::hints::Hint;
+use crate::store::sql::hints::{Counters, Hint};
 
 /// Least time between two writes of one process: under load, many commits share one.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const TELL: &str = "UPDATE {p}hints SET work = work + ?, wishes = wishes + ?, ends = ends + ?,
     writes = writes + 1";
-// The newest task too: one that was taken in within somebody else's transaction is told by nobody.
-const READ: &str = "SELECT work, wishes, ends, COALESCE((SELECT MAX(seq) FROM {p}tasks), 0) FROM {p}hints";
+/// The columns of the counters, of a table called `h`. The newest task too: one that was taken in within somebody else's
+/// transaction is told by nobody.
+macro_rules! counter_columns {
+    () => {
+        "h.work, h.wishes, h.ends, COALESCE((SELECT MAX(seq) FROM {p}tasks), 0)"
+    };
+}
+pub(super) use counter_columns;
+
+const READ: &str = concat!("SELECT ", counter_columns!(), " FROM {p}hints AS h");
 
 /// Tells other processes what was committed here, until the handle is dropped.
 pub(super) async fn tell(shared: Arc<Shared>) {
@@ -41,24 +51,30 @@ async fn tell_once(database: &Arc<Database>, hint: Hint) -> Work<()> {
 /// Looks for other processes' commits every `poll_interval` while somebody waits, until the handle is dropped.
 pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
     let Shared { hints, database, .. } = &*shared;
-    let mut seen: Option<[i64; 4]> = None;
+    let mut last_look = monotonic();
     loop {
-        tokio::time::sleep(poll_interval).await;
-        if !hints.is_awaited() {
+        let next_look = hints.next_look(last_look, poll_interval);
+        if next_look > monotonic() {
+            // In the meantime somebody else may look.
+            tokio::time::sleep_until(next_look).await;
             continue;
         }
-        let Ok(now) = database.within(Purpose::Work, look(database)).await else { continue };
-        if let Some([work, wishes, ends, newest]) = seen {
-            let hint =
-                Hint { work: now[0] != work || now[3] != newest, wishes: now[1] != wishes, ends: now[2] != ends };
-            hints.publish(hint);
+        last_look = monotonic();
+        if hints.is_awaited()
+            && let Ok(counters) = database.within(Purpose::Work, look(database)).await
+        {
+            hints.publish(hints.looked(counters, monotonic()));
         }
-        seen = Some(now);
     }
 }
 
-async fn look(database: &Arc<Database>) -> Work<[i64; 4]> {
+async fn look(database: &Arc<Database>) -> Work<Counters> {
     let mut session = database.reading().await?;
     let row = database.query(READ, 1).fetch_one(session.connection()).await?;
-    Ok([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?])
+    counters(&row, 0)
+}
+
+/// The counters, from this column of a row on.
+pub(super) fn counters(row: &MySqlRow, column: usize) -> Work<Counters> {
+    Ok([row.try_get(column)?, row.try_get(column + 1)?, row.try_get(column + 2)?, row.try_get(column + 3)?])
 }

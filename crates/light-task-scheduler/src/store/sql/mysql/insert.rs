@@ -8,7 +8,7 @@ use super::lanes;
 use super::rows::nice;
 use super::tx::{Tx, text, texts};
 use crate::clock::Timestamp;
-use crate::database::mysql::sql::next_part;
+use crate::database::mysql::sql::parts;
 use crate::database::mysql::{Trouble, Work};
 use crate::error::Result;
 use crate::store::sql::codec::{self, READY, SCHEDULED, options_json, unreadable};
@@ -88,10 +88,7 @@ async fn known(tx: &mut Tx<'_>, incoming: &[Incoming], look: Look, now: Timestam
 async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming], now: Timestamp) -> Work<()> {
     let lanes = numbers(tx, new).await?;
     let rows = new.iter().zip(lanes).map(|(one, lane)| NewRow::of(one, lane, now)).collect::<Result<Vec<_>>>()?;
-    let mut rest = &rows[..];
-    while !rest.is_empty() {
-        let (part, others) = rest.split_at(next_part(rest, NewRow::bytes));
-        rest = others;
+    for part in parts(&rows, NewRow::bytes) {
         let mut query = tx.rows(INSERT, part.len());
         for row in part {
             query = query

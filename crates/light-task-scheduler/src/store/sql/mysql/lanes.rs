@@ -5,7 +5,7 @@ use sqlx::mysql::MySqlRow;
 
 use super::tx::{Tx, text};
 use crate::database::mysql::Work;
-use crate::database::mysql::sql::LIST_MAX;
+use crate::database::mysql::sql::parts;
 use crate::store::sql::codec::unreadable;
 use crate::store::sql::lanes::Lane;
 use crate::task::Name;
@@ -33,7 +33,7 @@ pub(super) async fn make(tx: &mut Tx<'_>, lanes: &[Lane]) -> Work<Vec<(i32, Lane
     let mut sorted: Vec<&Lane> = lanes.iter().collect();
     sorted.sort_by(|a, b| (&a.queue, &a.kind).cmp(&(&b.queue, &b.kind)));
     let mut found = Vec::with_capacity(lanes.len());
-    for part in sorted.chunks(LIST_MAX) {
+    for part in parts(&sorted, |_| 0) {
         let (mut make, mut find) = (tx.rows(MAKE, part.len()), tx.rows(FIND, part.len()));
         for Lane { queue, kind } in part {
             make = make.bind(queue.as_str().as_bytes()).bind(kind.as_str().as_bytes());

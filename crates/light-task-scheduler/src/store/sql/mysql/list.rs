@@ -66,13 +66,10 @@ pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
             ", p.more FROM (SELECT seq, ahead, more FROM (
                 SELECT seq, SUM(bytes) OVER (ORDER BY seq DESC) - bytes AS ahead, COUNT(*) OVER () AS more FROM (
                     SELECT t.seq, LENGTH(t.payload) + COALESCE(LENGTH(t.output), 0) AS bytes
-                    FROM {{p}}tasks AS t WHERE {} ORDER BY t.seq DESC LIMIT {}) AS a) AS b
-                WHERE ahead <= {} ORDER BY seq DESC LIMIT {}) AS p JOIN {{p}}tasks AS t ON t.seq = p.seq"
+                    FROM {{p}}tasks AS t WHERE {} ORDER BY t.seq DESC LIMIT ?) AS a) AS b
+                WHERE ahead <= ? ORDER BY seq DESC LIMIT ?) AS p JOIN {{p}}tasks AS t ON t.seq = p.seq"
         ),
-        condition,
-        limit + 1,
-        PAGE_BYTES_MAX,
-        limit
+        condition
     );
     let mut bound = tx.session.database().dynamic(&sql);
     for value in values {
@@ -81,7 +78,9 @@ pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
             Value::Bytes(bytes) => bound.bind(bytes),
         };
     }
-    let mut found = bound.fetch_all(tx.connection()).await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut found =
+        bound.bind(limit.saturating_add(1)).bind(PAGE_BYTES_MAX).bind(limit).fetch_all(tx.connection()).await?;
     found.sort_by_cached_key(|row| std::cmp::Reverse(row.try_get::<i64, _>(0).ok()));
     let mut page = Page::default();
     if let Some(last) = found.last() {

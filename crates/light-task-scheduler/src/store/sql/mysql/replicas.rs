@@ -1,6 +1,6 @@
 //! Replicas: registration, heartbeats, death and rescue.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
@@ -11,37 +11,63 @@ use crate::clock::{Timestamp, micros};
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::error::{Error, ErrorKind};
-use crate::state::{Event, step};
 use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT};
-use crate::store::sql::moves::Stored;
+use crate::store::sql::home::{self, Home};
+use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
-use crate::task::{Record, ReplicaId, State, Task, TaskId};
+use crate::task::{Record, ReplicaId, State, TaskId};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: i64 = 16 << 20;
 
+/// The columns of a [`Replica`], in the order in which it reads them, of a table called `r`.
 macro_rules! replica_columns {
     () => {
-        concat!("SELECT id, name, ttl, beat, expires_at, dead, claim, ", now!(), " FROM {p}replicas ")
+        concat!("r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, r.home, ", now!())
     };
 }
-const LIVING: &str = concat!(replica_columns!(), "WHERE id = ? FOR UPDATE");
+pub(super) use replica_columns;
+
+/// How many there are; what a statement selects beside them comes behind.
+const REPLICA_COLUMNS: usize = 9;
+
+const LIVING: &str = concat!("SELECT ", replica_columns!(), " FROM {p}replicas AS r WHERE r.id = ? FOR UPDATE");
 // In the order of their ids, so that two rescuers do not wait for each other in a circle.
-const LOCK: &str = concat!(replica_columns!(), "WHERE id IN ({*?*}) ORDER BY id FOR UPDATE");
-const ALL: &str = concat!(replica_columns!(), "ORDER BY id");
+const LOCK: &str =
+    concat!("SELECT ", replica_columns!(), " FROM {p}replicas AS r WHERE r.id IN ({*?*}) ORDER BY r.id FOR UPDATE");
+const ALL: &str = concat!(
+    "SELECT ",
+    replica_columns!(),
+    ", COALESCE(o.n, 0) FROM {p}replicas AS r LEFT JOIN (SELECT holder, COUNT(*) AS n FROM {p}tasks
+        WHERE holder IS NOT NULL GROUP BY holder) AS o ON o.holder = r.id
+    WHERE r.dead = 0 OR o.n IS NOT NULL ORDER BY r.id"
+);
+/// A replica, and whether any task has no living owner.
+pub(super) const PEEK: &str = concat!(
+    "SELECT ",
+    replica_columns!(),
+    ", EXISTS (SELECT 1 FROM {p}tasks AS t FORCE INDEX (tasks_holder) WHERE t.holder IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM {p}replicas AS o WHERE o.id = t.holder AND o.dead = 0))
+    FROM {p}replicas AS r WHERE r.id = ?"
+);
 /// Keeps all from registering that register in another transaction while the settings of a queue change.
 const ENTRANCE: &str = concat!("SELECT ", now!(), " FROM {p}versions WHERE component = 'tasks' LOCK IN SHARE MODE");
-const REGISTER: &str = "INSERT INTO {p}replicas (id, name, ttl, beat, expires_at, dead, claim)
-    VALUES (?, ?, ?, 0, ?, 0, 0)";
+const REGISTER: &str = "INSERT INTO {p}replicas (id, name, ttl, beat, expires_at, dead, claim, home)
+    VALUES (?, ?, ?, 0, ?, 0, 0, ?)";
 const RENEW: &str = "UPDATE {p}replicas SET beat = beat + 1, expires_at = ? + ttl WHERE id = ? AND dead = 0";
 /// The last thing in a heartbeat, as all heartbeats write this row.
 const COUNT_WRITE: &str = "UPDATE {p}hints SET writes = LAST_INSERT_ID(writes + 1)";
 const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
-pub(super) const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {p}tasks AS t FORCE INDEX (tasks_holder)
-    WHERE t.holder = ?";
+/// The time, and what a replica holds: one row at least.
+pub(super) const OWNED: &str = concat!(
+    "SELECT ",
+    now!(),
+    ", t.id, t.run, t.stage, t.flags FROM (SELECT 1 AS one) AS o
+    LEFT JOIN {p}tasks AS t FORCE INDEX (tasks_holder) ON t.holder = ?"
+);
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
 const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again FROM (
         SELECT s.task, s.again, SUM(s.bytes) OVER (ORDER BY s.again, s.task) - s.bytes AS ahead FROM (
@@ -55,9 +81,9 @@ const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task
 const HANDED: &str = "UPDATE {p}reports SET handed = ? WHERE task IN ({*?*})";
 const LEAVE: &str = "UPDATE {p}replicas SET dead = 1 WHERE id = ? AND dead = 0";
 const BURY: &str = "UPDATE {p}replicas SET dead = 1 WHERE id IN ({*?*})";
-const COUNTS: &str = "SELECT holder, COUNT(*) FROM {p}tasks WHERE holder IS NOT NULL GROUP BY holder";
-const DEAD_HOLDERS: &str = "SELECT DISTINCT t.holder FROM {p}tasks AS t WHERE t.holder IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM {p}replicas AS r WHERE r.id = t.holder AND r.dead = 0)";
+const DEAD_HOLDERS: &str = "SELECT DISTINCT t.holder, r.home FROM {p}tasks AS t
+    LEFT JOIN {p}replicas AS r ON r.id = t.holder
+    WHERE t.holder IS NOT NULL AND (r.id IS NULL OR r.dead = 1)";
 // Read first and locked after: a locking read that sorts would lock all that it sorts.
 const ORPHANS: &str = "SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_holder) JOIN {p}lanes AS l ON l.id = t.lane
     WHERE t.holder IN ({*?*}) AND l.kind IN ({*?*}) ORDER BY t.started_at, t.seq LIMIT ?";
@@ -77,22 +103,31 @@ pub(super) struct Replica {
     dead: bool,
     /// The number of its last claim that took something.
     pub(super) claim: i64,
+    /// Where it lives.
+    home: Option<String>,
     /// The store's time when it was read.
     pub(super) now: Timestamp,
 }
 
 impl Replica {
-    fn read(tx: &Tx<'_>, row: &MySqlRow) -> Work<Self> {
+    /// Reads one whose columns begin there in a row.
+    pub(super) fn read(tx: &Tx<'_>, row: &MySqlRow, first: usize) -> Work<Self> {
         Ok(Replica {
-            id: replica_id(row.try_get(0)?)?,
-            name: text(row.try_get(1)?)?.to_owned(),
-            ttl: row.try_get(2)?,
-            beat: row.try_get(3)?,
-            expires_at: row.try_get(4)?,
-            dead: row.try_get::<i64, _>(5)? != 0,
-            claim: row.try_get(6)?,
-            now: tx.time(row.try_get(7)?),
+            id: replica_id(row.try_get(first)?)?,
+            name: text(row.try_get(first + 1)?)?.to_owned(),
+            ttl: row.try_get(first + 2)?,
+            beat: row.try_get(first + 3)?,
+            expires_at: row.try_get(first + 4)?,
+            dead: row.try_get::<i64, _>(first + 5)? != 0,
+            claim: row.try_get(first + 6)?,
+            home: home(row, first + 7)?,
+            now: tx.time(row.try_get(first + 8)?),
         })
+    }
+
+    /// Whether its process is gone, as this host can tell.
+    fn is_proven_dead(&self, tx: &Tx<'_>) -> bool {
+        home::proves_dead(tx.shared.home.as_ref(), self.home.as_deref())
     }
 
     /// Past its lease, or its lease ends later than any heartbeat could have made it.
@@ -101,7 +136,7 @@ impl Replica {
         now >= self.expires_at || self.expires_at > now.saturating_add(self.ttl)
     }
 
-    fn check_living(self) -> Work<Self> {
+    pub(super) fn check_living(self) -> Work<Self> {
         match self {
             replica if replica.dead => Err(not_registered(replica.id, "was declared dead or has left").into()),
             replica if replica.is_expired() => {
@@ -110,6 +145,11 @@ impl Replica {
             replica => Ok(replica),
         }
     }
+}
+
+/// Where a replica lives, if that is known.
+fn home(row: &MySqlRow, column: usize) -> Work<Option<String>> {
+    Ok(row.try_get::<Option<&[u8]>, _>(column)?.map(text).transpose()?.map(str::to_owned))
 }
 
 fn not_registered(id: ReplicaId, why: &str) -> Error {
@@ -121,7 +161,7 @@ fn not_registered(id: ReplicaId, why: &str) -> Error {
 pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
     let query = tx.query(LIVING).bind(uuid(id));
     match query.fetch_optional(tx.connection()).await? {
-        Some(row) => Replica::read(tx, &row)?.check_living(),
+        Some(row) => Replica::read(tx, &row, 0)?.check_living(),
         None => Err(not_registered(id, "is unknown to the store").into()),
     }
 }
@@ -137,14 +177,18 @@ pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> 
     }
     let ttl = micros(*ttl);
     let query = tx.query(REGISTER).bind(uuid(*id)).bind(name.clone().into_bytes()).bind(ttl);
-    query.bind(now.as_micros().saturating_add(ttl)).execute(tx.connection()).await?;
+    let query = query.bind(now.as_micros().saturating_add(ttl));
+    let home = tx.shared.home.as_ref().and_then(Home::to_text).map(String::into_bytes);
+    query.bind(home).execute(tx.connection()).await?;
     Ok(())
 }
 
 /// Renews a replica and tells it what it must know.
 pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<HeartbeatReply> {
     let id = uuid(heartbeat.replica);
-    let now = tx.now().await?;
+    let held = tx.query(OWNED).bind(id.clone()).fetch_all(tx.connection()).await?;
+    let now = held.first().map(|row| row.try_get(0)).transpose()?;
+    let now = tx.time(now.unwrap_or(0));
     let query = tx.query(RENEW).bind(now.as_micros()).bind(id.clone());
     if query.execute(tx.connection()).await?.rows_affected() == 0 {
         let known = tx.query(KNOWN).bind(id).fetch_optional(tx.connection()).await?;
@@ -153,9 +197,10 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
     }
     let mut reply = HeartbeatReply { now, ..HeartbeatReply::default() };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
-    for row in tx.query(OWNED).bind(id.clone()).fetch_all(tx.connection()).await? {
-        let (id, run) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
-        let (stage, flags): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+    for row in &held {
+        let Some(id) = row.try_get::<Option<&[u8]>, _>(1)? else { continue };
+        let (id, run) = (TaskId::new(text(id)?)?, row.try_get::<i64, _>(2)?.cast_unsigned());
+        let (stage, flags): (i64, i64) = (row.try_get(3)?, row.try_get(4)?);
         holdings.add(&id, run);
         if flags & CANCEL_REQUESTED != 0 && stage == State::Running as i64 {
             reply.cancel.push(id.clone());
@@ -207,30 +252,31 @@ pub(super) async fn leave(tx: &mut Tx<'_>, id: &ReplicaId) -> Work<()> {
 
 /// The replicas that are alive, and the dead ones that still own tasks.
 pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
-    let mut owned: HashMap<ReplicaId, i64> = HashMap::new();
-    for row in tx.query(COUNTS).fetch_all(tx.connection()).await? {
-        owned.insert(replica_id(row.try_get(0)?)?, row.try_get(1)?);
-    }
     let mut statuses = Vec::new();
     for row in tx.query(ALL).fetch_all(tx.connection()).await? {
-        let replica = Replica::read(tx, &row)?;
-        let owned = owned.get(&replica.id).copied().unwrap_or(0).cast_unsigned();
-        if replica.dead && owned == 0 {
-            continue;
-        }
+        let replica = Replica::read(tx, &row, 0)?;
         statuses.push(ReplicaStatus {
             id: replica.id,
             beat: replica.beat.cast_unsigned(),
             expired: replica.is_expired(),
-            // Only the lease tells: the server cannot see whether a process on another host lives.
-            proven_dead: false,
+            proven_dead: !replica.dead && replica.is_proven_dead(tx),
             dead: replica.dead,
             expires_at: Timestamp::from_micros(replica.expires_at),
-            owned,
+            owned: row.try_get::<i64, _>(REPLICA_COLUMNS)?.cast_unsigned(),
             name: replica.name,
         });
     }
     Ok(statuses)
+}
+
+/// Whether a rescue without suspects would find nothing, as one statement tells: then this is its answer.
+pub(super) async fn peek(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Option<Rescued>> {
+    let found = tx.query(PEEK).bind(uuid(request.replica)).fetch_optional(tx.connection()).await?;
+    let Some(row) = found.filter(|row| row.try_get(REPLICA_COLUMNS).is_ok_and(|orphaned: i64| orphaned == 0)) else {
+        return Ok(None);
+    };
+    let living = Replica::read(tx, &row, 0)?.check_living();
+    Ok(living.ok().map(|replica| Rescued { now: replica.now, ..Rescued::default() }))
 }
 
 /// Declares suspects dead and adopts tasks without a living owner.
@@ -240,18 +286,18 @@ pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Res
     ids.sort_unstable();
     let mut known = HashMap::new();
     for row in tx.find_all(LOCK, &ids).await? {
-        let replica = Replica::read(tx, &row)?;
+        let replica = Replica::read(tx, &row, 0)?;
         known.insert(replica.id, replica);
     }
     let now = match known.remove(&request.replica) {
         Some(replica) => replica.check_living()?.now,
         None => return Err(not_registered(request.replica, "is unknown to the store").into()),
     };
-    let mut rescued = Rescued { dead: Vec::new(), tasks: Vec::new(), now };
+    let mut rescued = Rescued { now, ..Rescued::default() };
     let mut buried = Vec::new();
     for suspect in &request.suspects {
         let replica = known.get(&suspect.id);
-        if suspect.id != request.replica && is_dead(replica, suspect) {
+        if suspect.id != request.replica && is_dead(tx, replica, suspect) {
             rescued.dead.push(suspect.id);
             buried.extend(replica.filter(|replica| !replica.dead).map(|replica| uuid(replica.id)));
         }
@@ -260,46 +306,43 @@ pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Res
         tx.for_all(BURY, &buried).await?;
         tx.hint.work = true;
     }
-    rescued.tasks = adopt(tx, request, now).await?;
+    adopt(tx, request, &mut rescued).await?;
     Ok(rescued)
 }
 
 /// Whether the suspect is dead, now that nobody else can change its row.
-fn is_dead(replica: Option<&Replica>, suspect: &Suspect) -> bool {
+fn is_dead(tx: &Tx<'_>, replica: Option<&Replica>, suspect: &Suspect) -> bool {
     let still = |replica: &Replica| replica.beat.cast_unsigned() == suspect.beat && replica.is_expired();
-    replica.is_none_or(|replica| replica.dead || still(replica))
+    replica.is_none_or(|replica| replica.dead || still(replica) || replica.is_proven_dead(tx))
 }
 
-async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work<Vec<Task>> {
+async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, rescued: &mut Rescued) -> Work<()> {
     if request.limit == 0 || request.kinds.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let mut dead = Vec::new();
+    let mut dead = HashMap::new();
     for row in tx.query(DEAD_HOLDERS).fetch_all(tx.connection()).await? {
-        dead.push(replica_id(row.try_get(0)?)?);
+        let home = home(&row, 1)?;
+        dead.insert(replica_id(row.try_get(0)?)?, home::proves_dead(tx.shared.home.as_ref(), home.as_deref()));
     }
-    let orphans = orphans(tx, request, &dead).await?;
+    let orphans = orphans(tx, request, dead.keys().copied()).await?;
     let mut found = tx.find_all(LOCK_ORPHANS, &orphans).await?;
     found.sort_by_cached_key(|row| (row.try_get::<Option<i64>, _>(13).ok().flatten(), row.try_get::<i64, _>(0).ok()));
     let mut adopted = rows::tasks(tx, &found).await?;
-    let (owner, dead) = (request.replica, dead.into_iter().collect::<HashSet<_>>());
-    // Another rescuer may have adopted some since they were read: its replica lives.
-    adopted.retain_mut(|(_, task)| {
-        let orphaned = task.record.owner.is_none_or(|owner| dead.contains(&owner));
-        orphaned && step(&mut task.record, Event::Adopt { owner }, now).is_ok()
-    });
+    rescued.claimed_here = moves::adopt(&mut adopted, request.replica, &dead, rescued.now);
     let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();
     // The numbers of the former owner's claims mean nothing to the new one.
-    rows::save_owned(tx, &changes, owner, None).await?;
-    Ok(adopted.into_iter().map(|(_, task)| task).collect())
+    rows::save_owned(tx, &changes, request.replica, None).await?;
+    rescued.tasks = adopted.into_iter().map(|(_, task)| task).collect();
+    Ok(())
 }
 
 /// The oldest tasks of the asked kinds that dead replicas hold.
-async fn orphans(tx: &mut Tx<'_>, request: &RescueRequest, dead: &[ReplicaId]) -> Work<Vec<i64>> {
-    if dead.is_empty() {
+async fn orphans(tx: &mut Tx<'_>, request: &RescueRequest, dead: impl Iterator<Item = ReplicaId>) -> Work<Vec<i64>> {
+    let holders: Vec<Vec<u8>> = dead.map(uuid).collect();
+    if holders.is_empty() {
         return Ok(Vec::new());
     }
-    let holders: Vec<Vec<u8>> = dead.iter().map(|id| uuid(*id)).collect();
     let kinds: Vec<Vec<u8>> = request.kinds.iter().map(|kind| kind.as_str().as_bytes().to_vec()).collect();
     let len = holders.len().max(kinds.len());
     let query = bind_all(tx.listed(ORPHANS, len), filled(&holders, len));

@@ -7,7 +7,7 @@ use super::lanes;
 use super::tx::{Tx, bind_all, filled, text};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
-use crate::database::mysql::sql::{LIST_MAX, next_part};
+use crate::database::mysql::sql::{LIST_MAX, parts};
 use crate::error::Result;
 use crate::state::Moved;
 use crate::store::sql::codec::{
@@ -157,10 +157,7 @@ pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp
     }
     let wide = changes.iter().map(|(_, after)| Wide::of(after)).collect::<Result<Vec<_>>>()?;
     let all: Vec<(&Change<'_>, &Wide)> = changes.iter().zip(&wide).collect();
-    let mut rest = &all[..];
-    while !rest.is_empty() {
-        let (part, others) = rest.split_at(next_part(rest, |(_, wide)| wide.bytes()));
-        rest = others;
+    for part in parts(&all, |(_, wide)| wide.bytes()) {
         let mut query = tx.rows(SAVE, part.len());
         for ((was, after), wide) in part {
             let bytes = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.as_bytes().to_vec());
@@ -310,7 +307,7 @@ pub(super) async fn remove(tx: &mut Tx<'_>, removed: &[(Stored, Task)], now: Tim
     tx.for_all(FORGET_REPORTS, &seqs).await?;
     let mut buried: Vec<&Task> = removed.iter().map(|(_, task)| task).collect();
     buried.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    for part in buried.chunks(LIST_MAX) {
+    for part in parts(&buried, |_| 0) {
         let mut query = tx.rows(BURY, part.len());
         for task in part {
             let hash = fingerprint(&task.spec.kind, &task.spec.payload);
@@ -326,10 +323,7 @@ pub(super) async fn remove(tx: &mut Tx<'_>, removed: &[(Stored, Task)], now: Tim
 pub(super) async fn keep_garbage(tx: &mut Tx<'_>, moved: &[Moved]) -> Work<()> {
     let mut keys: Vec<&[u8]> = moved.iter().filter_map(|moved| moved.garbage.as_deref().map(str::as_bytes)).collect();
     keys.sort_unstable();
-    let mut rest = &keys[..];
-    while !rest.is_empty() {
-        let (part, others) = rest.split_at(next_part(rest, |key| 2 * key.len()));
-        rest = others;
+    for part in parts(&keys, |key| 2 * key.len()) {
         let query = tx.rows(KEEP_GARBAGE, part.len());
         let twice = part.iter().flat_map(|key| [key.to_vec(), key.to_vec()]);
         bind_all(query, twice).execute(tx.connection()).await?;

@@ -57,7 +57,9 @@ async fn claims_and_reports_follow_an_index_and_sort_nothing() {
     let own = format!("{}/{name}", url().rsplit_once('/').unwrap().0);
     let store = full_store(&own).await;
     let mut connection = MySqlConnection::connect(&own).await.unwrap();
-    let statements: [(&str, &[&str]); 9] = [
+    let statements: [(&str, &[&str]); 11] = [
+        (claim::PEEK, &["'k'", "1", "''", "'0123456789abcdef'"]),
+        (replicas::PEEK, &["'0123456789abcdef'"]),
         (claim::LOOK, &["'k'", "1", "''"]),
         (claim::OVERDUE, &[NOW, "100"]),
         (claim::DUE, &["1", NOW, "100"]),

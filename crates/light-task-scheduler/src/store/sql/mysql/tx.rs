@@ -12,6 +12,7 @@ use crate::database::mysql::sql::LIST_MAX;
 use crate::database::mysql::{Database, Session, Work};
 use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
+use crate::store::sql::home::Home;
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::EmptyClaims;
 use crate::task::TaskId;
@@ -32,6 +33,8 @@ pub(super) type Statement<'q> = Query<'q, MySql, MySqlArguments>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) database: Arc<Database>,
+    /// Where the replicas of this handle live.
+    pub(super) home: Option<Home>,
     pub(super) lanes: Lanes,
     pub(super) hints: Hints,
     /// Added to the server's time: zero outside tests.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+use super::hints;
 use super::quick;
-use super::replicas;
+use super::replicas::{self, Replica, replica_columns};
 use super::rows::{self, task_columns};
-use super::tx::{Tx, texts};
+use super::tx::{Statement, Tx, now, texts};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Error;
@@ -32,7 +33,9 @@ const PROMOTE_MAX: i64 = 10_000;
 
 /// The lanes of the asked kinds and queues, each with its head, how long that took to find, and its next delayed task;
 /// the next deadline. The heads of some lanes are looked for from a given place on.
-pub(super) const LOOK: &str = "SELECT d.deadline, l.id, l.queue, l.kind, l.settings, l.tat, l.head, l.scheduled,
+macro_rules! look {
+    () => {
+        "SELECT d.deadline, l.id, l.queue, l.kind, l.settings, l.tat, l.head, l.scheduled,
         (extract(epoch FROM l.ended - l.begun) * 1000000)::bigint FROM
     (SELECT (SELECT t.deadline FROM {s}.tasks AS t WHERE t.deadline IS NOT NULL AND t.stage < 2
         ORDER BY t.deadline LIMIT 1) AS deadline) AS d
@@ -47,7 +50,21 @@ pub(super) const LOOK: &str = "SELECT d.deadline, l.id, l.queue, l.kind, l.setti
             ORDER BY t.run_at LIMIT 1) AS scheduled
         FROM {s}.lanes AS l LEFT JOIN {s}.queues AS q ON q.name = l.queue
         CROSS JOIN LATERAL (SELECT array_position($3::integer[], l.id) AS i OFFSET 0) AS f
-        WHERE l.kind = ANY($1) AND (cardinality($2::text[]) = 0 OR l.queue = ANY($2))) AS l ON true";
+        WHERE l.kind = ANY($1) AND (cardinality($2::text[]) = 0 OR l.queue = ANY($2))) AS l ON true"
+    };
+}
+pub(super) const LOOK: &str = look!();
+/// The same, with the replica and the counters behind the hints, as all of them are at one moment.
+pub(super) const PEEK: &str = concat!(
+    "SELECT v.*, h.work, h.wishes, h.ends, ",
+    replica_columns!(),
+    " FROM {s}.replicas AS r CROSS JOIN {s}.hints AS h CROSS JOIN (",
+    look!(),
+    ") AS v WHERE r.id = $7"
+);
+/// Where in such a row what stands that [`LOOK`] does not have.
+const COUNTERS: usize = 9;
+const REPLICA: usize = 12;
 /// The same lanes once more, their heads from where they were, after something was taken of them.
 pub(super) const LOOK_AGAIN: &str = "WITH told AS (INSERT INTO {s}.tallies (lane, stage, n)
         SELECT * FROM unnest($5::integer[], $6::smallint[], $7::bigint[]))
@@ -99,8 +116,32 @@ const SAVE_CLAIM: &str = "UPDATE {s}.replicas SET claim = $2 WHERE id = $1";
 const SAVE_RATES: &str = "UPDATE {s}.queues AS q SET tat = u.tat FROM unnest($1::text[], $2::bigint[]) AS u (name, tat)
     WHERE q.name = u.name";
 
+/// Whether a claim would find nothing, as one statement tells: then this is its answer. What is to be done otherwise,
+/// if only to refuse the claim, [`claim`] does.
+pub(super) async fn peek(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Option<Claim>> {
+    let heard = tx.shared.hints.work();
+    let mut looks = tx.shared.floors.looks(crate::clock::monotonic());
+    let query = looking(tx, PEEK, request, &looks).bind(rows::uuid(request.replica));
+    let found = query.fetch_all(tx.connection()).await?;
+    let Some(first) = found.first() else { return Ok(None) };
+    let Ok(replica) = Replica::read(tx, first, REPLICA)?.check_living() else { return Ok(None) };
+    let hint = tx.shared.hints.looked(hints::counters(first, COUNTERS)?, crate::clock::monotonic());
+    hints::publish(&tx.shared, hint);
+    let view = view(tx, &found, &mut looks)?;
+    tx.looks = Some(looks);
+    if request.number <= replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica))
+        || !view.is_quiet(replica.now)
+    {
+        return Ok(None);
+    }
+    tx.shared.empty_claims.note(request.replica, request.number, heard);
+    let next_at = view.next_at(&Gates::new(&view, request.limit, replica.now), replica.now);
+    Ok(Some(Claim { next_at, now: replica.now, ..Claim::default() }))
+}
+
 /// Takes up to `limit` due tasks for a replica.
 pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim> {
+    let heard = tx.shared.hints.work();
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
@@ -123,7 +164,7 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     } else {
         take(tx, request, &view, &mut gates, &mut claim).await?;
         if claim.tasks.is_empty() {
-            tx.shared.empty_claims.note(request.replica, request.number);
+            tx.shared.empty_claims.note(request.replica, request.number, heard);
         } else {
             save_rates(tx, &gates, now).await?;
             look_again(tx, &mut view, &mut looks).await?;
@@ -175,12 +216,23 @@ async fn look_again(tx: &mut Tx<'_>, view: &mut View, looks: &mut Looks) -> Work
 
 /// Sees what waits.
 async fn look(tx: &mut Tx<'_>, request: &ClaimRequest, looks: &mut Looks) -> Work<View> {
+    let query = looking(tx, LOOK, request, looks);
+    let found = query.fetch_all(tx.connection()).await?;
+    view(tx, &found, looks)
+}
+
+/// A statement with the values of [`LOOK`].
+fn looking<'q>(tx: &Tx<'_>, template: &'static str, request: &ClaimRequest, looks: &Looks) -> Statement<'q> {
     let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
     let (lanes, ranks, run_ats, seqs) = columns(&looks.floors());
-    let query = tx.query(LOOK).bind(texts(&request.kinds)).bind(texts(&request.queues));
-    let found = query.bind(lanes).bind(ranks).bind(run_ats).bind(seqs).fetch_all(tx.connection()).await?;
+    let query = tx.query(template).bind(texts(&request.kinds)).bind(texts(&request.queues));
+    query.bind(lanes).bind(ranks).bind(run_ats).bind(seqs)
+}
+
+/// What the rows of a look tell.
+fn view(tx: &Tx<'_>, found: &[PgRow], looks: &mut Looks) -> Work<View> {
     let mut view = View::default();
-    for row in &found {
+    for row in found {
         view.deadline = time(row, 0)?;
         let Some(number) = row.try_get(1)? else { continue };
         let lane = match tx.shared.lanes.get(number) {

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgRow};
 use uuid::Uuid;
 
 use super::tx::{Shared, Tx};
+use crate::clock::monotonic;
 use crate::database::postgres::{Database, Purpose, Work};
-use crate::store::sql::hints::Hint;
+use crate::store::sql::hints::{Counters, Hint};
 
 /// Least time between two notifications of one process: under load, many commits share one.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How often to look at the counters while notifications come.
+const LISTENING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait before the connection for notifications is made again.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
@@ -22,8 +25,6 @@ const TELL: &str = "WITH told AS (UPDATE {s}.hints SET work = work + $1, wishes 
     RETURNING set_config('synchronous_commit', 'off', true))
     SELECT pg_notify($4, $5) FROM told";
 const READ: &str = "SELECT work, wishes, ends FROM {s}.hints";
-
-const ALL: Hint = Hint { work: true, wishes: true, ends: true };
 
 /// Tells other processes what was committed here, until the handle is dropped.
 pub(super) async fn tell(shared: Arc<Shared>) {
@@ -61,25 +62,25 @@ async fn tell_once(database: &Arc<Database>, channel: &str, origin: Uuid, hint: 
 }
 
 /// Hears of other processes' commits, until the handle is dropped: by notification where there is one, and
-/// by looking at the counters every `poll_interval` while somebody waits.
+/// by looking at the counters while somebody waits, every `poll_interval` if there is none.
 pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
     let Shared { hints, origin, database, .. } = &*shared;
     let channel = channel(database);
     let origin = origin.to_string();
-    let mut seen: Option<[i64; 3]> = None;
-    let mut listener = None;
-    let mut next_try = crate::clock::monotonic();
+    let (mut listener, mut last_look) = (None, monotonic());
+    let mut next_try = last_look;
     loop {
-        if listener.is_none() && !database.is_pooled() && crate::clock::monotonic() >= next_try {
-            next_try = crate::clock::monotonic() + RECONNECT_DELAY;
+        if listener.is_none() && !database.is_pooled() && monotonic() >= next_try {
+            next_try = monotonic() + RECONNECT_DELAY;
             listener = database.listen(&channel).await.ok();
             if listener.is_some() {
                 // What was committed before it listened.
-                publish(&shared, ALL);
+                publish(&shared, Hint::ALL);
             }
         }
-        let heard = tokio::time::timeout(poll_interval, hear(&mut listener)).await;
-        match heard {
+        let interval = if listener.is_some() { LISTENING_INTERVAL.max(poll_interval) } else { poll_interval };
+        let next_look = hints.next_look(last_look, interval);
+        match tokio::time::timeout_at(next_look, hear(&mut listener)).await {
             Ok(Some(payload)) => {
                 let (teller, letters) = payload.split_once(' ').unwrap_or_default();
                 if teller != origin {
@@ -90,29 +91,26 @@ pub(super) async fn listen(shared: Arc<Shared>, poll_interval: Duration) {
             // Something may have been missed while the connection was lost.
             Ok(None) => {
                 listener = None;
-                publish(&shared, ALL);
+                publish(&shared, Hint::ALL);
             }
-            Err(_) if hints.is_awaited() => {
-                if let Ok(now) = database.within(Purpose::Work, look(database)).await {
-                    // What was committed before the first look may be news.
-                    let hint = seen.map_or(ALL, |seen: [i64; 3]| Hint {
-                        work: now[0] != seen[0],
-                        wishes: now[1] != seen[1],
-                        ends: now[2] != seen[2],
-                    });
-                    publish(&shared, hint);
-                    seen = Some(now);
+            // Somebody else has looked in the meantime.
+            Err(_) if hints.next_look(last_look, interval) > monotonic() => {}
+            Err(_) => {
+                last_look = monotonic();
+                if hints.is_awaited()
+                    && let Ok(counters) = database.within(Purpose::Work, look(database)).await
+                {
+                    publish(&shared, hints.looked(counters, monotonic()));
                 }
             }
-            Err(_) => {}
         }
     }
 }
 
 /// Somebody else may have committed something.
-fn publish(shared: &Shared, hint: Hint) {
+pub(super) fn publish(shared: &Shared, hint: Hint) {
     if hint.work {
-        shared.floors.heard(crate::clock::monotonic());
+        shared.floors.heard(monotonic());
     }
     shared.hints.publish(hint);
 }
@@ -125,11 +123,16 @@ async fn hear(listener: &mut Option<PgListener>) -> Option<String> {
     }
 }
 
-async fn look(database: &Arc<Database>) -> Work<[i64; 3]> {
+async fn look(database: &Arc<Database>) -> Work<Counters> {
     let mut session = database.reading().await?;
     let row = session.query(READ).fetch_one(session.connection()).await?;
     session.commit().await?;
-    Ok([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?])
+    counters(&row, 0)
+}
+
+/// The counters, from this column of a row on.
+pub(super) fn counters(row: &PgRow, column: usize) -> Work<Counters> {
+    Ok([row.try_get(column)?, row.try_get(column + 1)?, row.try_get(column + 2)?, 0])
 }
 
 /// The channel of a schema's notifications. PostgreSQL has one name space of channels per database.

@@ -11,37 +11,61 @@ use super::tx::{Tx, now};
 use crate::clock::{Timestamp, micros};
 use crate::database::postgres::Work;
 use crate::error::{Error, ErrorKind};
-use crate::state::{Event, step};
-use crate::store::sql::codec::unreadable;
-use crate::store::sql::moves::Stored;
+use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT, unreadable};
+use crate::store::sql::home::{self, Home};
+use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
-use crate::task::{Record, ReplicaId, State, Task, TaskId};
+use crate::task::{Record, ReplicaId, State, TaskId};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: i64 = 16 << 20;
 
+/// The columns of a [`Replica`], in the order in which it reads them, of a table called `r`.
 macro_rules! replica_columns {
     () => {
-        concat!("SELECT id, name, ttl, beat, expires_at, dead, claim, ", now!(), " FROM {s}.replicas ")
+        concat!("r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, r.home, ", now!())
     };
 }
+pub(super) use replica_columns;
+
+/// How many there are; what a statement selects beside them comes behind.
+const REPLICA_COLUMNS: usize = 9;
+
 // The shared lock keeps the queues' settings as they are until the commit: a pause that was answered is in force.
 const LIVING: &str = concat!(
-    "SELECT r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, ",
-    now!(),
+    "SELECT ",
+    replica_columns!(),
     ", pg_advisory_xact_lock_shared($2) FROM {s}.replicas AS r WHERE r.id = $1 FOR NO KEY UPDATE"
 );
 // In the order of their ids, so that two rescuers do not wait for each other in a circle.
-const LOCK: &str = concat!(replica_columns!(), "WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE");
-const ALL: &str = concat!(replica_columns!(), "ORDER BY id");
+const LOCK: &str = concat!(
+    "SELECT ",
+    replica_columns!(),
+    " FROM {s}.replicas AS r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE"
+);
+const ALL: &str = concat!(
+    "SELECT ",
+    replica_columns!(),
+    ", coalesce(o.n, 0) FROM {s}.replicas AS r LEFT JOIN (SELECT owner, count(*) AS n FROM {s}.tasks
+        WHERE stage IN (2, 3) AND owner IS NOT NULL GROUP BY owner) AS o ON o.owner = r.id
+    WHERE NOT r.dead OR o.n IS NOT NULL ORDER BY r.id"
+);
+/// A replica, and whether any task has no living owner.
+pub(super) const PEEK: &str = concat!(
+    "SELECT ",
+    replica_columns!(),
+    ", EXISTS (SELECT 1 FROM {s}.tasks AS t WHERE t.stage IN (2, 3)
+        AND NOT EXISTS (SELECT 1 FROM {s}.replicas AS o WHERE o.id = t.owner AND NOT o.dead))
+    FROM {s}.replicas AS r WHERE r.id = $1"
+);
 const REGISTER: &str = concat!(
-    "INSERT INTO {s}.replicas (id, name, ttl, beat, expires_at, dead, claim)
+    "INSERT INTO {s}.replicas (id, name, ttl, beat, expires_at, dead, claim, home)
     VALUES ($1, $2, $3, 0, ",
     now!(),
-    " + $4 + $3, false, 0) ON CONFLICT (id) DO NOTHING"
+    " + $4 + $3, false, 0, $5) ON CONFLICT (id) DO NOTHING"
 );
 const RENEW: &str = concat!(
     "UPDATE {s}.replicas SET beat = beat + 1, expires_at = ",
@@ -53,7 +77,7 @@ const RENEW: &str = concat!(
 );
 const KNOWN: &str = "SELECT 1 FROM {s}.replicas WHERE id = $1";
 // Lane by lane, as the index has it.
-const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags & 1 = 1 FROM {s}.lanes AS l
+const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {s}.lanes AS l
     JOIN {s}.tasks AS t ON t.lane = l.id WHERE t.owner = $1 AND t.stage IN (2, 3)";
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
 const REPORTS: &str = "SELECT id, execution, said, output, run, task, again FROM (
@@ -70,9 +94,9 @@ const HANDED: &str =
     WHERE r.task = u.task";
 const LEAVE: &str = "UPDATE {s}.replicas SET dead = true WHERE id = $1 AND NOT dead";
 const BURY: &str = "UPDATE {s}.replicas SET dead = true WHERE id = ANY($1)";
-const COUNTS: &str = "SELECT owner, count(*) FROM {s}.tasks WHERE stage IN (2, 3) AND owner IS NOT NULL GROUP BY owner";
-const DEAD_OWNERS: &str = "SELECT DISTINCT t.owner FROM {s}.tasks AS t WHERE t.stage IN (2, 3) AND t.owner IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM {s}.replicas AS r WHERE r.id = t.owner AND NOT r.dead)";
+const DEAD_OWNERS: &str = "SELECT DISTINCT t.owner, r.home FROM {s}.tasks AS t
+    LEFT JOIN {s}.replicas AS r ON r.id = t.owner
+    WHERE t.stage IN (2, 3) AND t.owner IS NOT NULL AND (r.id IS NULL OR r.dead)";
 // Owners by value, not by a join: a row that another rescuer has adopted meanwhile is checked again when its
 // lock is had, and only what is said of the row itself.
 pub(super) const ORPHANS: &str = concat!(
@@ -93,22 +117,31 @@ pub(super) struct Replica {
     dead: bool,
     /// The number of its last claim that took something.
     pub(super) claim: i64,
+    /// Where it lives.
+    home: Option<String>,
     /// The store's time when it was read.
     pub(super) now: Timestamp,
 }
 
 impl Replica {
-    fn read(tx: &Tx<'_>, row: &PgRow) -> Work<Self> {
+    /// Reads one whose columns begin there in a row.
+    pub(super) fn read(tx: &Tx<'_>, row: &PgRow, first: usize) -> Work<Self> {
         Ok(Replica {
-            id: ReplicaId::from_bytes(row.try_get::<Uuid, _>(0)?.into_bytes()),
-            name: serde_json::from_str(row.try_get(1)?).map_err(|e| unreadable("name of a replica", e))?,
-            ttl: row.try_get(2)?,
-            beat: row.try_get(3)?,
-            expires_at: row.try_get(4)?,
-            dead: row.try_get(5)?,
-            claim: row.try_get(6)?,
-            now: tx.time(row.try_get(7)?),
+            id: ReplicaId::from_bytes(row.try_get::<Uuid, _>(first)?.into_bytes()),
+            name: serde_json::from_str(row.try_get(first + 1)?).map_err(|e| unreadable("name of a replica", e))?,
+            ttl: row.try_get(first + 2)?,
+            beat: row.try_get(first + 3)?,
+            expires_at: row.try_get(first + 4)?,
+            dead: row.try_get(first + 5)?,
+            claim: row.try_get(first + 6)?,
+            home: row.try_get(first + 7)?,
+            now: tx.time(row.try_get(first + 8)?),
         })
+    }
+
+    /// Whether its process is gone, as this host can tell.
+    fn is_proven_dead(&self, tx: &Tx<'_>) -> bool {
+        home::proves_dead(tx.shared.home.as_ref(), self.home.as_deref())
     }
 
     /// Past its lease, or its lease ends later than any heartbeat could have made it.
@@ -117,7 +150,7 @@ impl Replica {
         now >= self.expires_at || self.expires_at > now.saturating_add(self.ttl)
     }
 
-    fn check_living(self) -> Work<Self> {
+    pub(super) fn check_living(self) -> Work<Self> {
         match self {
             replica if replica.dead => Err(not_registered(replica.id, "was declared dead or has left").into()),
             replica if replica.is_expired() => {
@@ -137,7 +170,7 @@ fn not_registered(id: ReplicaId, why: &str) -> Error {
 pub(super) async fn living(tx: &mut Tx<'_>, id: ReplicaId) -> Work<Replica> {
     let query = tx.query(LIVING).bind(uuid(id)).bind(super::list::settings_lock(tx));
     match query.fetch_optional(tx.connection()).await? {
-        Some(row) => Replica::read(tx, &row)?.check_living(),
+        Some(row) => Replica::read(tx, &row, 0)?.check_living(),
         None => Err(not_registered(id, "is unknown to the store").into()),
     }
 }
@@ -147,6 +180,7 @@ pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> 
     let NewReplica { id, name, ttl } = replica;
     let name = serde_json::Value::from(name.as_str()).to_string();
     let query = tx.query(REGISTER).bind(uuid(*id)).bind(name).bind(micros(*ttl)).bind(tx.shared.offset());
+    let query = query.bind(tx.shared.home.as_ref().and_then(Home::to_text));
     if query.execute(tx.connection()).await?.rows_affected() == 0 {
         let message = format!("the replica id {id} was used before; make a fresh one");
         return Err(Error::new(ErrorKind::Conflict, message).into());
@@ -168,19 +202,23 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
         op_seq: renewed.try_get::<i64, _>(1)?.cast_unsigned(),
         ..HeartbeatReply::default()
     };
-    let (mut owned, mut holdings) = (Vec::new(), Holdings::default());
+    let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
     for row in tx.query(OWNED).bind(id).fetch_all(tx.connection()).await? {
         let (id, run) = (TaskId::new(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        let (stage, flags): (i16, i16) = (row.try_get(2)?, row.try_get(3)?);
         holdings.add(&id, run);
-        if row.try_get(3)? && row.try_get::<i16, _>(2)? == State::Running as i16 {
+        if i64::from(flags) & CANCEL_REQUESTED != 0 && stage == State::Running as i16 {
             reply.cancel.push(id.clone());
         }
+        has_report |= i64::from(flags) & HAS_REPORT != 0;
         owned.push((id, run));
     }
     if heartbeat.holdings.is_some_and(|told| told != holdings) {
         reply.owned = Some(owned);
     }
-    reply.reports = hand_out_reports(tx, id).await?;
+    if has_report {
+        reply.reports = hand_out_reports(tx, id).await?;
+    }
     Ok(reply)
 }
 
@@ -215,30 +253,31 @@ pub(super) async fn leave(tx: &mut Tx<'_>, id: &ReplicaId) -> Work<()> {
 
 /// The replicas that are alive, and the dead ones that still own tasks.
 pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
-    let mut owned: HashMap<Uuid, i64> = HashMap::new();
-    for row in tx.query(COUNTS).fetch_all(tx.connection()).await? {
-        owned.insert(row.try_get(0)?, row.try_get(1)?);
-    }
     let mut statuses = Vec::new();
     for row in tx.query(ALL).fetch_all(tx.connection()).await? {
-        let replica = Replica::read(tx, &row)?;
-        let owned = owned.get(&uuid(replica.id)).copied().unwrap_or(0).cast_unsigned();
-        if replica.dead && owned == 0 {
-            continue;
-        }
+        let replica = Replica::read(tx, &row, 0)?;
         statuses.push(ReplicaStatus {
             id: replica.id,
             beat: replica.beat.cast_unsigned(),
             expired: replica.is_expired(),
-            // Only the lease tells: the server cannot see whether a process on another host lives.
-            proven_dead: false,
+            proven_dead: !replica.dead && replica.is_proven_dead(tx),
             dead: replica.dead,
             expires_at: Timestamp::from_micros(replica.expires_at),
-            owned,
+            owned: row.try_get::<i64, _>(REPLICA_COLUMNS)?.cast_unsigned(),
             name: replica.name,
         });
     }
     Ok(statuses)
+}
+
+/// Whether a rescue without suspects would find nothing, as one statement tells: then this is its answer.
+pub(super) async fn peek(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Option<Rescued>> {
+    let found = tx.query(PEEK).bind(uuid(request.replica)).fetch_optional(tx.connection()).await?;
+    let Some(row) = found.filter(|row| row.try_get(REPLICA_COLUMNS).is_ok_and(|orphaned: bool| !orphaned)) else {
+        return Ok(None);
+    };
+    let living = Replica::read(tx, &row, 0)?.check_living();
+    Ok(living.ok().map(|replica| Rescued { now: replica.now, ..Rescued::default() }))
 }
 
 /// Declares suspects dead and adopts tasks without a living owner.
@@ -247,18 +286,18 @@ pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Res
     ids.push(uuid(request.replica));
     let mut known = HashMap::new();
     for row in tx.query(LOCK).bind(ids).fetch_all(tx.connection()).await? {
-        let replica = Replica::read(tx, &row)?;
+        let replica = Replica::read(tx, &row, 0)?;
         known.insert(replica.id, replica);
     }
     let now = match known.remove(&request.replica) {
         Some(replica) => replica.check_living()?.now,
         None => return Err(not_registered(request.replica, "is unknown to the store").into()),
     };
-    let mut rescued = Rescued { dead: Vec::new(), tasks: Vec::new(), now };
+    let mut rescued = Rescued { now, ..Rescued::default() };
     let mut buried = Vec::new();
     for suspect in &request.suspects {
         let replica = known.get(&suspect.id);
-        if suspect.id != request.replica && is_dead(replica, suspect) {
+        if suspect.id != request.replica && is_dead(tx, replica, suspect) {
             rescued.dead.push(suspect.id);
             buried.extend(replica.filter(|replica| !replica.dead).map(|replica| uuid(replica.id)));
         }
@@ -267,30 +306,34 @@ pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Res
         tx.query(BURY).bind(buried).execute(tx.connection()).await?;
         tx.hint.work = true;
     }
-    rescued.tasks = adopt(tx, request, now).await?;
+    adopt(tx, request, &mut rescued).await?;
     Ok(rescued)
 }
 
 /// Whether the suspect is dead, now that nobody else can change its row.
-fn is_dead(replica: Option<&Replica>, suspect: &Suspect) -> bool {
+fn is_dead(tx: &Tx<'_>, replica: Option<&Replica>, suspect: &Suspect) -> bool {
     let still = |replica: &Replica| replica.beat.cast_unsigned() == suspect.beat && replica.is_expired();
-    replica.is_none_or(|replica| replica.dead || still(replica))
+    replica.is_none_or(|replica| replica.dead || still(replica) || replica.is_proven_dead(tx))
 }
 
-async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, now: Timestamp) -> Work<Vec<Task>> {
+async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, rescued: &mut Rescued) -> Work<()> {
     if request.limit == 0 {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let kinds: Vec<&str> = request.kinds.iter().map(|kind| kind.as_str()).collect();
     let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
-    let owners = tx.query(DEAD_OWNERS).fetch_all(tx.connection()).await?;
-    let owners = owners.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>()?;
+    let mut dead = HashMap::new();
+    for row in tx.query(DEAD_OWNERS).fetch_all(tx.connection()).await? {
+        let owner = ReplicaId::from_bytes(row.try_get::<Uuid, _>(0)?.into_bytes());
+        dead.insert(owner, home::proves_dead(tx.shared.home.as_ref(), row.try_get(1)?));
+    }
+    let owners: Vec<Uuid> = dead.keys().map(|owner| uuid(*owner)).collect();
     let found = tx.query(ORPHANS).bind(kinds).bind(owners).bind(limit).fetch_all(tx.connection()).await?;
     let mut adopted = rows::tasks(tx, &found).await?;
-    let owner = request.replica;
-    adopted.retain_mut(|(_, task)| step(&mut task.record, Event::Adopt { owner }, now).is_ok());
+    rescued.claimed_here = moves::adopt(&mut adopted, request.replica, &dead, rescued.now);
     let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();
     // The numbers of the former owner's claims mean nothing to the new one.
-    rows::save_owned(tx, &changes, owner, None).await?;
-    Ok(adopted.into_iter().map(|(_, task)| task).collect())
+    rows::save_owned(tx, &changes, request.replica, None).await?;
+    rescued.tasks = adopted.into_iter().map(|(_, task)| task).collect();
+    Ok(())
 }

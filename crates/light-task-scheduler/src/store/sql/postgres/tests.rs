@@ -91,11 +91,16 @@ async fn claims_go_by_their_indexes() {
         let c = &mut connection;
         let (lanes, counts, now) = (vec![1], vec![50_i64], i64::MAX / 2);
         let look = plan(c, &store, claim::LOOK, |q| looking(q, &[])).await;
+        let peek = plan(c, &store, claim::PEEK, |q| looking(q, &[]).bind(rows::uuid(replica))).await;
         let again = plan(c, &store, claim::LOOK_AGAIN, |q| looking_again(q, &[(1, Key::FIRST)])).await;
         let plans = [
             ("tasks_ready", look.clone()),
             ("tasks_scheduled", look.clone()),
             ("tasks_deadline", look),
+            ("tasks_ready", peek.clone()),
+            ("tasks_scheduled", peek.clone()),
+            ("tasks_deadline", peek),
+            ("tasks_active", plan(c, &store, replicas::PEEK, |q| q.bind(rows::uuid(replica))).await),
             ("tasks_ready", again.clone()),
             ("tasks_scheduled", again.clone()),
             ("tasks_deadline", again),

@@ -13,6 +13,7 @@ use crate::database::postgres::{Database, Session, Work};
 use crate::store::sql::floors::{Floors, Looks};
 use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
+use crate::store::sql::home::Home;
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::{EmptyClaims, Key};
 use crate::store::sql::tally::Tally;
@@ -29,10 +30,15 @@ pub(super) use now;
 const TELL: &str = "INSERT INTO {s}.tallies (lane, stage, n)
     SELECT * FROM unnest($1::integer[], $2::smallint[], $3::bigint[])";
 
+/// A statement and its values.
+pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
 /// What all transactions of a handle share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) database: Arc<Database>,
+    /// Where the replicas of this handle live.
+    pub(super) home: Option<Home>,
     pub(super) lanes: Lanes,
     pub(super) hints: Hints,
     /// Marks notifications of this handle, which knows already.
@@ -104,7 +110,7 @@ impl<'c> Tx<'c> {
     }
 
     /// A statement from a constant.
-    pub(super) fn query<'q>(&self, template: &'static str) -> Query<'q, Postgres, PgArguments> {
+    pub(super) fn query<'q>(&self, template: &'static str) -> Statement<'q> {
         self.session.query(template)
     }
 

@@ -223,7 +223,7 @@ pub(super) fn replicas(connection: &Connection, locks: &Locks, now: Timestamp) -
 /// Declares suspects dead and adopts tasks without a living owner.
 pub(super) fn rescue(tx: &mut Tx<'_>, locks: &Locks, request: &RescueRequest) -> Result<Rescued> {
     living(tx, request.replica)?;
-    let mut rescued = Rescued { dead: Vec::new(), tasks: Vec::new(), now: tx.now };
+    let mut rescued = Rescued { now: tx.now, ..Rescued::default() };
     for suspect in &request.suspects {
         if declare_dead(tx, locks, suspect)? {
             rescued.dead.push(suspect.id);

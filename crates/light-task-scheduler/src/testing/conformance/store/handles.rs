@@ -8,6 +8,7 @@ use super::StoreHarness;
 use super::world::{
     KIND, MINUTE, Replica, World, concurrency, failure, ids, inline, name, paused, stored, task, task_as, texts, token,
 };
+use crate::error::ErrorKind;
 use crate::rate::RateLimit;
 use crate::state::{Command, RunEvent};
 use crate::store::{
@@ -52,6 +53,44 @@ pub mod in_turn {
         let next = replica.request(9);
         assert_eq!(b.store.claim(next.clone()).await.unwrap().tasks.len(), 3);
         assert_eq!(a.store.claim(next).await.unwrap().tasks.len(), 3);
+    }
+
+    /// What another handle brings about is found by the next claim, also by one after others that took nothing.
+    pub async fn an_empty_claim_hides_nothing(h: &dyn StoreHarness) {
+        let a = World::open(h).await;
+        let b = a.again().await;
+        let replica = a.replica().await;
+        let empty = async || {
+            let claim = a.claim(&replica, 9).await;
+            assert_eq!((claim.tasks, claim.expired), (vec![], vec![]));
+            claim.next_at
+        };
+        assert_eq!((empty().await, empty().await), (None, None));
+        let ready = b.add(task()).await;
+        assert_eq!(a.claim_ids(&replica, 9).await, [ready]);
+        empty().await;
+        let delayed = b.add(task().start(Start::After(MINUTE))).await;
+        assert_eq!(empty().await, Some(b.get(&delayed).await.record.run_at));
+        a.pass(MINUTE).await;
+        a.beat(&replica).await;
+        assert_eq!(a.claim_ids(&replica, 9).await, [delayed]);
+        empty().await;
+        let deadline = b.now().await + MINUTE;
+        let late = b.add(task().start(Start::After(MINUTE * 9)).deadline(deadline)).await;
+        assert_eq!(empty().await, Some(deadline));
+        a.pass(MINUTE * 2).await;
+        a.beat(&replica).await;
+        assert_eq!(a.claim(&replica, 9).await.expired, [late]);
+        b.set("default", paused()).await;
+        let held_up = b.add(task()).await;
+        empty().await;
+        empty().await;
+        b.set("default", QueueSettings::default()).await;
+        assert_eq!(a.claim_ids(&replica, 9).await, [held_up]);
+        empty().await;
+        b.store.leave(replica.id).await.unwrap();
+        let refused = a.store.claim(replica.request(9)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotRegistered);
     }
 
     /// An outcome whose reply was lost with its connection is repeated over another.

@@ -219,7 +219,7 @@ macro_rules! __store_cases {
             registering_again commands_sent_again reports_sent_again a_confirmation_sent_again
         }
         handles_in_turn Shared single {
-            a_rate_is_shared a_claim_is_repeated_through_another an_outcome_is_repeated_through_another
+            a_rate_is_shared a_claim_is_repeated_through_another an_empty_claim_hides_nothing an_outcome_is_repeated_through_another
             the_order_is_one a_cursor_is_good_everywhere candidates_go_stale holdings_are_counted_everywhere
             leases_are_shared tombstones_and_garbage_are_shared time_and_write_counter_are_one counts_are_shared
         }

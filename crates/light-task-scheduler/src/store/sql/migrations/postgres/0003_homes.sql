@@ -1,0 +1,2 @@
+-- Where a replica lives, as JSON: who shares its host can prove its death. Null where that cannot be told.
+ALTER TABLE {s}.replicas ADD COLUMN home text;
