@@ -156,12 +156,7 @@ impl Listing {
 }
 
 /// Prints one thing: as JSON, its name, or these lines.
-pub(crate) fn one(
-    form: Form,
-    name: &str,
-    value: &Value,
-    lines: impl FnOnce() -> Vec<(String, String)>,
-) -> Result<()> {
+pub(crate) fn one(form: Form, name: &str, value: &Value, lines: impl FnOnce() -> Vec<(String, String)>) -> Result<()> {
     /// So wide are the names of lines at least.
     const NAME_CHARS_MIN: usize = 11;
     match form {

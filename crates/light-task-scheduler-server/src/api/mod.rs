@@ -57,9 +57,10 @@ use access::Caller;
 pub use access::Role;
 pub(crate) use body::{Span, in_words};
 use problem::{Code, Problem, Result};
+pub(crate) use query::quoted;
+pub(crate) use queues::Settings;
 pub use session::Admission;
 use source::Source;
-pub(crate) use queues::Settings;
 pub(crate) use task::{Retry, TaskView};
 pub use tokens::{NewToken, Token, TokenFile};
 

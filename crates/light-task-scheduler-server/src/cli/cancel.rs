@@ -171,7 +171,10 @@ pub(crate) async fn wait(args: WaitArgs) -> Result<u8> {
     for id in target.find_ids(&args.ids).await? {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let Some(task) = ended(&target, &id, left).await? else {
-            return Err(Problem::new(TIMED_OUT, format!("task {id} has not ended within {:?}", args.timeout.unwrap_or_default())));
+            return Err(Problem::new(
+                TIMED_OUT,
+                format!("task {id} has not ended within {:?}", args.timeout.unwrap_or_default()),
+            ));
         };
         tell(&id, task["state"].as_str().unwrap_or_default(), args.form.form())?;
         codes.push(code_of(&task));

@@ -139,9 +139,8 @@ impl Contexts {
 
     fn write(&self) -> Result<()> {
         let path = path()?;
-        let failed = |error: &dyn std::fmt::Display| {
-            Problem::new(ERROR, format!("cannot write {}: {error}", path.display()))
-        };
+        let failed =
+            |error: &dyn std::fmt::Display| Problem::new(ERROR, format!("cannot write {}: {error}", path.display()));
         let text = toml::to_string(self).map_err(|error| failed(&error))?;
         let directory = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
@@ -200,7 +199,13 @@ fn secret(text: String) -> Result<String> {
 }
 
 impl Context {
-    fn change(&mut self, server: Option<String>, store: Option<String>, token: Option<String>, production: Option<bool>) {
+    fn change(
+        &mut self,
+        server: Option<String>,
+        store: Option<String>,
+        token: Option<String>,
+        production: Option<bool>,
+    ) {
         if server.is_some() {
             (self.server, self.store) = (server, None);
         } else if store.is_some() {
@@ -230,7 +235,8 @@ fn list(contexts: &Contexts, form: &FormArgs) -> Result<()> {
     let all = contexts.contexts.iter();
     let all: Vec<_> =
         all.map(|(name, context)| context.as_json(name, contexts.current.as_ref() == Some(name))).collect();
-    let place = |value: &serde_json::Value| value["server"].as_str().or(value["store"].as_str()).unwrap_or("").to_owned();
+    let place =
+        |value: &serde_json::Value| value["server"].as_str().or(value["store"].as_str()).unwrap_or("").to_owned();
     output::Listing::new("name")
         .column("", |value| if value["current"] == true { "*" } else { "" }.to_owned())
         .column("NAME", |value| output::text(&value["name"]))

@@ -1,12 +1,13 @@
 //! `lts doctor`: whether what lts needs is there and in order, and what to do where it is not.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use light_task_scheduler::{Clock, SystemClock, Timestamp};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::cli::target::{Chosen, Place, Target, TargetArgs, task_path};
 use crate::exit::{ERROR, FORBIDDEN, OK, Problem, Result};
@@ -172,7 +173,12 @@ async fn server(target: &Target, findings: &mut Findings) -> bool {
     if version == env!("CARGO_PKG_VERSION") {
         findings.add("versions", Level::Ok, format!("the server has {version} too"), "");
     } else {
-        findings.add("versions", Level::Warn, format!("the server has {version}"), "use the same release on both sides");
+        findings.add(
+            "versions",
+            Level::Warn,
+            format!("the server has {version}"),
+            "use the same release on both sides",
+        );
     }
     clocks(target, findings).await;
     true
@@ -229,7 +235,12 @@ async fn latency(target: &Target, no_write: bool, findings: &mut Findings) {
 fn timed(check: &str, took: Duration, result: Result<()>, findings: &mut Findings) {
     match result {
         Ok(()) if took > SLOW => {
-            findings.add(check, Level::Warn, format!("{took:.1?}"), "that is slow: look at the disk, the network, the load");
+            findings.add(
+                check,
+                Level::Warn,
+                format!("{took:.1?}"),
+                "that is slow: look at the disk, the network, the load",
+            );
         }
         Ok(()) => findings.add(check, Level::Ok, format!("{took:.1?}"), ""),
         Err(problem) => findings.problem(check, &problem, "the store must be readable and writable"),

@@ -5,7 +5,7 @@ use light_task_scheduler::store::PAGE_MAX;
 use light_task_scheduler::{Name, State};
 use serde_json::Value;
 
-use crate::api::url_encoded;
+use crate::api::{quoted, url_encoded};
 use crate::batch::lines::BATCH_LABEL;
 use crate::batch::parse_name;
 use crate::cli::select::parse_state;
@@ -62,8 +62,8 @@ impl LsArgs {
         }
         terms.extend(self.queue.iter().map(|queue| format!("queue:{queue}")));
         terms.extend(self.kind.iter().map(|kind| format!("kind:{kind}")));
-        terms.extend(self.label.iter().map(|(name, value)| format!("label.{name}:\"{value}\"")));
-        terms.extend(self.batch.iter().map(|batch| format!("label.{BATCH_LABEL}:\"{batch}\"")));
+        terms.extend(self.label.iter().map(|(name, value)| format!("label.{name}:{}", quoted(value))));
+        terms.extend(self.batch.iter().map(|batch| format!("label.{BATCH_LABEL}:{}", quoted(batch))));
         terms.join(" ")
     }
 }

@@ -208,7 +208,8 @@ pub(crate) fn listing() -> Listing {
 /// own: those that are over are noise.
 pub(crate) fn is_of_interest(queue: &Value) -> bool {
     let over = ["succeeded", "failed", "cancelled"];
-    let unfinished: u64 = STATES.iter().filter(|state| !over.contains(state)).filter_map(|state| queue["counts"][state].as_u64()).sum();
+    let unfinished: u64 =
+        STATES.iter().filter(|state| !over.contains(state)).filter_map(|state| queue["counts"][state].as_u64()).sum();
     unfinished > 0 || queue["settings"]["paused"] == true
 }
 

@@ -10,7 +10,8 @@ use light_task_scheduler::executor::docker::DockerSpec;
 use light_task_scheduler::executor::http::HttpJob;
 use light_task_scheduler::executor::process::CommandSpec;
 use light_task_scheduler::{
-    Clock, Config, FailureKind, Name, NewTask, RetryPolicy, Scheduler, Shutdown, State, StoreExt, SystemClock, Task, TaskId,
+    Clock, Config, FailureKind, Name, NewTask, RetryPolicy, Scheduler, Shutdown, State, StoreExt, SystemClock, Task,
+    TaskId,
 };
 use tokio::time::Instant;
 

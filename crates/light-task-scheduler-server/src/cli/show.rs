@@ -62,7 +62,10 @@ fn lines(task: &Value) -> Vec<(String, String)> {
     }
     if let Some(progress) = task["progress"].as_object() {
         let message = progress.get("message").map(text).unwrap_or_default();
-        lines.push(("progress", format!("{} of {} {message}", text(&task["progress"]["done"]), text(&task["progress"]["total"]))));
+        lines.push((
+            "progress",
+            format!("{} of {} {message}", text(&task["progress"]["done"]), text(&task["progress"]["total"])),
+        ));
     }
     let failure = &task["failure"];
     if failure.is_object() {

@@ -12,7 +12,7 @@ use light_task_scheduler::TaskId;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::api::{Api, url_encoded};
+use crate::api::{Api, quoted, url_encoded};
 use crate::cli::context::{Context, Contexts};
 use crate::exit::{self, CONFLICT, ERROR, NOT_FOUND, Problem, Result, UNREACHABLE};
 use crate::open::Opened;
@@ -270,7 +270,7 @@ impl Target {
             found => return found,
         }
         let limit = SHOWN_MAX + 1;
-        let query = url_encoded(&format!("id:\"{text}\""));
+        let query = url_encoded(&format!("id:{}", quoted(text)));
         let page = self.get(&format!("/api/v1/tasks?limit={limit}&q={query}")).await?;
         let found = page["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
         match found {

@@ -175,8 +175,7 @@ impl<'a> Stream<'a> {
             Some(reply) => reply,
             none => {
                 let seen = self.reader.seen.clone();
-                let headers: Vec<(&str, &str)> =
-                    seen.iter().map(|seen| ("last-event-id", seen.as_str())).collect();
+                let headers: Vec<(&str, &str)> = seen.iter().map(|seen| ("last-event-id", seen.as_str())).collect();
                 none.insert(self.target.call(Method::GET, &self.path, None, &headers).await?)
             }
         };

@@ -45,9 +45,10 @@ fn payloads_come_from_words_stdin_and_files_as_they_are() {
         let wrong = way.fed("{", &["task", "submit", "none", "-"]);
         assert!(wrong.code == 2 && wrong.stderr.contains("stdin is no JSON"), "{wrong:?}");
         way.gives(2, &["task", "submit", "none", "@nothing.json"]);
-        let key = ["none", "1", "--held", "--idempotency-key", way.target[0]];
+        let name = way.target[0].trim_start_matches('-');
+        let key = ["none", "1", "--held", "--idempotency-key", name];
         assert_eq!(way.submit(&key), way.submit(&key), "the same key, the same task");
-        way.gives(4, &["task", "submit", "none", "2", "--held", "--idempotency-key", way.target[0]]);
+        way.gives(4, &["task", "submit", "none", "2", "--held", "--idempotency-key", name]);
     }
 }
 
@@ -109,7 +110,8 @@ fn every_form_is_what_it_says() {
         assert_eq!(ls("name"), "two\none\n");
         let array: serde_json::Value = serde_json::from_str(&ls("json")).unwrap();
         assert_eq!(array.as_array().unwrap().len(), 2);
-        let lines: Vec<serde_json::Value> = ls("jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            ls("jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((lines.len(), &lines[0]["id"]), (2, &json!("two")));
         let heading = |form: &str| ls(form).lines().next().unwrap().to_owned();
         assert!(heading("wide").contains("KIND") && !heading("table").contains("KIND"), "{}", heading("wide"));
@@ -139,7 +141,8 @@ fn who_cannot_be_reached_and_who_may_not_is_told_by_the_exit_code() {
     let (operator, viewer) = (create("operator"), create("viewer"));
     let mut server = place.start(&["server", "--listen", "127.0.0.1:0", "--tokens", "lts-tokens.json"]);
     let line = server.hear("listens on http://");
-    let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().trim_end_matches(',').to_owned();
+    let url =
+        line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().trim_end_matches(',').to_owned();
     let with = |token: &str, args: &[&str]| {
         let mut command = place.command(&[args, &["--server", &url]].concat());
         crate::support::said(command.env("LTS_TOKEN", token).output().unwrap())

@@ -142,10 +142,8 @@ impl App {
             None if self.said.starts_with("cannot reach") => self.said.clear(),
             None => {}
         }
-        let ended: u64 = ["succeeded", "failed", "cancelled"]
-            .iter()
-            .filter_map(|state| seen.stats["totals"][state].as_u64())
-            .sum();
+        let ended: u64 =
+            ["succeeded", "failed", "cancelled"].iter().filter_map(|state| seen.stats["totals"][state].as_u64()).sum();
         if let Some(now) = seen.stats["now"].as_str().and_then(|now| now.parse::<Timestamp>().ok()) {
             if let Some((at, before)) = self.counted {
                 let seconds = now.since(at).as_secs_f64();

@@ -36,12 +36,33 @@ pub(super) fn render(frame: &mut Frame<'_>, app: &App) {
     let [queue_rows, running_rows, failed_rows] = rows_of(app);
     let wide = Constraint::Fill(1);
     let fixed = Constraint::Length;
-    pane(frame, app, Pane::Queues, queues, &["QUEUE", "WAITING", "SCHEDULED", "RUNNING", "FAILED", "LIMITS"],
-        queue_rows, &[wide, fixed(9), fixed(9), fixed(9), fixed(9), wide]);
-    pane(frame, app, Pane::Running, running, &["RUNNING", "QUEUE", "TRY", "PROGRESS", "COMMAND"],
-        running_rows, &[fixed(36), fixed(16), fixed(3), fixed(22), wide]);
-    pane(frame, app, Pane::Failed, failed, &["FAILED", "QUEUE", "AT", "WHY"],
-        failed_rows, &[fixed(36), fixed(16), fixed(20), wide]);
+    pane(
+        frame,
+        app,
+        Pane::Queues,
+        queues,
+        &["QUEUE", "WAITING", "SCHEDULED", "RUNNING", "FAILED", "LIMITS"],
+        queue_rows,
+        &[wide, fixed(9), fixed(9), fixed(9), fixed(9), wide],
+    );
+    pane(
+        frame,
+        app,
+        Pane::Running,
+        running,
+        &["RUNNING", "QUEUE", "TRY", "PROGRESS", "COMMAND"],
+        running_rows,
+        &[fixed(36), fixed(16), fixed(3), fixed(22), wide],
+    );
+    pane(
+        frame,
+        app,
+        Pane::Failed,
+        failed,
+        &["FAILED", "QUEUE", "AT", "WHY"],
+        failed_rows,
+        &[fixed(36), fixed(16), fixed(20), wide],
+    );
     frame.render_widget(Paragraph::new(foot_line(app)), foot);
 }
 
