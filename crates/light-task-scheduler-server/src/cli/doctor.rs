@@ -190,7 +190,11 @@ async fn clocks(target: &Target, findings: &mut Findings) {
     let after = SystemClock.now();
     let Some(there) = stats["now"].as_str().and_then(|now| now.parse::<Timestamp>().ok()) else { return };
     let (skew, level) = skew(before, after, there);
-    let found = format!("{skew:.1?} apart from the server's");
+    let found = if skew.is_zero() {
+        "the same as the server's".to_owned()
+    } else {
+        format!("{skew:.1?} apart from the server's")
+    };
     let advice = if level == Level::Ok { "" } else { "let both hosts follow a time server" };
     findings.add("clock", level, found, advice);
 }

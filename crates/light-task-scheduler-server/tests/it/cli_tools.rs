@@ -84,6 +84,33 @@ fn completions_man_pages_and_the_description_are_made_from_the_code() {
 }
 
 #[test]
+fn top_draws_on_a_terminal_and_ends_by_a_key() {
+    let served = Served::new();
+    for way in served.ways() {
+        way.submit(&["none", "--queue", "films", "--held"]);
+        // `script` gives it a terminal.
+        let top = format!("{} top {} {}", env!("CARGO_BIN_EXE_lts"), way.target[0], way.target[1]);
+        let command = served.place.command(&[]);
+        let typed = std::process::Command::new("script")
+            .args(["-qec", &format!("stty cols 100 rows 30; {top}"), "/dev/null"])
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("TERM", "xterm")
+            .current_dir(served.place.path(""))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn();
+        let mut typed = typed.unwrap();
+        // Kept open until it has ended: the end of what is typed would end the terminal.
+        let mut keys = typed.stdin.take().unwrap();
+        std::io::Write::write_all(&mut keys, b"q").unwrap();
+        let ended = typed.wait_with_output().unwrap();
+        let screen = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert!(ended.status.success() && screen.contains("films") && screen.contains("lts top"), "{screen}");
+        drop(keys);
+    }
+}
+
+#[test]
 fn top_says_what_to_do_where_there_is_no_terminal() {
     let said = Place::new().lts(&["top"]);
     assert!(said.code == 2 && said.stderr.contains("lts stats"), "{said:?}");
