@@ -64,9 +64,14 @@ fn quoted(argument: &str) -> String {
 
 /// The signal that ended a command, if one did.
 pub(crate) fn signal_of(failure: &Failure) -> Option<i32> {
+    signal_in(failure.exit_code, &failure.message)
+}
+
+/// The same, of a failure's parts.
+pub(crate) fn signal_in(exit_code: Option<i32>, message: &str) -> Option<i32> {
     // A shell may exit with 128 + n by itself: only the words tell the two apart.
-    let code = failure.exit_code.filter(|code| *code > SIGNAL_BASE)?;
-    failure.message.contains(&format!("killed by signal {}", code - SIGNAL_BASE)).then_some(code - SIGNAL_BASE)
+    let code = exit_code.filter(|code| *code > SIGNAL_BASE)?;
+    message.contains(&format!("killed by signal {}", code - SIGNAL_BASE)).then_some(code - SIGNAL_BASE)
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use clap::{Args, ValueEnum};
 use light_task_scheduler::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::exit::{BROKEN_PIPE, ERROR, Problem, Result};
 
@@ -73,6 +75,125 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> Result<()> {
         text.push('\n');
     }
     bytes(text.as_bytes())
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people: columns under a heading, or a line for each thing that is known
+    Table,
+    /// The same with more columns
+    Wide,
+    /// One JSON document
+    Json,
+    /// A JSON object a line
+    Jsonl,
+    /// Only ids or names, one a line
+    Name,
+}
+
+/// How a command is asked to print.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct FormArgs {
+    /// How to print: table, wide, json, jsonl (an object a line), or name (ids or names only)
+    #[arg(short = 'o', long = "output", value_name = "FORM", value_enum, hide_possible_values = true)]
+    output: Option<Form>,
+    /// Print JSON, an object a line; the same as -o jsonl
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+impl FormArgs {
+    /// What holds.
+    pub(crate) fn form(&self) -> Form {
+        if self.json { Form::Jsonl } else { self.output.unwrap_or(Form::Table) }
+    }
+}
+
+/// How one cell is made of a thing.
+type Cell = fn(&Value) -> String;
+
+/// How things of one sort are listed.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    name: &'static str,
+    columns: Vec<(&'static str, bool, Cell)>,
+}
+
+impl Listing {
+    /// Nothing yet; this field is what `-o name` prints.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Listing { name, columns: Vec::new() }
+    }
+
+    /// One more column.
+    pub(crate) fn column(mut self, heading: &'static str, cell: Cell) -> Self {
+        self.columns.push((heading, false, cell));
+        self
+    }
+
+    /// One more column, shown only where more are asked for.
+    pub(crate) fn wide(mut self, heading: &'static str, cell: Cell) -> Self {
+        self.columns.push((heading, true, cell));
+        self
+    }
+
+    /// Prints things.
+    pub(crate) fn print(&self, form: Form, items: &[Value]) -> Result<()> {
+        match form {
+            Form::Json => line(&pretty(&items)?),
+            Form::Jsonl => items.iter().try_for_each(json),
+            Form::Name => items.iter().try_for_each(|item| line(&text(&item[self.name]))),
+            Form::Table | Form::Wide => {
+                let shown = self.columns.iter().filter(|(_, wide, _)| form == Form::Wide || !wide);
+                let shown: Vec<_> = shown.collect();
+                let heading: Vec<&str> = shown.iter().map(|(heading, ..)| *heading).collect();
+                let row = |item| shown.iter().map(|(_, _, cell)| cell(item)).collect::<Vec<_>>();
+                table(&heading, &items.iter().map(row).collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+/// Prints one thing: as JSON, its name, or these lines.
+pub(crate) fn one(form: Form, name: &str, value: &Value, lines: impl FnOnce() -> Vec<(String, String)>) -> Result<()> {
+    /// So wide are the names of lines at least.
+    const NAME_CHARS_MIN: usize = 11;
+    match form {
+        Form::Json => line(&pretty(value)?),
+        Form::Jsonl => json(value),
+        Form::Name => line(&text(&value[name])),
+        Form::Table | Form::Wide => {
+            let lines = lines();
+            let longest = lines.iter().map(|(name, _)| name.chars().count() + 2).max().unwrap_or_default();
+            let width = longest.max(NAME_CHARS_MIN);
+            lines.into_iter().try_for_each(|(name, value)| line(&format!("{:<width$}{value}", format!("{name}:"))))
+        }
+    }
+}
+
+fn pretty<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Problem::new(ERROR, format!("cannot be written as JSON: {error}")))
+}
+
+/// A value of JSON for people: text without quotes, and `-` for nothing.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => printable(text),
+        other => other.to_string(),
+    }
+}
+
+/// A time that is JSON, for people: to the second.
+pub(crate) fn time_text(value: &Value) -> String {
+    time(value.as_str().and_then(|text| text.parse().ok()))
+}
+
+/// Without what would steer a terminal: texts of tasks may come from anybody.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
 }
 
 /// At most so many characters on one line.

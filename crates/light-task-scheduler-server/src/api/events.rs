@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use light_task_scheduler::scheduler::Seen;
+use light_task_scheduler::scheduler::{Events, Seen};
 use light_task_scheduler::store::Changes;
 use light_task_scheduler::{Clock, State as TaskState, SystemClock, TaskId};
 use serde::Deserialize;
@@ -148,7 +148,7 @@ pub(super) async fn speak(
 
 /// Watches the scheduler and the store until nobody listens any more.
 async fn watch(api: &Api, feed: &Feed) {
-    let mut events = api.scheduler().subscribe();
+    let mut events = api.source().subscribe();
     let mut tick = tokio::time::interval(GATHER);
     let mut moves: BTreeMap<TaskId, TaskState> = BTreeMap::new();
     let mut seen = Changes::default();
@@ -157,7 +157,7 @@ async fn watch(api: &Api, feed: &Feed) {
     let (mut much, mut elsewhere, mut uncounted) = (false, false, true);
     loop {
         tokio::select! {
-            event = events.next() => match event {
+            event = next_of(&mut events) => match event {
                 Some(Seen::Event(event)) if moves.len() < MOVES_MAX => {
                     moves.insert(event.id, event.state);
                 }
@@ -187,6 +187,14 @@ async fn watch(api: &Api, feed: &Feed) {
                 }
             }
         }
+    }
+}
+
+/// The next event of this replica; never, where nothing runs here.
+async fn next_of(events: &mut Option<Events>) -> Option<Seen> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
     }
 }
 

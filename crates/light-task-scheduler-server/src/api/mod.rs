@@ -33,6 +33,7 @@ mod problem;
 mod query;
 mod queues;
 mod session;
+mod source;
 mod stats;
 mod task;
 mod tasks;
@@ -58,8 +59,11 @@ use access::Caller;
 pub use access::Role;
 pub(crate) use body::{Span, in_words};
 use problem::{Code, Problem, Result};
+pub(crate) use query::quoted;
+pub(crate) use queues::Settings;
 pub use session::Admission;
-pub(crate) use task::Retry;
+use source::Source;
+pub(crate) use task::{Retry, TaskView};
 pub use tokens::{NewToken, Token, TokenFile};
 
 /// Largest body of most requests, in bytes: a payload of 1 MiB and what is around it.
@@ -119,7 +123,7 @@ pub struct Api {
 }
 
 struct Shared {
-    scheduler: Scheduler,
+    source: Source,
     logs: Arc<dyn LogStore>,
     options: ApiOptions,
     /// Ends what waits and what streams.
@@ -142,13 +146,24 @@ impl Api {
     ///
     /// Must be called within a runtime: it counts tasks in the background, until it is [stopped](Api::stop).
     pub fn new(scheduler: Scheduler, logs: Arc<dyn LogStore>, options: ApiOptions) -> Self {
+        let api = Api::over(Source::Scheduler(scheduler), logs, options);
+        tokio::spawn(stats::count(Arc::downgrade(&api.shared), api.shared.stop.clone()));
+        api
+    }
+
+    /// An API over a store whose tasks others run: it counts nothing in the background.
+    pub(crate) fn over_store(store: Arc<dyn Store>, logs: Arc<dyn LogStore>) -> Self {
+        let options = ApiOptions { admission: Admission::Everybody, ..ApiOptions::default() };
+        Api::over(Source::Store(store), logs, options)
+    }
+
+    fn over(source: Source, logs: Arc<dyn LogStore>, options: ApiOptions) -> Self {
         let history = stats::History::default();
         let (feed, streams) = (Arc::new(events::Feed::default()), Arc::new(Semaphore::new(STREAMS_MAX)));
         let (stop, meters) = (CancellationToken::new(), metrics::Meters::default());
-        let shared = Shared { scheduler, logs, options, stop, history, feed, meters, streams };
+        let shared = Shared { source, logs, options, stop, history, feed, meters, streams };
         let api = Api { shared: Arc::new(shared) };
         let (weak, stop) = (Arc::downgrade(&api.shared), api.shared.stop.clone());
-        tokio::spawn(stats::count(weak.clone(), stop.clone()));
         tokio::spawn(events::speak(weak, api.shared.feed.clone(), stop));
         api
     }
@@ -282,12 +297,12 @@ impl Api {
         !matches!(self.options().admission, Admission::Tokens(_))
     }
 
-    fn scheduler(&self) -> &Scheduler {
-        &self.shared.scheduler
+    fn source(&self) -> &Source {
+        &self.shared.source
     }
 
     fn store(&self) -> &Arc<dyn Store> {
-        self.shared.scheduler.store()
+        self.shared.source.store()
     }
 
     fn logs(&self) -> &Arc<dyn LogStore> {
@@ -324,12 +339,19 @@ impl Api {
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api").field("scheduler", &self.shared.scheduler).finish_non_exhaustive()
+        f.debug_struct("Api").field("source", &self.shared.source).finish_non_exhaustive()
     }
 }
 
+/// The description of the API, as a server at the root of its address gives it. Must be called within a runtime.
+pub(crate) fn description() -> utoipa::openapi::OpenApi {
+    let store = light_task_scheduler::MemoryStore::by_priority();
+    let api = Api::over_store(Arc::new(store), Arc::new(light_task_scheduler::results::MemoryLogs::default()));
+    openapi::finished(api.described().1, api.options())
+}
+
 /// A value as it may stand in a URL's query.
-fn url_encoded(value: &str) -> String {
+pub(crate) fn url_encoded(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     value.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

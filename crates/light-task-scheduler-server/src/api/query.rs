@@ -13,7 +13,7 @@
 //! | `error:"no space"` | whose failure contains that, whatever the case |
 //! | `payload.user.id:7` | whose payload has this value there |
 //!
-//! All terms must hold. Those of the first five rows are looked up by the store; the others are checked on the tasks that
+//! Within quotes `\"` is a quote and `\\` a backslash. All terms must hold. Those of the first five rows are looked up by the store; the others are checked on the tasks that
 //! it finds, a bounded number of them for one answer.
 
 use std::cmp::Ordering;
@@ -248,19 +248,29 @@ impl Test {
                 match place {
                     Some(Value::String(found)) => found == text,
                     Some(Value::Array(_) | Value::Object(_)) | None => false,
-                    Some(found) => found.to_string().as_str() == text.as_str(),
+                    Some(found) => serde_json::to_string(found).is_ok_and(|shown| shown == *text),
                 }
             }),
         }
     }
 }
 
+/// A text as one value of a term, whatever is in it.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// Cuts a query at its blanks, except within quotes.
 fn terms(text: &str) -> Result<Vec<String>, String> {
     let mut terms = vec![String::new()];
     let mut quoted = false;
-    for letter in text.chars() {
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
         match letter {
+            '\\' if quoted && letters.peek().is_some_and(|next| matches!(next, '"' | '\\')) => {
+                let escaped = letters.next();
+                terms.last_mut().into_iter().for_each(|term| term.extend(escaped));
+            }
             '"' => quoted = !quoted,
             blank if blank.is_whitespace() && !quoted => terms.push(String::new()),
             letter => terms.last_mut().into_iter().for_each(|term| term.push(letter)),
@@ -342,6 +352,14 @@ mod tests {
         let since = filter("created:>=1970-01-01T01:00:00Z").unwrap().stored;
         assert_eq!(since.created_from.unwrap().as_micros(), 3_600_000_000);
         assert_eq!(filter("").unwrap(), Filter::default());
+    }
+
+    #[test]
+    fn any_text_can_be_a_value() {
+        for text in ["a b", r#"say "hi""#, r"C:\dir\", r#"\""#, "a:b"] {
+            let found = filter(&format!("label.x:{} queue:q", quoted(text))).unwrap().stored;
+            assert_eq!((found.labels[0].1.as_str(), found.queue.unwrap().as_str()), (text, "q"));
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(super) async fn count(shared: Weak<Shared>, stop: CancellationToken) {
     loop {
         let Some(api) = shared.upgrade() else { return };
         // A store that cannot answer leaves a gap.
-        if let Ok(queues) = api.scheduler.store().counts().await {
+        if let Ok(queues) = api.source.store().counts().await {
             let mut counts = Counts::default();
             queues.iter().for_each(|queue| counts += Counts::from(queue));
             let api = Api { shared: api };

@@ -49,7 +49,7 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers, &caller)?;
     let task = api.ready(submission, key.as_deref(), 0, &caller).map_err(Problem::invalid)?;
     caller.check_queue(&task.queue)?;
-    let inserted = api.scheduler().insert(vec![task]).await.map_err(Box::<Problem>::from)?;
+    let inserted = api.source().insert(vec![task]).await.map_err(Box::<Problem>::from)?;
     let inserted = inserted.into_iter().next().unwrap_or_else(|| Err(Error::internal("the store gave no answer")));
     let inserted = inserted.map_err(|error| refused(error, key.is_some()))?;
     let id = inserted.id().clone();
@@ -187,7 +187,7 @@ pub(crate) async fn submit_batch(
     if !errors.is_empty() {
         return Err(Problem::of_fields(errors).into());
     }
-    let inserted = api.scheduler().insert(tasks).await.map_err(Box::<Problem>::from)?;
+    let inserted = api.source().insert(tasks).await.map_err(Box::<Problem>::from)?;
     let results: Vec<BatchItem> =
         inserted.into_iter().enumerate().map(|(index, answer)| item(index, answer, key.is_some())).collect();
     let count = |outcome| results.iter().filter(|item| item.outcome == outcome).count();
@@ -279,9 +279,8 @@ impl Api {
 
     /// How the task stands once it has ended, or the time is over, or the server stops.
     async fn ended_within(&self, task: Task, wait: std::time::Duration) -> Result<Task> {
-        let handle = self.scheduler().handle(&task.id);
         tokio::select! {
-            ended = handle.wait() => Ok(ended?),
+            ended = self.source().ended(&task.id) => Ok(ended?),
             () = tokio::time::sleep(wait) => Ok(self.store().task(&task.id).await?),
             () = self.stopping() => Ok(task),
         }
@@ -379,7 +378,7 @@ pub(crate) async fn result(
         let state = task.record.state;
         return Err(Problem::new(Code::Conflict, format!("task {id} has no result yet: it is {state}")).into());
     }
-    let output = api.scheduler().handle(&task.id).output().await.map_err(Box::<Problem>::from)?;
+    let output = api.source().output(&task.id).await.map_err(Box::<Problem>::from)?;
     let json = super::task::raw(&output).is_some();
     let kind = if json { "application/json" } else { "application/octet-stream" };
     // Never shown as a page of ours, whatever it is.
@@ -434,19 +433,13 @@ impl Api {
         Ok(TaskView::whole(&self.store().task(&id).await?, self.now()))
     }
 
-    /// What an operator wishes, by way of the scheduler: it knows what runs here.
+    /// What an operator wishes; the logs of a task go with it.
     pub(crate) async fn carry_out(&self, id: &TaskId, command: Command) -> light_task_scheduler::Result<()> {
-        let scheduler = self.scheduler();
-        match command {
-            Command::Start => scheduler.start_held(id).await,
-            Command::Cancel => scheduler.cancel(id).await,
-            Command::Requeue => scheduler.requeue(id).await,
-            Command::RetryExport => scheduler.retry_export(id).await,
-            Command::Delete => {
-                scheduler.delete(id).await?;
-                self.logs().delete(id).await
-            }
+        self.source().order(id, command).await?;
+        if command == Command::Delete {
+            self.logs().delete(id).await?;
         }
+        Ok(())
     }
 }
 
@@ -505,8 +498,8 @@ pub(crate) async fn clone(
     let task = api.task(&id, &caller).await?;
     let copy = copy(&task, changes).map_err(Problem::invalid)?;
     caller.check_queue(&copy.queue)?;
-    let handle = api.scheduler().submit(copy).await.map_err(Box::<Problem>::from)?;
-    let task = api.store().task(handle.id()).await.map_err(Box::<Problem>::from)?;
+    let id = api.source().submit(copy).await.map_err(Box::<Problem>::from)?;
+    let task = api.store().task(&id).await.map_err(Box::<Problem>::from)?;
     Ok((StatusCode::CREATED, Json(TaskView::whole(&task, api.now()))))
 }
 

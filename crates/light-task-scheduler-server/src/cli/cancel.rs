@@ -1,63 +1,82 @@
-//! `lts cancel`: stops tasks, and waits until they are.
+//! `lts task cancel`: stops tasks, and waits until they are; and `lts task wait`.
 
 use std::time::Duration;
 
 use clap::Args;
-use light_task_scheduler::{Command, Config, Name, Scheduler, Shutdown, State, Store, StoreExt, Task, TaskId};
+use light_task_scheduler::{Config, Name, Scheduler, Shutdown};
+use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::cli::select::{StoreArgs, find_all};
+use crate::cli::act::{Selection, Wish, tell};
+use crate::cli::target::{Target, TargetArgs, task_path};
 use crate::duration::parse_duration;
-use crate::exit::{CONFLICT, OK, Problem, Result, TIMED_OUT};
+use crate::exit::{self, CONFLICT, OK, Problem, Result, TIMED_OUT, UNREACHABLE};
 use crate::open::Opened;
-use crate::output;
+use crate::output::{Form, FormArgs};
 
-/// How often a task that is being stopped is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it is looked whether anybody is there to stop it.
-const OWNER_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a server is asked to wait with its answer; a look at a store takes as long as it is looked after owners.
+const SERVER_WAIT: &str = "20s";
+const STORE_WAIT: &str = "500ms";
+/// How long a server that is not there is waited for: it may be starting again.
+const ABSENCE_MAX: Duration = Duration::from_secs(30);
+/// How often such a server is asked.
+const ABSENCE_INTERVAL: Duration = Duration::from_millis(500);
 /// A queue that nobody has: whoever serves it takes up what was left running, and nothing else.
 const NO_QUEUE: &str = "lts-cancel-serves-none";
 
 /// Cancels tasks: at once where they wait; where they run, the command is stopped first.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  lts cancel 3f2a9c
-  lts cancel 3f2a9c 77b1 --timeout 1m")]
+  lts task cancel 3f2a9c
+  lts task cancel 3f2a9c 77b1 --timeout 1m
+  lts task cancel --where 'queue:video state:waiting' --dry-run")]
 pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// How long to wait for running commands to stop
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION", default_value = "30s")]
+    timeout: Duration,
+    #[command(flatten)]
+    form: FormArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Waits until tasks have ended.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lts task wait 3f2a9c
+  lts task wait 3f2a9c 77b1 --timeout 10m && echo both succeeded
+
+Exit codes: 0 all succeeded, 10 one has failed, 11 one was cancelled, 7 not all have ended in time.")]
+pub(crate) struct WaitArgs {
     /// Their ids, or the beginnings of them
     #[arg(required = true)]
     ids: Vec<String>,
-    /// How long to wait for running commands to stop
-    #[arg(long, value_parser = parse_duration, default_value = "30s")]
-    timeout: Duration,
-    /// Print a JSON object per task
-    #[arg(long)]
-    json: bool,
+    /// How long to wait [default: for ever]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    timeout: Option<Duration>,
     #[command(flatten)]
-    store: StoreArgs,
+    form: FormArgs,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
-/// Runs it.
+/// Runs `lts task cancel`.
 pub(crate) async fn run(args: CancelArgs) -> Result<u8> {
-    let opened = args.store.open().await?;
-    let mut code = OK;
-    let mut stopping = Vec::new();
-    for task in find_all(&*opened.store, &args.ids).await? {
-        match opened.store.order(&task.id, Command::Cancel).await {
-            Ok(Some(State::Running)) => stopping.push(task.id),
-            Ok(_) => tell(&task.id, "cancelled", args.json)?,
-            Err(error) => {
-                let problem = Problem::from(error);
-                output::note(&format!("lts: {problem}"));
-                code = problem.code;
-            }
-        }
+    let target = args.target.open().await?;
+    let form = args.form.form();
+    if let Some(code) = args.selection.by_query(&target, Wish::Cancel, form).await? {
+        return Ok(code);
     }
+    let (moved, code) = args.selection.by_ids(&target, Wish::Cancel).await?;
+    let (stopping, stopped): (Vec<_>, Vec<_>) = moved.into_iter().partition(|(_, state)| state == "running");
+    stopped.iter().try_for_each(|(id, state)| tell(id, state, form))?;
     if stopping.is_empty() {
         return Ok(code);
     }
     let mut helper = None;
-    let waited = tokio::time::timeout(args.timeout, wait(&opened, &stopping, args.json, &mut helper)).await;
+    let waited = tokio::time::timeout(args.timeout, stopped_all(&target, &stopping, form, &mut helper)).await;
     if let Some(helper) = helper {
         helper.shutdown(Shutdown { grace: Duration::ZERO, hand_over: true }).await?;
     }
@@ -71,33 +90,103 @@ pub(crate) async fn run(args: CancelArgs) -> Result<u8> {
 }
 
 /// Waits until they have ended; whether all were cancelled.
-async fn wait(opened: &Opened, ids: &[TaskId], json: bool, helper: &mut Option<Scheduler>) -> Result<bool> {
+async fn stopped_all(
+    target: &Target,
+    tasks: &[(String, String)],
+    form: Form,
+    helper: &mut Option<Scheduler>,
+) -> Result<bool> {
     let mut all = true;
-    let mut next_owner_look = tokio::time::Instant::now();
-    for id in ids {
-        loop {
-            let task = opened.store.task(id).await?;
-            if task.record.state.is_terminal() {
-                all &= task.record.state == State::Cancelled;
-                tell(id, task.record.state.as_str(), json)?;
-                break;
+    for (id, _) in tasks {
+        let task = loop {
+            let task = look(target, id).await?;
+            if has_ended(&task) {
+                break task;
             }
-            if helper.is_none() && tokio::time::Instant::now() >= next_owner_look {
-                if is_abandoned(&*opened.store, &task).await? {
-                    *helper = Some(take_up(opened).await?);
-                }
-                next_owner_look = tokio::time::Instant::now() + OWNER_INTERVAL;
+            if let (None, Some(opened)) = (&helper, target.opened())
+                && is_abandoned(opened, &task).await?
+            {
+                *helper = Some(take_up(opened).await?);
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
+        };
+        let state = task["state"].as_str().unwrap_or_default();
+        all &= state == "cancelled";
+        tell(id, state, form)?;
     }
     Ok(all)
 }
 
+/// How a task stands, once it has ended or a while has passed.
+async fn look(target: &Target, id: &str) -> Result<Value> {
+    let wait = if target.opened().is_some() { STORE_WAIT } else { SERVER_WAIT };
+    let path = task_path(id, &format!("?wait={wait}"));
+    let mut absent_since: Option<Instant> = None;
+    loop {
+        match target.get(&path).await {
+            Err(problem) if problem.code == UNREACHABLE => {
+                if absent_since.get_or_insert_with(Instant::now).elapsed() > ABSENCE_MAX {
+                    return Err(problem);
+                }
+                tokio::time::sleep(ABSENCE_INTERVAL).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn has_ended(task: &Value) -> bool {
+    matches!(task["state"].as_str(), Some("succeeded" | "failed" | "cancelled"))
+}
+
+/// The task once it has ended; `None`: that took too long.
+pub(crate) async fn ended(target: &Target, id: &str, within: Option<Duration>) -> Result<Option<Value>> {
+    let ended = async {
+        loop {
+            let task = look(target, id).await?;
+            if has_ended(&task) {
+                return Ok(task);
+            }
+        }
+    };
+    match within {
+        Some(within) => tokio::time::timeout(within, ended).await.ok().transpose(),
+        None => ended.await.map(Some),
+    }
+}
+
+/// What a task that has ended means for who waits for it.
+pub(crate) fn code_of(task: &Value) -> u8 {
+    match task["state"].as_str() {
+        Some("succeeded") => OK,
+        Some("cancelled") => exit::CANCELLED,
+        _ => exit::FAILED,
+    }
+}
+
+/// Runs `lts task wait`.
+pub(crate) async fn wait(args: WaitArgs) -> Result<u8> {
+    let target = args.target.open().await?;
+    let until = args.timeout.map(|timeout| Instant::now() + timeout);
+    let mut codes = Vec::new();
+    for id in target.find_ids(&args.ids).await? {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let Some(task) = ended(&target, &id, left).await? else {
+            return Err(Problem::new(
+                TIMED_OUT,
+                format!("task {id} has not ended within {:?}", args.timeout.unwrap_or_default()),
+            ));
+        };
+        tell(&id, task["state"].as_str().unwrap_or_default(), args.form.form())?;
+        codes.push(code_of(&task));
+    }
+    let worst = [exit::FAILED, exit::CANCELLED].into_iter().find(|code| codes.contains(code));
+    Ok(worst.unwrap_or(OK))
+}
+
 /// Whether nobody is there who could stop this task's run.
-async fn is_abandoned(store: &dyn Store, task: &Task) -> Result<bool> {
-    let replicas = store.replicas().await?;
-    let owner = replicas.iter().find(|replica| Some(replica.id) == task.record.owner);
+async fn is_abandoned(opened: &Opened, task: &Value) -> Result<bool> {
+    let replicas = opened.store.replicas().await?;
+    let owner = replicas.iter().find(|replica| task["worker"] == replica.id.to_string());
     Ok(owner.is_none_or(|owner| owner.dead || owner.proven_dead))
 }
 
@@ -109,13 +198,4 @@ async fn take_up(opened: &Opened) -> Result<Scheduler> {
         ..Config::default()
     };
     opened.scheduler(config).await
-}
-
-/// Says what has become of a task.
-pub(crate) fn tell(id: &TaskId, state: &str, json: bool) -> Result<()> {
-    if json {
-        output::json(&serde_json::json!({ "id": id, "state": state }))
-    } else {
-        output::line(&format!("{id} {state}"))
-    }
 }

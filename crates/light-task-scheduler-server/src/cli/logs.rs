@@ -1,23 +1,25 @@
-//! `lts logs`: what a task has written.
+//! `lts task logs`: what a task has written.
 
 use std::time::Duration;
 
 use clap::Args;
 use light_task_scheduler::results::{LOG_CHUNK_BYTES_MAX, LogKey, Stream};
-use light_task_scheduler::{LogStore, StoreExt, Task};
+use light_task_scheduler::{LogStore, TaskId};
+use serde_json::Value;
 
-use crate::cli::select::{StoreArgs, find};
-use crate::exit::{OK, Result};
+use crate::cli::target::{Target, TargetArgs, task_path};
+use crate::exit::{NOT_FOUND, OK, Result, UNREACHABLE};
 use crate::output;
 
-/// How often new output is looked for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often new output is looked for in a store, and at a server.
+const STORE_INTERVAL: Duration = Duration::from_millis(50);
+const SERVER_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shows what a task has written, its stdout on stdout and its stderr on stderr.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  lts logs 3f2a9c
-  lts logs -f --stdout 3f2a9c")]
+  lts task logs 3f2a9c
+  lts task logs -f --stdout 3f2a9c")]
 pub(crate) struct LogsArgs {
     /// Its id, or the beginning of it
     id: String,
@@ -34,31 +36,77 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    target: TargetArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: LogsArgs) -> Result<u8> {
-    let opened = args.store.open().await?;
-    let task = find(&*opened.store, &args.id).await?;
+    let target = args.target.open().await?;
+    let found = target.find(&args.id).await?;
+    let id = found["id"].as_str().unwrap_or_default();
     let mut tail = Tail::new(if args.json { Shown::Json } else { Shown::AsIs });
     if args.stdout {
         tail.streams = vec![Stream::Stdout];
     } else if args.stderr {
         tail.streams = vec![Stream::Stderr];
     }
+    let logs = Logs::Of(&target, id);
+    let execution = |task: &Value| task["execution"].as_u64().unwrap_or_default();
     if !args.follow {
-        tail.copy(&*opened.logs, &task).await?;
+        tail.copy(&logs, execution(&found)).await?;
         return Ok(OK);
     }
+    let interval = if target.opened().is_some() { STORE_INTERVAL } else { SERVER_INTERVAL };
+    let mut absent = 0;
     loop {
-        // Read before the look: what was written before the end is seen.
-        let now = opened.store.task(&task.id).await?;
-        tail.copy(&*opened.logs, &now).await?;
-        if now.record.state.is_terminal() {
-            return Ok(OK);
+        match step(&target, &mut tail, id).await {
+            Ok(true) => return Ok(OK),
+            Ok(false) => absent = 0,
+            // It may be starting again: it goes on where it was.
+            Err(problem) if problem.code == UNREACHABLE && absent < ABSENT_MAX => absent += 1,
+            Err(problem) => return Err(problem),
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// So often a server may be missed in succession.
+const ABSENT_MAX: u32 = 100;
+
+/// Shows what is new; whether that was all.
+async fn step(target: &Target, tail: &mut Tail, id: &str) -> Result<bool> {
+    // Read before the look at the logs: what was written before the end is seen.
+    let now = target.task(id).await?;
+    tail.copy(&Logs::Of(target, id), now["execution"].as_u64().unwrap_or_default()).await?;
+    Ok(!now["finished_at"].is_null())
+}
+
+/// Where logs are read.
+pub(crate) enum Logs<'a> {
+    /// There, of the task with this id.
+    In(&'a dyn LogStore, &'a TaskId),
+    /// Of this task of a server, or of a store by way of the API.
+    Of(&'a Target, &'a str),
+}
+
+impl Logs<'_> {
+    async fn read(&self, execution: u64, stream: Stream, offset: u64) -> Result<Vec<u8>> {
+        match self {
+            Logs::In(logs, id) => {
+                let key = LogKey { id: (*id).clone(), execution, stream };
+                Ok(logs.read(&key, offset, LOG_CHUNK_BYTES_MAX).await?)
+            }
+            Logs::Of(target, id) => {
+                let name = serde_json::to_value(stream).unwrap_or_default();
+                let name = name.as_str().unwrap_or_default();
+                let part = format!("/logs?stream={name}&execution={execution}&offset={offset}");
+                match target.bytes(&task_path(id, &part)).await {
+                    // Nothing was written.
+                    Err(problem) if problem.code == NOT_FOUND => Ok(Vec::new()),
+                    read => read,
+                }
+            }
+        }
     }
 }
 
@@ -95,24 +143,23 @@ impl Tail {
     }
 
     /// Shows what is new; a new start of the task is shown from its beginning.
-    pub(crate) async fn copy(&mut self, logs: &dyn LogStore, task: &Task) -> Result<()> {
-        if self.execution != task.record.execution {
+    pub(crate) async fn copy(&mut self, logs: &Logs<'_>, execution: u64) -> Result<()> {
+        if self.execution != execution {
             // The rest of the one before.
             if self.execution != 0 {
-                self.copy_execution(logs, task).await?;
+                self.copy_execution(logs).await?;
             }
-            self.execution = task.record.execution;
+            self.execution = execution;
             self.offsets = [0; 2];
         }
-        self.copy_execution(logs, task).await
+        self.copy_execution(logs).await
     }
 
-    async fn copy_execution(&mut self, logs: &dyn LogStore, task: &Task) -> Result<()> {
+    async fn copy_execution(&mut self, logs: &Logs<'_>) -> Result<()> {
         for stream in self.streams.clone() {
-            let key = LogKey { id: task.id.clone(), execution: self.execution, stream };
             loop {
                 let offset = self.offsets[stream as usize];
-                let read = logs.read(&key, offset, LOG_CHUNK_BYTES_MAX).await?;
+                let read = logs.read(self.execution, stream, offset).await?;
                 if read.is_empty() {
                     break;
                 }

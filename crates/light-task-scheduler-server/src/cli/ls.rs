@@ -1,22 +1,28 @@
-//! `lts ls`: which tasks there are.
+//! `lts task ls`: which tasks there are.
 
 use clap::Args;
-use light_task_scheduler::store::{PAGE_MAX, TaskQuery};
-use light_task_scheduler::{Name, State, Task};
+use light_task_scheduler::store::PAGE_MAX;
+use light_task_scheduler::{Name, State};
+use serde_json::Value;
 
+use crate::api::{quoted, url_encoded};
 use crate::batch::lines::BATCH_LABEL;
 use crate::batch::parse_name;
-use crate::cli::select::{StoreArgs, parse_state};
-use crate::command::shown;
-use crate::exit::{OK, Problem, Result};
-use crate::output;
+use crate::cli::select::parse_state;
+use crate::cli::target::TargetArgs;
+use crate::exit::{OK, Result};
+use crate::output::{self, Form, FormArgs, Listing};
 
 /// Lists tasks, newest first.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  lts ls --state failed,cancelled
-  lts ls --batch nightly --limit 0 --json")]
+  lts task ls --state failed,cancelled
+  lts task ls 'queue:video error:\"no space\" created:<1h' -o wide
+  lts task ls --batch nightly --limit 0 --json")]
 pub(crate) struct LsArgs {
+    /// A query such as state:failed queue:video kind:process label.batch:x created:<1h attempt:>2 error:"no space"
+    #[arg(value_name = "QUERY")]
+    query: Vec<String>,
     /// In these states: held, waiting, running, exporting, succeeded, failed, cancelled
     #[arg(long, value_delimiter = ',', value_parser = parse_state)]
     state: Vec<State>,
@@ -35,11 +41,10 @@ pub(crate) struct LsArgs {
     /// At most so many; 0: all
     #[arg(long, default_value_t = 50)]
     limit: usize,
-    /// Print a JSON object per task
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    form: FormArgs,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 /// Reads `name=value`.
@@ -48,62 +53,73 @@ pub(crate) fn parse_label(text: &str) -> Result<(Name, String), String> {
     Ok((parse_name(name)?, value.to_owned()))
 }
 
+impl LsArgs {
+    fn query(&self) -> String {
+        let mut terms = vec![self.query.join(" ")];
+        if !self.state.is_empty() {
+            let states: Vec<&str> = self.state.iter().map(|state| state.as_str()).collect();
+            terms.push(format!("state:{}", states.join(",")));
+        }
+        terms.extend(self.queue.iter().map(|queue| format!("queue:{queue}")));
+        terms.extend(self.kind.iter().map(|kind| format!("kind:{kind}")));
+        terms.extend(self.label.iter().map(|(name, value)| format!("label.{name}:{}", quoted(value))));
+        terms.extend(self.batch.iter().map(|batch| format!("label.{BATCH_LABEL}:{}", quoted(batch))));
+        terms.join(" ")
+    }
+}
+
 /// Runs it.
 pub(crate) async fn run(args: LsArgs) -> Result<u8> {
-    let opened = args.store.open().await?;
-    let mut labels = args.label;
-    if let Some(batch) = args.batch {
-        labels.push((parse_name(BATCH_LABEL).map_err(Problem::usage)?, batch));
-    }
-    let mut query =
-        TaskQuery { states: args.state, queue: args.queue, kind: args.kind, labels, ..TaskQuery::default() };
+    let target = args.target.open().await?;
+    let (query, form) = (url_encoded(args.query().trim()), args.form.form());
     let mut left = if args.limit == 0 { usize::MAX } else { args.limit };
-    let mut rows = Vec::new();
-    let mut more = false;
-    while left > 0 {
-        query.limit = left.min(PAGE_MAX);
-        let page = opened.store.list(&query).await?;
-        left -= page.tasks.len();
-        for task in &page.tasks {
-            if args.json {
-                output::json(&super::show::as_json(task)?)?;
-            } else {
-                rows.push(row(task));
+    let mut kept = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let limit = left.min(PAGE_MAX);
+        let mut page = target.get(&format!("/api/v1/tasks?limit={limit}&q={query}{cursor}")).await?;
+        let tasks: Vec<Value> = page["tasks"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        left = left.saturating_sub(tasks.len());
+        match form {
+            // However many there are: they are printed as they come.
+            Form::Jsonl | Form::Name => listing().print(form, &tasks)?,
+            _ => kept.extend(tasks),
+        }
+        match page["next"].as_str() {
+            Some(next) if left > 0 => cursor = format!("&cursor={}", url_encoded(next)),
+            next => {
+                if !matches!(form, Form::Jsonl | Form::Name) {
+                    listing().print(form, &kept)?;
+                }
+                if next.is_some() {
+                    output::note("there are more; --limit 0 shows all");
+                }
+                return Ok(OK);
             }
         }
-        query.cursor = page.next;
-        more = page.next.is_some();
-        if !more {
-            break;
-        }
     }
-    if !args.json {
-        output::table(&["ID", "STATE", "QUEUE", "TRIES", "STARTED", "FINISHED", "COMMAND"], &rows)?;
-        if more {
-            output::note("there are more; --limit 0 shows all");
-        }
-    }
-    Ok(OK)
 }
 
-fn row(task: &Task) -> Vec<String> {
-    let record = &task.record;
-    vec![
-        task.id.to_string(),
-        state_in_words(task),
-        task.spec.queue.to_string(),
-        record.attempt.to_string(),
-        output::time(record.started_at),
-        output::time(record.finished_at),
-        output::shortened(&shown(task), usize::MAX),
-    ]
+fn listing() -> Listing {
+    Listing::new("id")
+        .column("ID", |task| output::text(&task["id"]))
+        .column("STATE", |task| output::text(&task["phase"]))
+        .column("QUEUE", |task| output::text(&task["queue"]))
+        .wide("KIND", |task| output::text(&task["kind"]))
+        .wide("PRIORITY", |task| output::text(&task["priority"]))
+        .column("TRIES", |task| output::text(&task["attempt"]))
+        .wide("CREATED", |task| output::time_text(&task["created_at"]))
+        .column("STARTED", |task| output::time_text(&task["started_at"]))
+        .column("FINISHED", |task| output::time_text(&task["finished_at"]))
+        .wide("WORKER", |task| output::text(&task["worker"]))
+        .wide("FAILURE", |task| output::shortened(&output::text(&task["failure"]["message"]), FAILURE_CHARS_MAX))
+        .column("COMMAND", |task| output::shortened(&summary(task), usize::MAX))
 }
 
-/// A state, and what is special about it.
-pub(crate) fn state_in_words(task: &Task) -> String {
-    match (task.record.state, task.record.cancel_requested) {
-        (State::Running, true) => "cancelling".to_owned(),
-        (State::Waiting, _) if task.record.attempt > 0 => "retrying".to_owned(),
-        (state, _) => state.to_string(),
-    }
+/// How much of a failure a wide list shows.
+const FAILURE_CHARS_MAX: usize = 60;
+
+/// A task's command, as one would type it.
+pub(crate) fn summary(task: &Value) -> String {
+    task["summary"].as_str().map(output::printable).unwrap_or_default()
 }

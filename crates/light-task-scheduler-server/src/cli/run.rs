@@ -10,13 +10,15 @@ use light_task_scheduler::executor::docker::DockerSpec;
 use light_task_scheduler::executor::http::HttpJob;
 use light_task_scheduler::executor::process::CommandSpec;
 use light_task_scheduler::{
-    Config, FailureKind, Name, NewTask, RetryPolicy, Scheduler, Shutdown, State, StoreExt, SystemClock, Task, TaskId,
+    Clock, Config, FailureKind, Name, NewTask, RetryPolicy, Scheduler, Shutdown, State, StoreExt, SystemClock, Task,
+    TaskId,
 };
 use tokio::time::Instant;
 
+use crate::api::TaskView;
 use crate::batch::lines::current_directory;
 use crate::batch::parse_name;
-use crate::cli::logs::{Shown, Tail};
+use crate::cli::logs::{Logs, Shown, Tail};
 use crate::cli::ls::parse_label;
 use crate::cli::select::StoreArgs;
 use crate::command::{DOCKER_KIND, HTTP_KIND, KIND, inherit_environment};
@@ -206,7 +208,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8> {
                 output::line(&String::from_utf8_lossy(result.as_bytes()))?;
             }
             if args.json {
-                output::note(&output::json_text(&super::show::as_json(&task)?)?);
+                output::note(&output::json_text(&TaskView::whole(&task, SystemClock.now()))?);
             }
             Ok(if cancelled { exit::INTERRUPTED } else { code_of(&task) })
         }
@@ -236,7 +238,7 @@ async fn follow(
             biased;
             task = &mut ended => {
                 let task = task?;
-                tail.copy(&*opened.logs, &task).await?;
+                tail.copy(&Logs::In(&*opened.logs, &task.id), task.record.execution).await?;
                 let ours = cancelled && task.record.state == State::Cancelled;
                 return Ok(Some((task, ours)));
             }
@@ -255,7 +257,7 @@ async fn follow(
             }
             () = tokio::time::sleep(LOOK_INTERVAL) => {
                 let task = opened.store.task(id).await?;
-                tail.copy(&*opened.logs, &task).await?;
+                tail.copy(&Logs::In(&*opened.logs, &task.id), task.record.execution).await?;
             }
         }
     }

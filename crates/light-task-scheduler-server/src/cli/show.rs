@@ -1,96 +1,88 @@
-//! `lts show`: all about one task.
+//! `lts task get`: all about one task.
 
 use clap::Args;
-use light_task_scheduler::executor::process::CommandSpec;
-use light_task_scheduler::{ResultRef, Task};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::cli::ls::state_in_words;
-use crate::cli::select::{StoreArgs, find};
-use crate::command::{shown, signal_of};
-use crate::exit::{ERROR, OK, Problem, Result};
-use crate::output;
+use crate::cli::ls::summary;
+use crate::cli::target::{TargetArgs, task_path};
+use crate::command::signal_in;
+use crate::exit::{OK, Result};
+use crate::output::{self, FormArgs, text};
 
 /// Shows all about a task.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  lts show 3f2a9c
-  lts show 3f2a9c --json")]
+  lts task get 3f2a9c
+  lts task get 3f2a9c --json | jq .attempts")]
 pub(crate) struct ShowArgs {
     /// Its id, or the beginning of it
     id: String,
-    /// Print it as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    form: FormArgs,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: ShowArgs) -> Result<u8> {
-    let opened = args.store.open().await?;
-    let task = find(&*opened.store, &args.id).await?;
-    if args.json {
-        output::json(&as_json(&task)?)?
-    } else {
-        print(&task)?
-    }
+    let target = args.target.open().await?;
+    let found = target.find(&args.id).await?;
+    let id = found["id"].as_str().unwrap_or_default();
+    let mut task = target.task(id).await?;
+    task["attempts"] = target.get(&task_path(id, "/attempts")).await?;
+    output::one(args.form.form(), "id", &task, || lines(&task))?;
     Ok(OK)
 }
 
-/// A task with its command and its result.
-pub(crate) fn as_json(task: &Task) -> Result<Value> {
-    let mut value = serde_json::to_value(task)
-        .map_err(|error| Problem::new(ERROR, format!("the task cannot be written as JSON: {error}")))?;
-    if let Some(object) = value.as_object_mut() {
-        object.insert("command".to_owned(), json!(shown(task)));
-        object.insert("payload".to_owned(), task.spec.payload.parse::<Value>().unwrap_or(Value::Null));
-        object.insert("result".to_owned(), result(task).unwrap_or(Value::Null));
-    }
-    Ok(value)
-}
-
-fn result(task: &Task) -> Option<Value> {
-    match task.record.result()? {
-        ResultRef::Inline(payload) => payload.parse().ok(),
-        stored => serde_json::to_value(stored).ok(),
-    }
-}
-
-fn print(task: &Task) -> Result<()> {
-    let (spec, record) = (&task.spec, &task.record);
+fn lines(task: &Value) -> Vec<(String, String)> {
     let mut lines = vec![
-        ("id", task.id.to_string()),
-        ("state", state_in_words(task)),
-        ("command", shown(task)),
-        ("queue", spec.queue.to_string()),
-        ("kind", spec.kind.to_string()),
-        ("priority", spec.priority.to_string()),
-        ("attempts", format!("{} of {}", record.attempt, task.retry_policy().max_attempts)),
-        ("created", spec.created_at.to_string()),
+        ("id", text(&task["id"])),
+        ("state", text(&task["phase"])),
+        ("command", summary(task)),
+        ("queue", text(&task["queue"])),
+        ("kind", text(&task["kind"])),
+        ("priority", text(&task["priority"])),
+        ("attempts", format!("{} of {}", text(&task["attempt"]), text(&task["retry"]["max_attempts"]))),
+        ("created", text(&task["created_at"])),
     ];
-    if let Ok(command) = spec.payload.parse::<CommandSpec>()
-        && let Some(cwd) = command.cwd
-    {
-        lines.insert(3, ("directory", cwd.display().to_string()));
+    if let Some(cwd) = task["payload"]["cwd"].as_str() {
+        lines.insert(3, ("directory", output::printable(cwd)));
     }
-    let times = [("started", record.started_at), ("finished", record.finished_at)];
-    lines.extend(times.into_iter().filter_map(|(name, at)| Some((name, at?.to_string()))));
-    if let Some(timeout) = task.timeout() {
-        lines.push(("timeout", format!("{timeout:?}")));
+    for (name, field) in [
+        ("started", "started_at"),
+        ("finished", "finished_at"),
+        ("timeout", "timeout"),
+        ("deadline", "deadline"),
+        ("worker", "worker"),
+    ] {
+        lines.extend((!task[field].is_null()).then(|| (name, text(&task[field]))));
     }
-    for (name, value) in spec.options.iter().flat_map(|options| &options.labels) {
-        lines.push(("label", format!("{name}={value}")));
+    for (name, value) in task["labels"].as_object().into_iter().flatten() {
+        lines.push(("label", format!("{name}={}", text(value))));
     }
-    if let Some(failure) = record.failure() {
-        lines.push(("failure", failure.message.clone()));
-        lines.extend(failure.exit_code.map(|code| ("exit code", code.to_string())));
-        lines.extend(signal_of(failure).map(|signal| ("signal", signal.to_string())));
+    if let Some(progress) = task["progress"].as_object() {
+        let message = progress.get("message").map(text).unwrap_or_default();
+        lines.push((
+            "progress",
+            format!("{} of {} {message}", text(&task["progress"]["done"]), text(&task["progress"]["total"])),
+        ));
     }
-    lines.extend(result(task).map(|result| ("result", result.to_string())));
-    for attempt in record.attempts() {
-        let (number, started, why) = (attempt.attempt, attempt.started_at, &attempt.failure.message);
-        lines.push(("attempt", format!("{number}, started {started}, ended {}: {why}", attempt.ended_at)));
+    let failure = &task["failure"];
+    if failure.is_object() {
+        lines.push(("failure", text(&failure["message"])));
+        lines.extend((!failure["exit_code"].is_null()).then(|| ("exit code", text(&failure["exit_code"]))));
+        lines.extend(signal(failure).map(|signal| ("signal", signal.to_string())));
     }
-    lines.into_iter().try_for_each(|(name, value)| output::line(&format!("{:<11}{value}", format!("{name}:"))))
+    lines.extend((!task["result"].is_null()).then(|| ("result", task["result"].to_string())));
+    for attempt in task["attempts"].as_array().into_iter().flatten().filter(|attempt| attempt["failure"].is_object()) {
+        let [number, started, ended] = ["attempt", "started_at", "ended_at"].map(|field| text(&attempt[field]));
+        let why = text(&attempt["failure"]["message"]);
+        lines.push(("attempt", format!("{number}, started {started}, ended {ended}: {why}")));
+    }
+    lines.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn signal(failure: &Value) -> Option<i32> {
+    let code = failure["exit_code"].as_i64().and_then(|code| i32::try_from(code).ok());
+    signal_in(code, failure["message"].as_str().unwrap_or_default())
 }

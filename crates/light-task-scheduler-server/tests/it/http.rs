@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
+use light_task_scheduler::ResultRef;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -160,20 +161,21 @@ fn check(place: &Place, said: &Said, tasks: usize, survived: &HashSet<usize>) {
     let summary = said.json().pop().unwrap_or_else(|| panic!("no summary: {said:?}"));
     let failed = (0..tasks).filter(|number| fails(*number)).count();
     assert_eq!((&summary["succeeded"], &summary["failed"]), (&(tasks - failed).into(), &failed.into()), "{said:?}");
-    let all = place.tasks(&[]);
+    let all = place.stored();
     assert_eq!(all.len(), tasks);
     for task in all {
-        let number: usize = task["id"].as_str().unwrap().strip_prefix("task-").unwrap().parse().unwrap();
-        let record = &task["record"];
-        assert_eq!(record["attempt"], 1, "{task}");
-        let adopted = record["run"].as_u64().unwrap() > record["execution"].as_u64().unwrap();
-        assert!(adopted || !survived.contains(&number), "its job has survived and was not adopted: {task}");
+        let number: usize = task.id.to_string().strip_prefix("task-").unwrap().parse().unwrap();
+        let record = &task.record;
+        assert_eq!(record.attempt, 1, "{task:?}");
+        let adopted = record.run > record.execution;
+        assert!(adopted || !survived.contains(&number), "its job has survived and was not adopted: {task:?}");
         if fails(number) {
-            let message = record["details"]["failure"]["message"].as_str().unwrap_or_default();
-            assert_eq!(message, format!("{number} cannot be cut"), "{task}");
+            let message = record.failure().map(|failure| failure.message.as_str()).unwrap_or_default();
+            assert_eq!(message, format!("{number} cannot be cut"), "{task:?}");
         } else {
             let whole: Vec<String> = (0..LINES).map(|line| format!("line {line} of {number}")).collect();
-            assert_eq!(task["result"].as_str().unwrap(), whole.join("\n"));
+            let Some(ResultRef::Inline(result)) = record.result() else { panic!("no result: {task:?}") };
+            assert_eq!(result.parse::<String>().unwrap(), whole.join("\n"));
         }
     }
 }

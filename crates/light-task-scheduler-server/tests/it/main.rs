@@ -6,6 +6,9 @@
 mod api;
 mod batch;
 mod bench;
+mod cli_bulk;
+mod cli_tasks;
+mod cli_tools;
 mod dev;
 mod docker;
 mod full;
@@ -20,6 +23,7 @@ mod proxy;
 mod real;
 mod replicas;
 mod run;
+mod served;
 mod servers;
 mod serving;
 mod store;

@@ -153,7 +153,7 @@ fn real_commands_killed_at_random_moments_end_once_with_the_right_outputs() {
     assert_eq!(stored.len(), tasks as usize);
     for task in &stored {
         let number = task["id"].as_str().unwrap()[1..].parse().unwrap();
-        let timed_out = task["record"]["details"]["failure"]["kind"] == "timeout";
+        let timed_out = task["failure"]["kind"] == "timeout";
         assert_eq!(timed_out, work(number) == Work::Overrun, "{task}");
     }
     println!(

@@ -117,11 +117,11 @@ fn a_locked_store_is_told_from_a_broken_one() {
     let place = with_two_tasks();
     let holder = Connection::open(place.path("lts.db")).unwrap();
     holder.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
-    let locked = place.lts(&["queue", "pause", "q"]);
+    let locked = place.lts(&["queue", "set", "q", "--concurrency", "1"]);
     assert_eq!(locked.code, UNREACHABLE, "{locked:?}");
     assert!(locked.stderr.contains("lts.db") && locked.stderr.contains("another process has locked"), "{locked:?}");
     drop(holder);
-    assert_eq!(place.lts(&["queue", "pause", "q"]).code, 0);
+    assert_eq!(place.lts(&["queue", "set", "q", "--concurrency", "1"]).code, 0);
 }
 
 /// On a file system of its own with a few MiB, in a mount namespace of its own.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use light_task_scheduler::store::{PAGE_MAX, TaskQuery};
+use light_task_scheduler::{SqliteStore, Store, Task};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -50,7 +52,11 @@ impl Place {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lts"));
-        command.args(args).current_dir(self.0.path()).env_remove("LTS_STORE");
+        command.args(args).current_dir(self.0.path());
+        for variable in ["LTS_STORE", "LTS_SERVER", "LTS_TOKEN", "LTS_CONTEXT", "LTS_LANG"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_CONFIG_HOME", self.path("config"));
         // Where the commands of a server's tasks are kept.
         command.env("LTS_STATE_DIR", self.0.path().join("state")).stdin(Stdio::null());
         command
@@ -72,6 +78,23 @@ impl Place {
         let said = self.lts(&[&["ls", "--json", "--limit", "0"], args].concat());
         assert_eq!(said.code, 0, "{said:?}");
         said.json()
+    }
+
+    /// The tasks as the store has them.
+    pub(crate) fn stored(&self) -> Vec<Task> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = SqliteStore::open(self.path("lts.db")).unwrap();
+            let (mut tasks, mut query) = (Vec::new(), TaskQuery { limit: PAGE_MAX, ..TaskQuery::default() });
+            loop {
+                let page = store.list(&query).await.unwrap();
+                tasks.extend(page.tasks);
+                query.cursor = page.next;
+                if query.cursor.is_none() {
+                    return tasks;
+                }
+            }
+        })
     }
 
     /// Waits until no process is left in this place, not for long: what ends, ends at once.
@@ -154,14 +177,14 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Reads stderr until a line has this in it.
-    pub(crate) fn hear(&mut self, what: &str) {
+    /// Reads stderr until a line has this in it, and answers the line.
+    pub(crate) fn hear(&mut self, what: &str) -> String {
         loop {
             let mut line = String::new();
             assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "{what:?} never came: {}", self.heard);
             self.heard.push_str(&line);
             if line.contains(what) {
-                return;
+                return line;
             }
         }
     }
