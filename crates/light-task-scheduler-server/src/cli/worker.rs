@@ -187,7 +187,7 @@ fn host_name() -> String {
 async fn list(args: LsArgs) -> Result<u8> {
     let workers = match &args.server {
         Some(server) => RemoteStore::open(server, args.token.as_deref()).await?.replicas().await?,
-        None => args.store.open().await?.store.replicas().await?,
+        None => args.store.url().open_existing().await?.store.replicas().await?,
     };
     if args.json {
         workers.iter().try_for_each(output::json)?;

@@ -37,7 +37,7 @@ pub(crate) async fn insert(
         caller.check_queue(&task.queue)?;
         api.options().defaults.fill(task);
     }
-    Ok(Json(sent(told(api.scheduler().insert(tasks).await)?)))
+    Ok(Json(sent(told(api.source().insert(tasks).await)?)))
 }
 
 /// Does what operators wish, task by task.
