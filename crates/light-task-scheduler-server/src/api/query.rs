@@ -248,7 +248,7 @@ impl Test {
                 match place {
                     Some(Value::String(found)) => found == text,
                     Some(Value::Array(_) | Value::Object(_)) | None => false,
-                    Some(found) => found.to_string() == *text,
+                    Some(found) => serde_json::to_string(found).is_ok_and(|shown| shown == *text),
                 }
             }),
         }
