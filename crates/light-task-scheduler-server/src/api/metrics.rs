@@ -12,7 +12,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
@@ -24,8 +23,8 @@ use super::{Api, STREAMS_MAX};
 
 /// The bounds by which times of answers are told apart, in seconds.
 const ANSWER_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
-/// What is answered, as Prometheus asks for it.
-const TEXT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The format of Prometheus that all its tools read.
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Asked {
@@ -68,6 +67,11 @@ pub(super) async fn measured(State(api): State<Api>, request: Request, next: Nex
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InState {
     queue: String,
     state: String,
@@ -83,10 +87,10 @@ struct OfState {
     state: String,
 }
 
-/// How things stand, for Prometheus (OpenMetrics text).
+/// How things stand, in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operations",
     responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 200, body = String, content_type = "text/plain"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"])))]
@@ -98,7 +102,9 @@ pub(crate) async fn scrape(State(api): State<Api>, caller: Caller) -> Result<Res
     let queues = store.queues().await.map_err(failed)?;
     let replicas = store.replicas().await.map_err(failed)?;
     let mut registry = Registry::with_prefix("lts");
-    registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+    let build: Family<Build, Gauge> = Family::default();
+    build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+    registry.register("build_info", "The program", build);
     tasks(&mut registry, &counts);
     limits(&mut registry, &queues);
     workers(&mut registry, &replicas);
@@ -112,9 +118,29 @@ pub(crate) async fn scrape(State(api): State<Api>, caller: Caller) -> Result<Res
     registry.register_with_unit("http_request_duration", "How long answers took", Unit::Seconds, seconds);
     let mut text = String::new();
     match encode(&mut text, &registry) {
-        Ok(()) => Ok(([(header::CONTENT_TYPE, TEXT_TYPE)], text).into_response()),
+        Ok(()) => Ok(([(header::CONTENT_TYPE, TEXT_TYPE)], classic(&text)).into_response()),
         Err(error) => Err(Problem::new(Code::Internal, format!("the numbers cannot be written: {error}")).into()),
     }
+}
+
+/// OpenMetrics as the format before it: there a counter's own name ends with `_total`, and units and the end are not said.
+fn classic(text: &str) -> String {
+    let mut counters: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        counters.extend(line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")));
+    }
+    let mut classic = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(&name) => {
+                classic.push_str(&format!("# {what} {name}_total {rest}"));
+            }
+            _ => classic.push_str(line),
+        }
+        classic.push('\n');
+    }
+    classic
 }
 
 fn whole(value: u64) -> i64 {
@@ -152,4 +178,15 @@ fn workers(registry: &mut Registry, replicas: &[ReplicaStatus]) {
         family.get_or_create(&OfState { state: state.to_owned() }).set(whole(count));
     }
     registry.register("workers", "Who takes tasks", family);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_one_name() {
+        let open = "# HELP a b c.\n# TYPE a counter\n# UNIT a seconds\na_total{x=\"y\"} 1\n# EOF\n";
+        assert_eq!(classic(open), "# HELP a_total b c.\n# TYPE a_total counter\na_total{x=\"y\"} 1\n");
+    }
 }

@@ -18,6 +18,7 @@ pub(super) struct Unneeded<T> {
     /// What was found.
     pub(super) found: T,
     /// Whether the store still has its task.
+    #[cfg_attr(not(feature = "process"), allow(dead_code, reason = "only leftovers of commands ask for it"))]
     pub(super) has_task: bool,
 }
 

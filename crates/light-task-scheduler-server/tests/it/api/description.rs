@@ -72,7 +72,7 @@ async fn numbers_for_prometheus_name_queues_states_and_routes() {
     let id = site.submit(r#"{"kind": "ok", "queue": "video"}"#).await;
     site.ended(&id).await;
     let metrics = site.get("/metrics").await;
-    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
     let text = String::from_utf8(metrics.body).unwrap();
     for line in [
         r#"lts_tasks{queue="video",state="succeeded"} 1"#,
