@@ -77,10 +77,8 @@ async fn claims_go_by_their_indexes() {
     store.insert((0..WAITING / 2).map(task).collect()).await.unwrap();
     store.insert((0..WAITING / 2).map(|n| task(n).start(late)).collect()).await.unwrap();
     let replica = ReplicaId::generate(&SystemClock);
-    store
-        .register(NewReplica { id: replica, name: String::new(), ttl: Duration::from_secs(99), remote: false })
-        .await
-        .unwrap();
+    let new = NewReplica { id: replica, name: String::new(), ttl: Duration::from_secs(99), remote: false };
+    store.register(new).await.unwrap();
     let kinds = vec![Name::new("k").unwrap()];
     let request = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit: 50, among: None };
     assert_eq!(store.claim(request).await.unwrap().tasks.len(), 50);
@@ -168,10 +166,8 @@ async fn an_open_transaction_does_not_slow_claims() {
     const MORE: u64 = 5;
     let store = open().await;
     let replica = ReplicaId::generate(&SystemClock);
-    store
-        .register(NewReplica { id: replica, name: String::new(), ttl: Duration::from_secs(999), remote: false })
-        .await
-        .unwrap();
+    let new = NewReplica { id: replica, name: String::new(), ttl: Duration::from_secs(999), remote: false };
+    store.register(new).await.unwrap();
     for _ in 0..TASKS / BATCH_MAX {
         store.insert((0..BATCH_MAX).map(|n| NewTask::new("k", &n).unwrap()).collect()).await.unwrap();
     }
