@@ -101,7 +101,7 @@ pub(crate) struct Acted {
 }
 
 /// Does one thing with many tasks: those of a query, or those named. With `dry_run` it only counts them.
-#[utoipa::path(post, path = "/api/v1/task-actions", tag = "tasks", request_body = Wish,
+#[utoipa::path(post, operation_id = "act_on_tasks", path = "/api/v1/task-actions", tag = "tasks", request_body = Wish,
     responses(
         (status = 200, body = Acted),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -204,7 +204,7 @@ pub(crate) struct Purged {
 }
 
 /// Removes the tasks of a queue that have not begun: held, waiting, and those that wait to be tried again.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/purge", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(post, operation_id = "purge_queue", path = "/api/v1/queues/{name}/purge", tag = "queues", params(("name" = String, Path)),
     responses(
         (status = 200, body = Purged),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -282,7 +282,7 @@ pub(crate) struct Failures {
 }
 
 /// The newest failed tasks, gathered by what went wrong.
-#[utoipa::path(get, path = "/api/v1/failures", tag = "tasks", params(FailureParams),
+#[utoipa::path(get, operation_id = "list_failures", path = "/api/v1/failures", tag = "tasks", params(FailureParams),
     responses(
         (status = 200, body = Failures),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

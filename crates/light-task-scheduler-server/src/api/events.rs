@@ -228,7 +228,7 @@ pub(crate) struct EventParams {
 /// `stats` has the numbers of `GET /api/v1/stats`, at most once a second; `tasks` a list of `{id, state}` of tasks that
 /// have moved; `changed` says that something else has, and `reset` that events were missed: fetch anew what you show.
 /// A stream that breaks is taken up by `Last-Event-ID`.
-#[utoipa::path(get, path = "/api/v1/events", tag = "operations",
+#[utoipa::path(get, operation_id = "stream_events", path = "/api/v1/events", tag = "operations",
     params(EventParams, ("Last-Event-ID" = Option<String>, Header)),
     responses(
         (status = 200, body = String, content_type = "text/event-stream"),

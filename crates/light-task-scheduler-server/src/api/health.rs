@@ -23,13 +23,13 @@ pub(crate) struct Health {
 }
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = Health)), security(()))]
+#[utoipa::path(get, operation_id = "is_alive", path = "/healthz", tag = "operations", responses((status = 200, body = Health)), security(()))]
 pub(crate) async fn alive() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// Whether tasks can be taken in: the store answers.
-#[utoipa::path(get, path = "/readyz", tag = "operations",
+#[utoipa::path(get, operation_id = "is_ready", path = "/readyz", tag = "operations",
     responses((status = 200, body = Health), (status = 503, body = Problem, content_type = "application/problem+json")),
     security(()))]
 pub(crate) async fn ready(State(api): State<Api>) -> Result<Json<Health>, Response> {
@@ -93,7 +93,7 @@ impl From<&Caller> for CallerView {
 }
 
 /// What this server is and can do, and as whom it sees you.
-#[utoipa::path(get, path = "/api/v1/capabilities", tag = "operations",
+#[utoipa::path(get, operation_id = "read_capabilities", path = "/api/v1/capabilities", tag = "operations",
     responses((status = 200, body = Capabilities), (status = "4XX", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"])))]
 pub(crate) async fn capabilities(State(api): State<Api>, caller: Caller) -> Json<Capabilities> {

@@ -72,7 +72,7 @@ pub(crate) struct LogParams {
 /// What a task has written, as it is, or followed live.
 ///
 /// `X-Log-Length` says how long the log is in all. A `Range` of bytes can be asked for.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/logs", tag = "tasks",
+#[utoipa::path(get, operation_id = "read_logs", path = "/api/v1/tasks/{id}/logs", tag = "tasks",
     params(("id" = String, Path), LogParams, ("Range" = Option<String>, Header)),
     responses(
         (status = 200, content((String = "text/plain"), (String = "text/event-stream"))),

@@ -88,7 +88,7 @@ struct OfState {
 }
 
 /// How things stand, in the text format of Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations",
+#[utoipa::path(get, operation_id = "read_metrics", path = "/metrics", tag = "operations",
     responses(
         (status = 200, body = String, content_type = "text/plain"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

@@ -161,7 +161,7 @@ pub(crate) async fn queues(api: &Api, caller: &Caller) -> Result<Vec<QueueView>>
 }
 
 /// Lists the queues.
-#[utoipa::path(get, path = "/api/v1/queues", tag = "queues",
+#[utoipa::path(get, operation_id = "list_queues", path = "/api/v1/queues", tag = "queues",
     responses(
         (status = 200, body = Vec<QueueView>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -172,7 +172,7 @@ pub(crate) async fn list(State(api): State<Api>, caller: Caller) -> Result<Json<
 }
 
 /// Reads a queue.
-#[utoipa::path(get, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(get, operation_id = "read_queue", path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
     responses(
         (status = 200, body = QueueView),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -192,7 +192,7 @@ async fn queue(api: &Api, caller: &Caller, name: &str) -> Result<QueueView> {
 }
 
 /// Creates a queue, or replaces its settings; what is left out is unbounded and not paused.
-#[utoipa::path(put, path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(put, operation_id = "set_queue", path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
     request_body = Settings,
     responses(
         (status = 200, body = QueueView),
@@ -211,7 +211,7 @@ pub(crate) async fn set(
 }
 
 /// Stops starting tasks of a queue; what runs goes on.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/pause", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(post, operation_id = "pause_queue", path = "/api/v1/queues/{name}/pause", tag = "queues", params(("name" = String, Path)),
     responses(
         (status = 200, body = QueueView),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -226,7 +226,7 @@ pub(crate) async fn pause(
 }
 
 /// Starts tasks of a queue again.
-#[utoipa::path(post, path = "/api/v1/queues/{name}/resume", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(post, operation_id = "resume_queue", path = "/api/v1/queues/{name}/resume", tag = "queues", params(("name" = String, Path)),
     responses(
         (status = 200, body = QueueView),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

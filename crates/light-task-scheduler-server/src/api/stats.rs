@@ -163,7 +163,7 @@ pub(crate) struct Stats {
 }
 
 /// How many tasks there are in each state, in all and queue by queue.
-#[utoipa::path(get, path = "/api/v1/stats", tag = "operations",
+#[utoipa::path(get, operation_id = "read_stats", path = "/api/v1/stats", tag = "operations",
     responses(
         (status = 200, body = Stats),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -209,7 +209,7 @@ pub(crate) struct Series {
 }
 
 /// How the numbers have changed since the server was started.
-#[utoipa::path(get, path = "/api/v1/stats/timeseries", tag = "operations", params(SeriesParams),
+#[utoipa::path(get, operation_id = "read_time_series", path = "/api/v1/stats/timeseries", tag = "operations", params(SeriesParams),
     responses(
         (status = 200, body = Series),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

@@ -32,7 +32,7 @@ const REPLAYED_HEADER: &str = "idempotency-replayed";
 /// With an `Idempotency-Key`, or an `id` of your own, the request can be repeated: the task that is there is
 /// answered with 200 and `Idempotency-Replayed: true`. The key names the task for as long as its store remembers
 /// it, a day beyond its removal; with another kind or payload it is refused.
-#[utoipa::path(post, path = "/api/v1/tasks", tag = "tasks", request_body = Submission,
+#[utoipa::path(post, operation_id = "submit_task", path = "/api/v1/tasks", tag = "tasks", request_body = Submission,
     params(("Idempotency-Key" = Option<String>, Header, max_length = 255)),
     responses(
         (status = 201, body = TaskView, headers(("Location" = String))),
@@ -150,7 +150,7 @@ pub(crate) struct BatchAnswer {
 ///
 /// A mistake in one of them refuses all, and names each; then nothing is taken in. What the store refuses is said
 /// item by item. With an `Idempotency-Key` the whole batch can be repeated.
-#[utoipa::path(post, path = "/api/v1/tasks/batch", tag = "tasks",
+#[utoipa::path(post, operation_id = "submit_batch", path = "/api/v1/tasks/batch", tag = "tasks",
     request_body(content((Vec<Submission> = "application/json"), (String = "application/x-ndjson"))),
     params(("Idempotency-Key" = Option<String>, Header, max_length = 255)),
     responses(
@@ -236,7 +236,7 @@ pub(crate) struct ReadParams {
 }
 
 /// Reads a task; with `wait` once it has ended.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks",
+#[utoipa::path(get, operation_id = "read_task", path = "/api/v1/tasks/{id}", tag = "tasks",
     params(("id" = String, Path), ReadParams, ("If-None-Match" = Option<String>, Header)),
     responses(
         (status = 200, body = TaskView, headers(("ETag" = String))),
@@ -315,7 +315,7 @@ pub(crate) struct TaskList {
 }
 
 /// Lists tasks, newest first.
-#[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks", params(ListParams),
+#[utoipa::path(get, operation_id = "list_tasks", path = "/api/v1/tasks", tag = "tasks", params(ListParams),
     responses(
         (status = 200, body = TaskList, headers(("Link" = String))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -347,7 +347,7 @@ pub(crate) async fn list(
 }
 
 /// The attempts of a task since it was last requeued, oldest first.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/attempts", tag = "tasks", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "list_attempts", path = "/api/v1/tasks/{id}/attempts", tag = "tasks", params(("id" = String, Path)),
     responses(
         (status = 200, body = Vec<AttemptView>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -362,7 +362,7 @@ pub(crate) async fn list_attempts(
 }
 
 /// The result of a task that has succeeded, as it is.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}/result", tag = "tasks", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "read_result", path = "/api/v1/tasks/{id}/result", tag = "tasks", params(("id" = String, Path)),
     responses(
         (status = 200, description = "the bytes of the result", content((serde_json::Value = "application/json"), (Vec<u8> = "application/octet-stream"))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -444,7 +444,7 @@ impl Api {
 }
 
 /// Removes a held or ended task, and its logs.
-#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path)),
+#[utoipa::path(delete, operation_id = "delete_task", path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path)),
     responses(
         (status = 204),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -482,7 +482,7 @@ pub(crate) struct Changes {
 }
 
 /// Submits a new task like this one, with changes.
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/clone", tag = "tasks", params(("id" = String, Path)),
+#[utoipa::path(post, operation_id = "clone_task", path = "/api/v1/tasks/{id}/clone", tag = "tasks", params(("id" = String, Path)),
     request_body = Changes,
     responses(
         (status = 201, body = TaskView),

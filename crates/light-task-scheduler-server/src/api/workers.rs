@@ -53,7 +53,7 @@ impl From<ReplicaStatus> for WorkerView {
 }
 
 /// Lists who takes tasks, and the dead whose tasks are being taken over.
-#[utoipa::path(get, path = "/api/v1/workers", tag = "workers",
+#[utoipa::path(get, operation_id = "list_workers", path = "/api/v1/workers", tag = "workers",
     responses(
         (status = 200, body = Vec<WorkerView>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
