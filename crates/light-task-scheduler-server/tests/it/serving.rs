@@ -92,7 +92,7 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(crate) fn new(inner: Arc<dyn Store>) -> Arc<dyn Store> {
+    pub(crate) fn around(inner: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(Bare { inner, own: Mutex::default() })
     }
 

@@ -88,7 +88,7 @@ impl<B: Behind> Remote<B> {
     }
 
     fn serve(&self, store: Arc<dyn Store>) {
-        let server = Serving::start(Bare::new(store), Admission::ThisHost, ANY_PORT);
+        let server = Serving::start(Bare::around(store), Admission::ThisHost, ANY_PORT);
         self.servers.lock().unwrap().push(server);
     }
 
