@@ -143,6 +143,11 @@ fn classic(text: &str) -> String {
     classic
 }
 
+/// A name as the value of a label: the format wants these three escaped, and its writer leaves that to us.
+fn label(name: &Name) -> String {
+    name.as_str().replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -151,7 +156,7 @@ fn tasks(registry: &mut Registry, counts: &[QueueCounts]) {
     let family: Family<InState, Gauge> = Family::default();
     for queue in counts {
         for (state, count) in Counts::from(queue).named() {
-            let labels = InState { queue: queue.queue.to_string(), state: state.to_owned() };
+            let labels = InState { queue: label(&queue.queue), state: state.to_owned() };
             family.get_or_create(&labels).set(whole(count));
         }
     }
@@ -161,7 +166,7 @@ fn tasks(registry: &mut Registry, counts: &[QueueCounts]) {
 fn limits(registry: &mut Registry, queues: &[(Name, QueueSettings)]) {
     let (paused, concurrency): (Family<OfQueue, Gauge>, Family<OfQueue, Gauge>) = Default::default();
     for (name, settings) in queues {
-        let labels = OfQueue { queue: name.to_string() };
+        let labels = OfQueue { queue: label(name) };
         paused.get_or_create(&labels).set(i64::from(settings.paused));
         if let Some(limit) = settings.concurrency {
             concurrency.get_or_create(&labels).set(i64::from(limit));
@@ -183,6 +188,11 @@ fn workers(registry: &mut Registry, replicas: &[ReplicaStatus]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_escaped() {
+        assert_eq!(label(&Name::new(r#"a"b\c"#).unwrap()), r#"a\"b\\c"#);
+    }
 
     #[test]
     fn counters_have_one_name() {
