@@ -190,7 +190,6 @@ impl Flags {
         };
         let file = path.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let source = Source { variable: &variable, file: path.as_deref() };
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let listen = source.text("LTS_LISTEN", &self.listen, &file.listen, LISTEN_DEFAULT);
         let settings = Settings {
             listen: listen.read("listen", |text| {
@@ -209,7 +208,7 @@ impl Flags {
                 "LTS_CONCURRENCY",
                 &self.concurrency,
                 &file.concurrency,
-                (2 * cores).max(CONCURRENCY_MIN),
+                concurrency_default(),
             )?,
             queues: source.list("LTS_QUEUES", &self.queues, &file.queues),
             file,
@@ -400,6 +399,12 @@ impl Settings {
         }
         Ok(config)
     }
+}
+
+/// How many tasks run at once if nobody says otherwise: commands wait as much as they compute.
+pub(crate) fn concurrency_default() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (2 * cores).max(CONCURRENCY_MIN)
 }
 
 /// Whether nobody else can reach it.

@@ -89,8 +89,8 @@ pub(crate) async fn read(
 ) -> Result<Response, Response> {
     let task = api.task(&id, &caller).await?;
     if params.follow {
-        let _place = api.stream_place()?;
-        let tail = Tail::new(api, task.id, &params, &headers, _place);
+        let place = api.stream_place()?;
+        let tail = Tail::new(api, task.id, &params, &headers, place);
         return Ok(Sse::new(follow(tail)).keep_alive(KeepAlive::new().interval(ALIVE_INTERVAL)).into_response());
     }
     let stream = params.stream.map_or(LogStream::Stdout, LogStream::from);

@@ -7,7 +7,7 @@ use light_task_scheduler::{Config, Shutdown};
 
 use crate::api::{Api, ApiOptions};
 use crate::cli::select::StoreArgs;
-use crate::config::{LISTEN_DEFAULT, is_this_host};
+use crate::config::{LISTEN_DEFAULT, concurrency_default, is_this_host};
 use crate::demo;
 use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
@@ -45,9 +45,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<u8> {
     // Before the store is opened: a second one on this port must not touch it.
     let listening = Listening::on(args.listen).await?;
     let opened = args.store.open_or_create().await?;
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let config = Config {
-        concurrency: args.concurrency.unwrap_or_else(|| (2 * cores).max(4)),
+        concurrency: args.concurrency.unwrap_or_else(concurrency_default),
         replica_name: format!("lts dev, pid {}", std::process::id()),
         ..Config::default()
     };
