@@ -238,6 +238,13 @@ fn edits(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
+/// Bytes as hexadecimal digits. A batch of a million lines writes as many: no allocation a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

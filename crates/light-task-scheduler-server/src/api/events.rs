@@ -34,6 +34,8 @@ pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 const GATHER: Duration = Duration::from_millis(250);
 /// How far two counts are apart at least.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// After how long it is counted even if nothing is known to have changed: not every insertion is told, a held task's is not.
+const RECOUNT: Duration = Duration::from_secs(5);
 /// Most moves in one event; of more is only said that much has changed.
 const MOVES_MAX: usize = 200;
 /// How many events a reader can catch up on.
@@ -178,6 +180,7 @@ async fn watch(api: &Api, feed: &Feed) {
                 }
                 moves.clear();
                 (much, elsewhere) = (false, false);
+                uncounted |= counted.as_ref().is_some_and(|(at, _)| at.elapsed() >= RECOUNT);
                 if uncounted && counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= STATS_INTERVAL) {
                     uncounted = false;
                     say_stats(api, feed, &mut counted).await;

@@ -65,6 +65,7 @@ pub use session::Admission;
 use source::Source;
 pub(crate) use task::{Retry, TaskView};
 pub use tokens::{NewToken, Token, TokenFile};
+pub(crate) use workers::state_of;
 
 /// Largest body of most requests, in bytes: a payload of 1 MiB and what is around it.
 const BODY_BYTES_MAX: usize = 2 << 20;

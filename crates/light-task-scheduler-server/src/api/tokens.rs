@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::access::{Caller, Role};
 use super::problem::{Code, Problem, Result};
+use crate::output::hex;
 
 /// What every token begins with, so that scanners for leaked secrets know it.
 const PREFIX: &str = "lts_";
@@ -295,10 +296,6 @@ fn random_hex(bytes: usize) -> light_task_scheduler::Result<String> {
         light_task_scheduler::Error::internal(format!("the system gives no random numbers: {error}"))
     })?;
     Ok(hex(&random))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether they are equal, in a time that does not tell where they differ.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::command::{DOCKER_KIND, HTTP_KIND, KIND, SHELL, inherit_environment};
 use crate::duration::parse_duration;
-use crate::output::did_you_mean;
+use crate::output::{did_you_mean, hex};
 
 /// The label that names a task's batch.
 pub(crate) const BATCH_LABEL: &str = "batch";
@@ -82,12 +82,6 @@ pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
 /// Names a batch after the content of its file.
 pub(crate) fn batch_of(file: &[u8]) -> String {
     hex(&Sha256::digest(file)[..BATCH_HASH_BYTES])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// The task of a line, or what is wrong with the line.

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use light_task_scheduler::store::ReplicaStatus;
 use light_task_scheduler::{Config, Name, RemoteStore, Scheduler, Shutdown, Store};
 
+use crate::api::state_of;
 use crate::batch::parse_name;
 use crate::cli::select::StoreArgs;
 use crate::command::DOCKER_KIND;
@@ -199,11 +200,6 @@ async fn list(args: LsArgs) -> Result<u8> {
 }
 
 fn row(worker: &ReplicaStatus) -> Vec<String> {
-    let state = match (worker.dead || worker.proven_dead, worker.expired) {
-        (true, _) => "dead",
-        (false, true) => "expired",
-        (false, false) => "alive",
-    };
     let lease_ends = output::time(Some(worker.expires_at));
-    vec![worker.id.to_string(), state.to_owned(), worker.owned.to_string(), lease_ends, worker.name.clone()]
+    vec![worker.id.to_string(), state_of(worker).to_owned(), worker.owned.to_string(), lease_ends, worker.name.clone()]
 }

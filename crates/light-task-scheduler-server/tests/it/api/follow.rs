@@ -96,3 +96,12 @@ async fn a_stopped_server_ends_its_streams() {
     site.api.stop();
     tokio::join!(until(response, |_| false), until(log, |_| false));
 }
+
+#[tokio::test]
+async fn a_task_that_nobody_tells_of_is_counted_all_the_same() {
+    let site = Site::open().await;
+    let response = site.raw(request(Method::GET, "/api/v1/events").body(Body::empty()).unwrap()).await;
+    site.submit(r#"{"kind": "ok", "held": true}"#).await;
+    let events = until(response, |event| event.starts_with("event: stats") && event.contains(r#""held":1"#)).await;
+    assert!(events.last().unwrap().contains(r#""held":1"#), "{events:?}");
+}
