@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use light_task_scheduler::results::MemoryLogs;
@@ -18,6 +19,9 @@ use tokio::runtime::Runtime;
 
 /// Where a server listens if it does not matter.
 pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
+
+/// How long the threads of a server may take to end: each stops where it waits next.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A server that serves. Dropping it ends it as a crash would.
 pub(crate) struct Serving {
@@ -78,7 +82,10 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Until its threads have ended the address is taken: the next server may want it at once. By a thread, as the
+            // caller may be on a runtime itself, where this wait is refused.
+            let ending = std::thread::spawn(move || runtime.shutdown_timeout(ENDS_WITHIN));
+            ending.join().unwrap();
         }
     }
 }
