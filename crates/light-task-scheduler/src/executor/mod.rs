@@ -57,6 +57,9 @@ pub trait Executor: Send + Sync + fmt::Debug {
 
     /// How these runs stand, one answer per handle in order. Reading a status changes nothing, and one
     /// bad handle never fails the others.
+    ///
+    /// An end, whether it is answered here, by [`stop`](Executor::stop) or reported, is told once what the run has
+    /// written is in the log store, or does not get there in bearable time: whoever hears of it reads the log.
     async fn status(&self, handles: &[Handle]) -> Vec<Status>;
 
     /// The output of a run that succeeded. May be called again, also by another replica.

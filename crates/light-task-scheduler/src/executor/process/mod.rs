@@ -49,7 +49,7 @@ pub use wire::CommandResult;
 
 use launcher::{Launcher, receive_word, sockets};
 use rundir::{RunDir, Seen};
-use sweeper::{Place, Sweeper, Watches};
+use sweeper::{Place, Sweeper, Watches, is_watched};
 use watch::{Line, Pump, kill_marked, process_line, watch};
 use wire::{Envelope, ORDER_BYTES_MAX, Order, Word};
 
@@ -255,6 +255,12 @@ impl ProcessExecutor {
         }
     }
 
+    fn end_watch(&self, found: &Found) {
+        if let Some(watch) = self.watches().remove(&found.name()) {
+            watch.abort();
+        }
+    }
+
     /// Sends the order, and answers with the socket on which its supervisor talks.
     async fn order(&self, order: Order) -> Result<AsyncFd<OwnedFd>, StartError> {
         let order_file = RunDir(order.dir.clone()).order_file();
@@ -329,6 +335,32 @@ impl ProcessExecutor {
             Recovered::Attached(handle) => Ok(Started::Running(handle)),
             Recovered::Gone(_) => Err(busy(why.to_owned())),
             Recovered::Unreachable(why) => Err(busy(why)),
+        }
+    }
+
+    async fn stop_run(&self, found: &Found, dir: &RunDir, grace: Duration) -> Stopped {
+        if let Ok(Seen::Alive(pid)) = dir.look()
+            && let Err(why) = self.stop_supervisor(dir, pid, grace).await
+        {
+            return Stopped::Unconfirmed(why);
+        }
+        match dir.look() {
+            Ok(Seen::Ended(end)) if end.stopped && end.by_scheduler => Stopped::Confirmed(None),
+            Ok(Seen::Ended(end)) => Stopped::Confirmed(Some(end.outcome())),
+            Ok(Seen::Alive(_)) => Stopped::Unconfirmed("its supervisor is still alive".to_owned()),
+            Ok(Seen::Nothing | Seen::Gone | Seen::Orphaned) => match kill_marked(&found.name()).await {
+                Ok(()) => Stopped::Confirmed(None),
+                Err(why) => Stopped::Unconfirmed(why),
+            },
+            Err(error) => Stopped::Unconfirmed(format!("{} cannot be read: {error}", dir.0.display())),
+        }
+    }
+
+    /// Saves what is left of a run's output; `false` if the log store does not take it.
+    async fn save_output(&self, found: &Found, dir: &RunDir) -> bool {
+        match self.logs.clone() {
+            Some(logs) => Pump::new(logs, dir.clone(), &found.id, found.execution).copy_the_rest().await,
+            None => true,
         }
     }
 
@@ -448,7 +480,11 @@ impl Executor for ProcessExecutor {
         let mut answers = Vec::with_capacity(handles.len());
         for handle in handles {
             answers.push(match self.read(handle) {
-                Ok(found) => status_of(&self.dir(&found), &found.name()).await,
+                Ok(found) => match status_of(&self.dir(&found), &found.name()).await {
+                    // Whoever hears of an end may read the output, which is on its way: its watch reports both.
+                    Status::Ended(_) if is_watched(&self.watches, &found.name()) => Status::Running(None),
+                    status => status,
+                },
                 Err(why) => Status::Unreachable(why),
             });
         }
@@ -476,36 +512,26 @@ impl Executor for ProcessExecutor {
             Err(why) => return Stopped::Unconfirmed(why),
         };
         let dir = self.dir(&found);
-        if let Ok(Seen::Alive(pid)) = dir.look()
-            && let Err(why) = self.stop_supervisor(&dir, pid, grace).await
-        {
-            return Stopped::Unconfirmed(why);
+        let stopped = self.stop_run(&found, &dir, grace).await;
+        if matches!(stopped, Stopped::Confirmed(_)) {
+            self.save_output(&found, &dir).await;
+            // What it would report is told by this answer.
+            self.end_watch(&found);
         }
-        match dir.look() {
-            Ok(Seen::Ended(end)) if end.stopped && end.by_scheduler => Stopped::Confirmed(None),
-            Ok(Seen::Ended(end)) => Stopped::Confirmed(Some(end.outcome())),
-            Ok(Seen::Alive(_)) => Stopped::Unconfirmed("its supervisor is still alive".to_owned()),
-            Ok(Seen::Nothing | Seen::Gone | Seen::Orphaned) => match kill_marked(&found.name()).await {
-                Ok(()) => Stopped::Confirmed(None),
-                Err(why) => Stopped::Unconfirmed(why),
-            },
-            Err(error) => Stopped::Unconfirmed(format!("{} cannot be read: {error}", dir.0.display())),
-        }
+        stopped
     }
 
     async fn release(&self, handle: &Handle) {
         let Ok(found) = self.read(handle) else { return };
-        if let Some(watch) = self.watches().remove(&found.name()) {
-            watch.abort();
-        }
+        self.end_watch(&found);
         let dir = self.dir(&found);
         if dir.remove_if_silent() {
             return;
         }
-        if let Some(logs) = self.logs.clone() {
-            Pump::new(logs, dir.clone(), &found.id, found.execution).copy_the_rest().await;
+        // What cannot be saved now stays, and is saved when leftovers are swept.
+        if self.save_output(&found, &dir).await {
+            dir.remove();
         }
-        dir.remove();
     }
 }
 

@@ -76,7 +76,7 @@ impl Place {
             let place = self.state_dir.display();
             Error::unavailable(format!("the directory {place} cannot be read: {error}")).with_source(error)
         })?;
-        old.retain(|old| !self.is_watched(&self.name(old)));
+        old.retain(|old| !is_watched(&self.watches, &self.name(old)));
         for left in unneeded(store, old, |old| (&old.id, old.execution)).await? {
             let name = self.name(&left.found);
             match self.remove(left, &name).await {
@@ -92,11 +92,6 @@ impl Place {
         Found::name_of(&self.namespace, &old.id, old.execution)
     }
 
-    fn is_watched(&self, name: &str) -> bool {
-        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches.get(name).is_some_and(|watch| !watch.is_finished())
-    }
-
     /// `false`: it is to stay, since something of it is alive.
     async fn remove(&self, left: Unneeded<Old>, name: &str) -> Result<bool, String> {
         let Unneeded { found: Old { dir, id, execution }, has_task } = left;
@@ -106,14 +101,22 @@ impl Place {
             Seen::Nothing | Seen::Gone | Seen::Ended(_) => {}
         }
         // The logs of a task that was deleted are gone with it.
-        if let (Some(logs), true) = (&self.logs, has_task) {
-            Pump::new(logs.clone(), dir.clone(), &id, execution).copy_the_rest().await;
+        if let (Some(logs), true) = (&self.logs, has_task)
+            && !Pump::new(logs.clone(), dir.clone(), &id, execution).copy_the_rest().await
+        {
+            return Err("its output cannot be saved".to_owned());
         }
         dir.remove();
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.remove(name);
         Ok(true)
     }
+}
+
+/// Whether somebody here still follows this run, and is to report its end.
+pub(super) fn is_watched(watches: &Watches, name: &str) -> bool {
+    let watches = watches.lock().unwrap_or_else(PoisonError::into_inner);
+    watches.get(name).is_some_and(|watch| !watch.is_finished())
 }
 
 /// The directories of this namespace that have not changed for so long.

@@ -195,16 +195,17 @@ impl Pump {
         Ok(any)
     }
 
-    /// Copies all that is left; gives up on a log store that keeps failing.
-    pub(super) async fn copy_the_rest(&mut self) {
+    /// Copies all that is left; gives up on a log store that keeps failing, which is answered by `false`.
+    pub(super) async fn copy_the_rest(&mut self) -> bool {
         for _ in 0..LAST_COPIES_MAX {
             match self.copy().await {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(error) => {
                     tracing::warn!(run = %self.dir.0.display(), %error, "output cannot be saved");
                     tokio::time::sleep(LOG_INTERVAL).await;
                 }
             }
         }
+        false
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use light_task_scheduler::results::{LOG_BYTES_MAX, LogKey, LogStore, Stream};
@@ -9,7 +10,7 @@ use light_task_scheduler::{Result, TaskId};
 use tokio::sync::watch;
 
 use super::support::{Fifo, LIMIT, end_of, executor, result, run_of, sh, start};
-use light_task_scheduler::executor::Executor;
+use light_task_scheduler::executor::{Executor, Status, Stopped};
 
 /// A log store that tells how much it has and how often it was asked.
 #[derive(Debug)]
@@ -17,11 +18,18 @@ pub(super) struct WatchedLogs {
     logs: Mutex<BTreeMap<LogKey, Vec<u8>>>,
     pub(super) calls: Mutex<u64>,
     bytes: watch::Sender<usize>,
+    /// While it is shut, it answers nobody.
+    open: watch::Sender<bool>,
 }
 
 impl WatchedLogs {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(WatchedLogs { logs: Mutex::default(), calls: Mutex::default(), bytes: watch::Sender::new(0) })
+        Arc::new(WatchedLogs {
+            logs: Mutex::default(),
+            calls: Mutex::default(),
+            bytes: watch::Sender::new(0),
+            open: watch::Sender::new(true),
+        })
     }
 
     pub(super) async fn until_bytes(&self, bytes: usize) {
@@ -39,6 +47,7 @@ impl WatchedLogs {
 impl LogStore for WatchedLogs {
     async fn append(&self, log: &LogKey, offset: u64, bytes: &[u8]) -> Result<u64> {
         *self.calls.lock().unwrap() += 1;
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
         let mut logs = self.logs.lock().unwrap();
         let kept = logs.entry(log.clone()).or_default();
         assert!(offset <= kept.len() as u64, "a hole in the log");
@@ -80,6 +89,41 @@ async fn output_is_seen_while_the_command_runs_and_whole_at_its_end() {
     assert_eq!(logs.text("task", Stream::Stderr), "late\n");
     executor.release(&handle).await;
     assert_eq!(logs.text("task", Stream::Stdout), "hello\nbye\n");
+}
+
+#[tokio::test]
+async fn no_end_is_told_before_the_output_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut begun = Fifo::new(dir.path());
+    let logs = WatchedLogs::new();
+    logs.open.send_replace(false);
+    let executor = executor(dir.path()).with_logs(logs.clone());
+    for (id, stopped) in [("ends", false), ("stopped", true)] {
+        let rest = if stopped { "sleep 600" } else { "exit 0" };
+        let run = run_of(id, 1, &sh(&format!("echo hello; echo {id} >'{}'; {rest}", begun.path.display())));
+        let (handle, _reports) = start(&executor, &run).await;
+        assert_eq!(begun.line().await, id);
+        let told = async {
+            if stopped {
+                assert!(matches!(executor.stop(&handle, Duration::ZERO).await, Stopped::Confirmed(None)));
+            } else {
+                while !matches!(executor.status(std::slice::from_ref(&handle)).await[0], Status::Ended(_)) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            logs.text(id, Stream::Stdout)
+        };
+        let opens = async {
+            let file = dir.path().join(format!("{}/{id}-1/run", run.namespace));
+            while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\nend ")) {
+                tokio::task::yield_now().await;
+            }
+            logs.open.send_replace(true);
+        };
+        let (text, ()) = tokio::time::timeout(LIMIT, async { tokio::join!(told, opens) }).await.expect("it ends");
+        assert_eq!(text, "hello\n", "{id}");
+        logs.open.send_replace(false);
+    }
 }
 
 #[tokio::test]
