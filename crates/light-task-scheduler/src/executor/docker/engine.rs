@@ -379,10 +379,11 @@ impl Engine {
         let restart = match (knows("die"), client.live_restore) {
             _ if !sure && !broke => Restart::None,
             (true, true) => Restart::None,
+            // An engine that was killed after it had taken an end, and before it had written it down, notes code 0.
+            (false, _) if broke => Restart::Unclear,
+            (false, _) => Restart::EndedBefore,
             (true, false) if sure => Restart::EndedByIt,
-            (false, _) if sure => Restart::EndedBefore,
-            (false, true) => Restart::EndedBefore,
-            (_, false) => Restart::Unclear,
+            (true, false) => Restart::Unclear,
         };
         Ok((killed, restart))
     }

@@ -4,6 +4,7 @@
 //! same order every time. So a copy always begins at their beginning: what the log store has already is counted and
 //! passed over, separately for each stream, and nothing is lost or repeated whoever copied before, and how far.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,28 @@ use crate::results::{LOG_BYTES_MAX, LOG_CHUNK_BYTES_MAX, LogKey, LogStore, Strea
 /// How long output is gathered before it is written.
 const LOG_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Why a copy ended.
+/// What has kept a copy from its end: what is missing comes with the next one.
 #[derive(Debug)]
-pub(super) enum Copied {
-    /// All that the engine had is copied, or as much as a log takes.
-    All,
-    /// The engine or the log store failed: what is missing comes with the next copy.
-    Broken(String),
+pub(super) enum Broken {
+    /// The engine does not tell it.
+    Engine(String),
+    /// The log store does not take it.
+    Store(String),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::Engine(why) => f.write_str(why),
+            Broken::Store(why) => write!(f, "the log store does not take it: {why}"),
+        }
+    }
+}
+
+impl From<crate::error::Error> for Broken {
+    fn from(error: crate::error::Error) -> Self {
+        Broken::Store(error.to_string())
+    }
 }
 
 /// One stream on its way.
@@ -80,24 +96,17 @@ impl Pump {
         Pump { logs, execution }
     }
 
-    /// Copies what there is; with `follow` also what comes, until the container ends.
-    pub(super) async fn copy(&self, engine: &Engine, container: &str, follow: bool) -> Copied {
-        match self.try_copy(engine, container, follow).await {
-            Ok(()) => Copied::All,
-            Err(why) => Copied::Broken(why),
-        }
-    }
-
-    async fn try_copy(&self, engine: &Engine, container: &str, follow: bool) -> Result<(), String> {
-        let words = |error: crate::error::Error| format!("output cannot be saved: {error}");
+    /// Copies what there is, or as much as a log takes; with `follow` also what comes, until the container ends.
+    pub(super) async fn copy(&self, engine: &Engine, container: &str, follow: bool) -> Result<(), Broken> {
         let mut lanes = Vec::new();
         for stream in Stream::ALL {
             let key = LogKey { id: self.execution.id.clone(), execution: self.execution.execution, stream };
-            let stored = self.logs.len(&key).await.map_err(words)?;
+            let stored = self.logs.len(&key).await?;
             lanes.push(Lane { key, told: 0, stored, pending: Vec::new() });
         }
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).follow(follow);
-        let mut source = engine.logs(container, options).await.map_err(|trouble| trouble.to_string())?;
+        let source = engine.logs(container, options).await;
+        let mut source = source.map_err(|trouble| Broken::Engine(trouble.to_string()))?;
         let mut write_at: Option<Instant> = None;
         loop {
             let next = tokio::select! {
@@ -112,14 +121,14 @@ impl Pump {
                     false
                 }
                 Some(Ok(None)) => true,
-                Some(Err(Trouble::Unreachable(why) | Trouble::Said(_, why))) => return Err(why),
+                Some(Err(Trouble::Unreachable(why) | Trouble::Said(_, why))) => return Err(Broken::Engine(why)),
                 None => false,
             };
             let pending: usize = lanes.iter().map(|lane| lane.pending.len()).sum();
             let due = write_at.is_some_and(|at| at <= monotonic());
             if ended || due || pending >= LOG_CHUNK_BYTES_MAX {
                 for lane in &mut lanes {
-                    lane.write(&*self.logs).await.map_err(words)?;
+                    lane.write(&*self.logs).await?;
                 }
                 write_at = None;
             } else if pending > 0 && write_at.is_none() {

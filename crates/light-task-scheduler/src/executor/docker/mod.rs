@@ -159,6 +159,15 @@ impl Shared {
         self.active().get(execution).map(|active| active.watched.clone())
     }
 
+    /// Whether the output of an ended container is still to be saved by its watch, which then reports the end too. It
+    /// is told to look at once.
+    fn is_being_saved(&self, found: &Found) -> bool {
+        let active = self.active();
+        let active = active.get(&found.execution).filter(|active| !active.task.is_finished());
+        let active = active.filter(|active| self.logs.is_some() && !active.watched.is_copied());
+        active.inspect(|active| active.watched.look_now()).is_some()
+    }
+
     fn pump(&self, execution: &Execution) -> Option<Pump> {
         self.logs.clone().map(|logs| Pump::new(logs, execution.clone()))
     }
@@ -398,6 +407,8 @@ impl Shared {
             Ok(there) => match verdict::look(&there) {
                 Seen::Created | Seen::Running => Status::Running(None),
                 Seen::Unstartable(why) => Status::Ended(Outcome::Failed(refusal::of_start(&why))),
+                // Whoever hears of an end may read the output, which is on its way.
+                Seen::Ended(_) if self.is_being_saved(found) => Status::Running(None),
                 Seen::Ended(end) => self.verdict(engine, found, &end).await.map_or_else(words, status),
                 Seen::Unclear(why) => Status::Unreachable(why),
             },
@@ -477,17 +488,29 @@ impl Shared {
             active.task.abort();
         }
         let engine = self.engine(&found.engine).await?;
-        let watched = match active {
-            Some(active) => active.watched,
-            None => Arc::new(Watched::new(found.clone(), Place::take(&engine), None)),
-        };
-        if let Some(pump) = self.pump(&found.execution).filter(|_| !watched.is_copied())
-            && !matches!(engine.inspect(&found.container).await, Err(Trouble::Said(NOT_FOUND, _)))
-        {
-            copy_the_rest(&watched, &pump).await;
+        let watched = active.map_or_else(|| unwatched(found.clone(), &engine), |active| active.watched);
+        if !self.save_output(&watched).await {
+            return Err("its output cannot be saved just now".to_owned());
         }
         engine.remove(&found.container).await.map_err(|trouble| trouble.to_string())
     }
+
+    /// Saves what is left of the output of a container that has ended; `false` if the log store does not take it.
+    async fn save_output(&self, watched: &Watched) -> bool {
+        let Found { container, execution, .. } = &watched.found;
+        match self.pump(execution) {
+            Some(pump) if !watched.is_copied() => match watched.engine().inspect(container).await {
+                Err(Trouble::Said(NOT_FOUND, _)) => true,
+                _ => copy_the_rest(watched, &pump).await,
+            },
+            _ => true,
+        }
+    }
+}
+
+/// A container that was started or found by another.
+fn unwatched(found: Found, engine: &Arc<Engine>) -> Arc<Watched> {
+    Arc::new(Watched::new(found, Place::take(engine), None))
 }
 
 /// How it ended, if it ended by itself.
@@ -602,7 +625,10 @@ impl Executor for DockerExecutor {
         let stop = async {
             let found = Found::read(handle)?;
             let engine = self.shared.engine(&found.engine).await?;
-            self.shared.stop(&engine, &found, grace).await
+            let outcome = self.shared.stop(&engine, &found, grace).await?;
+            let watched = self.shared.watched(&found.execution);
+            self.shared.save_output(&watched.unwrap_or_else(|| unwatched(found, &engine))).await;
+            Ok(outcome)
         };
         stop.await.map_or_else(Stopped::Unconfirmed, Stopped::Confirmed)
     }

@@ -75,7 +75,7 @@ pub(super) enum Restart {
     EndedBefore,
     /// It has, and it ended the container, as engines do that leave none alive while they are down.
     EndedByIt,
-    /// It has, and which of the two cannot be told.
+    /// It has, and which of the two cannot be told, or whether it has noted the exit code that there was.
     Unclear,
 }
 
@@ -160,7 +160,7 @@ fn lost(end: &End, restart: Restart) -> Option<String> {
             Some(format!("the engine was restarted, and the container died with it ({word})"))
         }
         Restart::Unclear if of_an_engine || end.code == 0 => {
-            Some(format!("the engine was restarted, and may have stopped the container ({word})"))
+            Some(format!("the engine was restarted, and how the container ended is uncertain ({word})"))
         }
         Restart::None | Restart::EndedBefore | Restart::Unclear => None,
     }

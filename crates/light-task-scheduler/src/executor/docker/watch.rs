@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::engine::{Engine, NOT_FOUND, Place, Trouble};
-use super::logs::{Copied, Pump};
+use super::logs::{Broken, Pump};
 use super::names::Found;
 use super::refusal;
 use super::spec::KILL;
 use super::verdict::{self, End, Evidence, Restart, Seen, Verdict};
+use tokio::sync::Notify;
+
 use crate::executor::Reporter;
 use crate::task::Outcome;
 
@@ -36,6 +38,8 @@ pub(super) struct Watched {
     verdict: Mutex<Option<Verdict>>,
     /// All of its output is in the log store.
     copied: AtomicBool,
+    /// Somebody has seen its end.
+    end_seen: Notify,
 }
 
 impl Watched {
@@ -49,7 +53,13 @@ impl Watched {
             stopping: AtomicBool::new(false),
             verdict: Mutex::new(None),
             copied: AtomicBool::new(false),
+            end_seen: Notify::new(),
         }
+    }
+
+    /// Has it looked at by its watch, which saves its output and reports its end.
+    pub(super) fn look_now(&self) {
+        self.end_seen.notify_one();
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
@@ -64,17 +74,21 @@ impl Watched {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the engine has failed to answer since it was asked for the container's start, or for the container.
+    fn broke(&self) -> bool {
+        self.engine().breaks() != self.started_at_break.unwrap_or(self.seen_at_break)
+    }
+
     /// What its end means.
     pub(super) async fn judge(&self, end: &End) -> Result<Verdict, Trouble> {
         if let Some(said) = self.said() {
             return Ok(said);
         }
-        let breaks = self.engine().breaks();
+        let broke = self.broke();
         // An engine that has always answered since we started the container has nothing to tell.
-        let sure = self.started_at_break == Some(breaks);
-        let mut evidence = match sure {
-            true => Evidence::default(),
-            false => gather(self.engine(), &self.found.container, end, breaks != self.seen_at_break).await?,
+        let mut evidence = match self.started_at_break {
+            Some(_) if !broke => Evidence::default(),
+            _ => gather(self.engine(), &self.found.container, end, broke).await?,
         };
         evidence.stopped |= self.stopping.load(Ordering::Acquire);
         let verdict = conclude(self.engine(), &self.found.container, end, evidence).await;
@@ -116,6 +130,11 @@ async fn follow(watched: &Watched, pump: Option<&Pump>) -> Outcome {
                     until_it_may_have_ended(watched, pump).await;
                     continue;
                 }
+                // It may have run: an engine that was killed can forget that it had started it.
+                Seen::Created if watched.broke() => match engine.remove(container).await {
+                    Ok(()) => return forgotten().outcome(),
+                    Err(trouble) => trouble,
+                },
                 // The start was interrupted, or its answer was lost. Starting twice does nothing.
                 Seen::Created if !watched.stopping.load(Ordering::Acquire) => match engine.start(container).await {
                     Ok(()) => continue,
@@ -142,19 +161,21 @@ pub(super) fn removed() -> Verdict {
     Verdict::Lost("the container is gone from its engine, and how it ended is unknown".to_owned())
 }
 
+/// How a container has ended of which the engine knows no start.
+fn forgotten() -> Verdict {
+    Verdict::Lost("the engine broke off while it started the container, and whether it ran is unknown".to_owned())
+}
+
 /// Copies output while there is some to come, or waits; returns when it is time to look.
 async fn until_it_may_have_ended(watched: &Watched, pump: Option<&Pump>) {
     let (engine, container) = (watched.engine(), watched.found.container.as_str());
     let hint = async {
         if let Some(pump) = pump {
-            match pump.copy(engine, container, true).await {
-                // The output may have an end before the container has, or be more than a log takes.
-                Copied::All => {}
-                Copied::Broken(why) => {
-                    tracing::debug!(run = %watched.found.execution, why, "output cannot be copied just now");
-                    tokio::time::sleep(ASK_AGAIN).await;
-                    return;
-                }
+            // The output may have an end before the container has, or be more than a log takes.
+            if let Err(why) = pump.copy(engine, container, true).await {
+                tracing::debug!(run = %watched.found.execution, %why, "output cannot be copied just now");
+                tokio::time::sleep(ASK_AGAIN).await;
+                return;
             }
         }
         if engine.wait(container).await.is_err() {
@@ -164,8 +185,10 @@ async fn until_it_may_have_ended(watched: &Watched, pump: Option<&Pump>) {
     // An engine may forget to answer. A log that is being followed is not given up for that: it would be told anew.
     tokio::pin!(hint);
     loop {
-        if tokio::time::timeout(LOOK_INTERVAL, &mut hint).await.is_ok() {
-            return;
+        tokio::select! {
+            () = &mut hint => return,
+            () = watched.end_seen.notified() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
         match engine.inspect(container).await.map(|found| verdict::look(&found)) {
             Ok(Seen::Running) | Err(Trouble::Unreachable(_)) => {}
@@ -174,15 +197,22 @@ async fn until_it_may_have_ended(watched: &Watched, pump: Option<&Pump>) {
     }
 }
 
-/// Copies all output that is left; gives up on an engine or a log store that keeps failing.
-pub(super) async fn copy_the_rest(watched: &Watched, pump: &Pump) {
+/// Copies all output that is left, and gives up where that keeps failing. `false`: the log store does not take it, and
+/// may do so later.
+pub(super) async fn copy_the_rest(watched: &Watched, pump: &Pump) -> bool {
+    let mut saved = true;
     for _ in 0..LAST_COPIES_MAX {
         match pump.copy(watched.engine(), &watched.found.container, false).await {
-            Copied::All => return watched.copied.store(true, Ordering::Release),
-            Copied::Broken(why) => {
-                tracing::warn!(run = %watched.found.execution, why, "output cannot be saved");
+            Ok(()) => {
+                watched.copied.store(true, Ordering::Release);
+                return true;
+            }
+            Err(why) => {
+                tracing::warn!(run = %watched.found.execution, %why, "output cannot be saved");
+                saved = !matches!(why, Broken::Store(_));
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         }
     }
+    saved
 }
