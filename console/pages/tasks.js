@@ -4,6 +4,8 @@ import { actOn, address, bind, Button, Empty, get, go, html, Icon, IconButton, L
 const PAGE = 50;
 /** How many rows that are no longer on the page are looked at one by one. */
 const LOOKED_AT_MAX = 20;
+/** How many answers of the server are put together for a page. */
+const ANSWERS_MAX = 20;
 const ACTIONS = [
   ["cancel", "cancelled"],
   ["retry", "retrying"],
@@ -78,6 +80,12 @@ function merge(list, { page, others }) {
 
 async function fetchPage(q, cursor, rows, signal) {
   const page = await get(withParams("tasks", { q, cursor, limit: PAGE }), signal);
+  // The server looks at a bounded number of tasks for an answer: where few match, more answers make a page.
+  for (let more = 0; page.next && page.tasks.length < PAGE && more < ANSWERS_MAX; more++) {
+    const next = await get(withParams("tasks", { q, cursor: page.next, limit: PAGE - page.tasks.length }), signal);
+    page.tasks.push(...next.tasks);
+    page.next = next.next;
+  }
   const found = new Set(page.tasks.map((task) => task.id));
   // Rows that the page has lost: pushed on, moved out of the query, or removed.
   const lost = (rows ?? []).filter((row) => !found.has(row.id) && !row.gone && !row.finished_at).slice(0, LOOKED_AT_MAX);

@@ -218,10 +218,12 @@ impl Filter {
             query.limit = page.min(limit - found.tasks.len());
             let listed = store.list(&query).await?;
             looked_at += listed.tasks.len();
+            // A short page: the store has looked at as many as it does at once.
+            let enough = listed.tasks.len() < query.limit;
             found.next = listed.next;
             query.cursor = listed.next;
             found.tasks.extend(listed.tasks.into_iter().filter(|task| self.holds(task, now)));
-            if found.next.is_none() {
+            if found.next.is_none() || enough {
                 break;
             }
         }

@@ -131,6 +131,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>>;
 
     /// Lists tasks, newest first, page by page. Payloads and outputs are included.
+    ///
+    /// A store that has no index of what is asked looks at a bounded number of tasks for a page: a page may be short,
+    /// or empty, though there are more. The end is where [`Page::next`] is `None`.
     async fn list(&self, query: &TaskQuery) -> Result<Page>;
 
     /// How many tasks each queue has in each state.

@@ -22,6 +22,10 @@ const PAGE_BYTES_MAX: usize = 64 << 20;
 const SELECTIVE_PREFIX_BYTES: usize = 8;
 /// If more ids than this may begin with it, going through all tasks, newest first, fills a page sooner.
 const LOOKED_UP_MAX: i64 = 10_000;
+/// How many tasks are looked at for a page, if there is no index of what is asked: 10 to 30 ms. A page may be short for it.
+pub(super) const LOOKED_AT_MAX: i64 = 50_000;
+/// The index of held, failed and cancelled tasks.
+const RARE: &str = "tasks_rare";
 
 /// Reads tasks by id.
 pub(super) fn get(connection: &Connection, names: &mut Names, ids: &[TaskId]) -> Result<Vec<Option<Task>>> {
@@ -32,10 +36,14 @@ pub(super) fn get(connection: &Connection, names: &mut Names, ids: &[TaskId]) ->
 /// Lists tasks, newest first.
 pub(super) fn list(connection: &Connection, names: &mut Names, query: &TaskQuery) -> Result<Page> {
     let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
-    let Some((sql, values)) = statement(connection, names, query, limit)? else { return Ok(Page::default()) };
+    let mut page = Page::default();
+    let Some(Statement { sql, values, goes_on_at }) = statement(connection, names, query, limit)? else {
+        return Ok(page);
+    };
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
-    let (mut page, mut bytes, mut last) = (Page::default(), 0, 0);
+    let (mut bytes, mut last) = (0, 0);
+    page.next = goes_on_at.map(Cursor::at);
     while let Some(row) = rows.next()? {
         if page.tasks.len() == limit || bytes > PAGE_BYTES_MAX {
             page.next = Some(Cursor::at(last));
@@ -49,57 +57,98 @@ pub(super) fn list(connection: &Connection, names: &mut Names, query: &TaskQuery
     Ok(page)
 }
 
+/// What finds a page.
+struct Statement {
+    sql: String,
+    values: Vec<Value>,
+    /// The place behind what it looks at, unless that is all.
+    goes_on_at: Option<u64>,
+}
+
 /// The statement of a query; `None`: nothing can match.
-fn statement(
-    connection: &Connection,
-    names: &mut Names,
-    query: &TaskQuery,
-    limit: usize,
-) -> Result<Option<(String, Vec<Value>)>> {
+fn statement(connection: &Connection, names: &mut Names, query: &TaskQuery, limit: usize) -> Result<Option<Statement>> {
     let (mut terms, mut values) = (Vec::new(), Vec::new());
-    if let Some(cursor) = query.cursor {
-        terms.push("seq < ?".to_owned());
-        values.push(Value::Integer(i64::try_from(cursor.insertion()).unwrap_or(i64::MAX)));
+    let end = query.cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor.insertion()).unwrap_or(i64::MAX));
+    let mut seqs = 0..=end.saturating_sub(1);
+    if let Some(created) = seqs_created(connection, query.created_from, query.created_before)? {
+        seqs = *created.start()..=*created.end().min(seqs.end());
     }
-    if query.queue.is_some() || query.kind.is_some() {
-        let lanes = lanes(connection, query)?;
-        if lanes.is_empty() {
-            return Ok(None);
-        }
-        terms.push(format!("lane IN ({})", numbers(&lanes)));
+    let lanes = match query.queue.is_some() || query.kind.is_some() {
+        true => Some(lanes(connection, query)?),
+        false => None,
+    };
+    let stages = stages(&query.states);
+    if tallied(connection, lanes.as_deref(), stages.all.as_deref())? == 0 {
+        return Ok(None);
     }
-    if !query.states.is_empty() {
-        terms.extend(stages(&query.states));
-    }
+    terms.extend(lanes.map(|lanes| format!("lane IN ({})", numbers(&lanes))));
+    terms.extend(stages.term());
     for (name, value) in &query.labels {
         // Not a JSON path: a name may have any character in it.
         let label = "EXISTS (SELECT 1 FROM json_each(options, '$.labels') WHERE key = ? AND value = ?)";
         terms.push(label.to_owned());
         values.extend([Value::Text(name.to_string()), Value::Text(value.clone())]);
     }
-    if let Some(seqs) = seqs_created(connection, query.created_from, query.created_before)? {
-        terms.push(within("seq", seqs));
-    }
+    let mut few = terms.is_empty();
     if let Some(prefix) = query.id_prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
         // No character sorts after the last one, and an id that begins with the prefix is below prefix + it.
         values.extend([Value::Text(prefix.to_owned()), Value::Text(format!("{prefix}{}", char::MAX))]);
         let made = made_here(connection, names, prefix)?;
-        let few = made.as_ref().is_none_or(|made| made.end().saturating_sub(*made.start()) <= LOOKED_UP_MAX);
-        let made = made.map(|made| format!("{} AND id IS NULL", within("seq", made)));
-        terms.push(if few && prefix.len() >= SELECTIVE_PREFIX_BYTES {
-            let made = made.map_or(String::new(), |made| format!(" UNION ALL SELECT seq FROM tasks WHERE {made}"));
-            format!("seq IN (SELECT seq FROM tasks INDEXED BY tasks_id WHERE id >= ? AND id < ?{made})")
+        few = prefix.len() >= SELECTIVE_PREFIX_BYTES
+            && made.as_ref().is_none_or(|made| made.end().saturating_sub(*made.start()) <= LOOKED_UP_MAX);
+        terms.push(if few {
+            let made = made
+                .map(|made| format!(" UNION ALL SELECT seq FROM tasks WHERE {} AND id IS NULL", within("seq", made)));
+            format!(
+                "seq IN (SELECT seq FROM tasks INDEXED BY tasks_id WHERE id >= ? AND id < ?{})",
+                made.unwrap_or_default()
+            )
         } else {
-            format!("(id >= ? AND id < ?{})", made.map_or(String::new(), |made| format!(" OR {made}")))
+            // The signs keep it from going by these columns: it would read all that match before it puts them in order.
+            let made = made.map(|made| format!(" OR {} AND +id IS NULL", within("+seq", made)));
+            format!("(+id >= ? AND +id < ?{})", made.unwrap_or_default())
         });
     }
-    let condition = if terms.is_empty() { "TRUE".to_owned() } else { terms.join(" AND ") };
+    few = few || stages.index.is_some() && tallied(connection, None, stages.all.as_deref())? <= LOOKED_AT_MAX;
+    let goes_on_at = if few { None } else { part(connection, &mut seqs)? };
+    terms.push(within("seq", seqs));
+    let index = stages.index.filter(|_| few && query.id_prefix.is_none());
     let sql = format!(
-        concat!("SELECT ", task_columns!(), " FROM tasks WHERE {} ORDER BY seq DESC LIMIT {}"),
-        condition,
+        concat!("SELECT ", task_columns!(), " FROM tasks{} WHERE {} ORDER BY seq DESC LIMIT {}"),
+        index.map(|index| format!(" INDEXED BY {index}")).unwrap_or_default(),
+        terms.join(" AND "),
         limit + 1
     );
-    Ok(Some((sql, values)))
+    Ok(Some(Statement { sql, values, goes_on_at }))
+}
+
+/// Cuts off what is more than may be looked at for one page, the oldest; answers where to go on.
+fn part(connection: &Connection, seqs: &mut RangeInclusive<i64>) -> Result<Option<u64>> {
+    // Apart, each is found at one end of the table.
+    const ENDS: &str = "SELECT coalesce((SELECT min(seq) FROM tasks), 0), coalesce((SELECT max(seq) FROM tasks), 0)";
+    let (lowest, highest): (i64, i64) =
+        connection.prepare_cached(ENDS)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (first, last) = (*seqs.start().max(&lowest), *seqs.end().min(&highest));
+    let from = last.saturating_sub(LOOKED_AT_MAX - 1);
+    if from <= first {
+        return Ok(None);
+    }
+    *seqs = from..=last;
+    Ok(Some(from.cast_unsigned()))
+}
+
+/// How many tasks are in these lanes and stages; `None`: in any.
+fn tallied(connection: &Connection, lanes: Option<&[i64]>, stages: Option<&[i64]>) -> Result<i64> {
+    let within = |column: &str, values: Option<&[i64]>| match values {
+        Some(values) => format!("{column} IN ({})", numbers(values)),
+        None => "TRUE".to_owned(),
+    };
+    let sql = format!(
+        "SELECT coalesce(sum(n), 0) FROM tallies WHERE {} AND {}",
+        within("lane", lanes),
+        within("stage", stages)
+    );
+    Ok(connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
 }
 
 /// The rows whose ids were made here and begin so; `None`: no id does.
@@ -157,21 +206,41 @@ fn lanes(connection: &Connection, query: &TaskQuery) -> Result<Vec<i64>> {
     Ok(lanes)
 }
 
-/// The terms for these states. The literal lists are those of partial indexes, which then can be used.
-fn stages(states: &[State]) -> Vec<String> {
-    let mut stages: Vec<i64> = states.iter().map(|state| *state as i64).collect();
-    let only = |allowed: &[i64]| stages.iter().all(|stage| allowed.contains(stage));
-    let mut terms = Vec::new();
-    if only(&[0, 5, 6]) {
-        terms.push("(stage = 0 OR stage >= 5)".to_owned());
-    } else if only(&[2, 3]) {
-        terms.push("stage IN (2, 3)".to_owned());
+/// Where tasks in some states are.
+struct Stages {
+    /// `None`: any.
+    all: Option<Vec<i64>>,
+    /// An index that has them all, and few others.
+    index: Option<&'static str>,
+}
+
+impl Stages {
+    /// The condition, in the words of the partial index, which then can be used.
+    fn term(&self) -> Option<String> {
+        let all = format!("stage IN ({})", numbers(self.all.as_deref()?));
+        Some(match self.index {
+            Some(RARE) => format!("(stage = 0 OR stage >= 5) AND {all}"),
+            Some(_) => format!("stage IN (2, 3) AND {all}"),
+            None => all,
+        })
     }
+}
+
+fn stages(states: &[State]) -> Stages {
+    if states.is_empty() {
+        return Stages { all: None, index: None };
+    }
+    let mut all: Vec<i64> = states.iter().map(|state| *state as i64).collect();
+    let only = |allowed: &[i64]| all.iter().all(|stage| allowed.contains(stage));
+    let index = match () {
+        () if only(&[0, 5, 6]) => Some(RARE),
+        () if only(&[2, 3]) => Some("tasks_active"),
+        () => None,
+    };
     if states.contains(&State::Waiting) {
-        stages.push(SCHEDULED);
+        all.push(SCHEDULED);
     }
-    terms.push(format!("stage IN ({})", numbers(&stages)));
-    terms
+    Stages { all: Some(all), index }
 }
 
 pub(super) fn numbers(numbers: &[i64]) -> String {

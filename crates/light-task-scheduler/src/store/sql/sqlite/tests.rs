@@ -460,6 +460,34 @@ async fn waiting_for_changes_writes_nothing_and_reports_none() {
 }
 
 #[tokio::test]
+async fn a_page_is_short_rather_than_late() {
+    let directory = directory();
+    let store = SqliteStore::open(directory.path().join("tasks.db")).unwrap();
+    let labelled = |id: &str| new_task(id).label("team", "blue").unwrap();
+    // The oldest are the ones that are looked for, behind more than a page looks at.
+    store.insert((0..10).map(|n| labelled(&format!("blue-{n}"))).collect()).await.unwrap();
+    store.insert(vec![new_task("held").start(Start::Held)]).await.unwrap();
+    let more = usize::try_from(list::LOOKED_AT_MAX).unwrap();
+    for at in (0..more).step_by(1_000) {
+        store.insert((at..at + 1_000).map(|n| new_task(&format!("other-{n}"))).collect()).await.unwrap();
+    }
+    let blue = TaskQuery { labels: vec![(name("team"), "blue".to_owned())], ..TaskQuery::default() };
+    let first = store.list(&blue).await.unwrap();
+    assert!(first.tasks.is_empty() && first.next.is_some(), "it stops where it has looked at enough: {first:?}");
+    let second = store.list(&TaskQuery { cursor: first.next, ..blue.clone() }).await.unwrap();
+    assert_eq!((second.tasks.len(), second.next), (10, None));
+    // Ids that begin so are many, in the order of their insertion.
+    let others = TaskQuery { id_prefix: Some("o".to_owned()), limit: 2, ..TaskQuery::default() };
+    let found: Vec<TaskId> = store.list(&others).await.unwrap().tasks.into_iter().map(|task| task.id).collect();
+    assert_eq!(found, [id(&format!("other-{}", more - 1)), id(&format!("other-{}", more - 2))]);
+    // What an index has is found, however far away, and what is nowhere is known not to be there.
+    for (state, count) in [(State::Held, 1), (State::Failed, 0), (State::Running, 0), (State::Succeeded, 0)] {
+        let page = store.list(&TaskQuery { states: vec![state], ..TaskQuery::default() }).await.unwrap();
+        assert_eq!((page.tasks.len(), page.next), (count, None), "{state:?}");
+    }
+}
+
+#[tokio::test]
 async fn made_ids_lead_to_their_tasks() {
     const TASKS: usize = 300;
     let directory = directory();
