@@ -155,6 +155,9 @@ impl Data {
             return Ok(moved);
         }
         self.rows[slot].stow();
+        if let Some(priority) = moved.priority {
+            self.rows[slot].priority = priority;
+        }
         if before.state == State::Waiting {
             self.lanes.unplace(self.rows[slot].lane, place);
         }
@@ -196,6 +199,9 @@ impl Data {
             self.wished.remove(&slot);
         }
         if before.state == after.state {
+            if after.state == State::Waiting {
+                self.await_start(slot);
+            }
             return;
         }
         let let_in = self.lanes.count(lane, Some(before.state), Some(after.state));
