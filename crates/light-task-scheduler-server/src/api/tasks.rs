@@ -1,5 +1,7 @@
 //! Tasks: submit, read, list, and what operators wish.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -7,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use light_task_scheduler::state::Command;
 use light_task_scheduler::store::{BATCH_MAX, Inserted};
-use light_task_scheduler::{Error, ErrorKind, NewTask, StoreExt, Task, TaskId};
+use light_task_scheduler::{Error, ErrorKind, NewTask, StoreExt, Task, TaskId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -264,7 +266,7 @@ pub(crate) async fn read(
 
 /// Changes with everything that changes of a task.
 fn etag(task: &Task) -> String {
-    let record = serde_json::to_vec(&task.record).unwrap_or_default();
+    let record = serde_json::to_vec(&(&task.record, task.spec.priority)).unwrap_or_default();
     format!("\"{}\"", light_task_scheduler::results::short_hash(&record))
 }
 
@@ -425,6 +427,59 @@ wish!(
     Command::RetryExport,
     "Tries again to save the result of a task whose export failed; it is not run again."
 );
+
+/// When a task is to run, and before which others. What is left out stays as it is.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rescheduling {
+    /// Not before this time. One that has passed means now; it lets no task that is due already go before others.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Timestamp>,
+    /// Not before so long from now: `0s`, `90s`, `1h30m` or `PT90S`.
+    #[serde(default, deserialize_with = "body::delay")]
+    #[schema(value_type = Option<String>)]
+    delay: Option<Duration>,
+    /// Higher runs first, also in later attempts.
+    #[serde(default)]
+    priority: Option<i32>,
+}
+
+impl Rescheduling {
+    /// What is wished; or in words what is wrong.
+    pub(crate) fn command(self, now: Timestamp) -> Result<Command> {
+        let run_at = match (self.run_at, self.delay) {
+            (run_at, None) => run_at,
+            (None, Some(delay)) => Some(now + delay),
+            (Some(_), Some(_)) => return Err(Problem::invalid("only one of run_at and delay can be given")),
+        };
+        if run_at.is_none() && self.priority.is_none() {
+            return Err(Problem::invalid("give run_at, delay or priority: there is nothing to change"));
+        }
+        Ok(Command::Reschedule { run_at, priority: self.priority })
+    }
+}
+
+/// Lets a task run at another time, or before others.
+///
+/// The task is held or waits: for a slot, for its time, or to be tried again. A held task goes on being held. One that runs
+/// or has ended is a conflict, and is not touched. May be repeated.
+#[utoipa::path(post, operation_id = "reschedule", path = "/api/v1/tasks/{id}/reschedule", tag = "tasks", params(("id" = String, Path)),
+    request_body = Rescheduling,
+    responses(
+        (status = 200, body = TaskView),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"])))]
+pub(crate) async fn reschedule(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(to): Body<Rescheduling>,
+) -> Result<Json<TaskView>, Response> {
+    let command = to.command(api.now())?;
+    api.wish(&id, &caller, command).await.map(Json).map_err(Response::from)
+}
 
 impl Api {
     async fn wish(&self, id: &str, caller: &Caller, command: Command) -> Result<TaskView> {

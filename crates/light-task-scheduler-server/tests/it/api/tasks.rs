@@ -152,6 +152,42 @@ async fn tasks_are_operated_as_their_state_allows() {
 }
 
 #[tokio::test]
+async fn a_task_that_waits_is_given_another_time_and_priority() {
+    let site = Site::open().await;
+    let to = async |id: &str, body: &str| site.post(&format!("/api/v1/tasks/{id}/reschedule"), body.to_owned()).await;
+    let late = site.submit(r#"{"kind": "ok", "payload": 1, "delay": "1h"}"#).await;
+    let tag = async || site.get(&format!("/api/v1/tasks/{late}")).await.header("etag").to_owned();
+    let before = tag().await;
+    let moved = to(&late, r#"{"run_at": "2100-01-01T00:00:00Z", "priority": -3}"#).await;
+    assert_eq!(moved.status, StatusCode::OK);
+    let moved = moved.json();
+    assert_eq!((&moved["phase"], &moved["priority"]), (&json!("scheduled"), &json!(-3)));
+    assert_eq!(moved["run_at"], "2100-01-01T00:00:00.000000Z");
+    let after = tag().await;
+    assert_ne!(after, before);
+    assert_eq!(to(&late, r#"{"priority": 4}"#).await.json()["run_at"], moved["run_at"], "what is left out stays");
+    assert_ne!(tag().await, after, "a priority is a change too");
+    assert_eq!(to(&late, r#"{"delay": "0s"}"#).await.status, StatusCode::OK);
+    assert_eq!(site.ended(&late).await["result"], 1, "it runs at once");
+    assert_eq!(to(&late, r#"{"delay": "PT0S"}"#).await.code(), "conflict");
+    assert_eq!(to("nobody", r#"{"delay": "0s"}"#).await.code(), "not_found");
+
+    let held = site.submit(r#"{"kind": "ok", "held": true}"#).await;
+    for wrong in ["{}", r#"{"delay": "1s", "run_at": "2100-01-01T00:00:00Z"}"#, r#"{"at": 1}"#, r#"{"priority": 1.5}"#]
+    {
+        assert_eq!(to(&held, wrong).await.code(), "invalid", "{wrong}");
+    }
+    assert_eq!(to(&held, r#"{"delay": "1h"}"#).await.json()["state"], "held");
+    assert_eq!(site.post(&format!("/api/v1/tasks/{held}/start"), "").await.json()["phase"], "scheduled");
+    let act = async |body: &str| site.post("/api/v1/task-actions", body.to_owned()).await;
+    let moved = act(r#"{"action": "reschedule", "q": "", "reschedule": {"delay": "0s", "priority": 1}}"#).await.json();
+    assert_eq!((&moved["matched"], &moved["changed"], &moved["skipped"]), (&json!(1), &json!(1), &json!(1)));
+    assert_eq!(site.ended(&held).await["priority"], 1);
+    assert_eq!(act(r#"{"action": "reschedule", "q": ""}"#).await.code(), "invalid");
+    assert_eq!(act(r#"{"action": "start", "q": "", "reschedule": {"priority": 1}}"#).await.code(), "invalid");
+}
+
+#[tokio::test]
 async fn many_are_counted_before_they_are_moved() {
     let site = Site::open().await;
     let tasks = (0..30).map(|n| format!(r#"{{"kind": "ok", "held": true, "queue": "q{}"}}"#, n % 3));
