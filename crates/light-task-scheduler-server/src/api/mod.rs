@@ -29,6 +29,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod pack;
+mod precondition;
 mod problem;
 mod query;
 mod queues;

@@ -188,6 +188,64 @@ async fn a_task_that_waits_is_given_another_time_and_priority() {
 }
 
 #[tokio::test]
+async fn a_change_is_refused_if_what_was_seen_has_changed() {
+    let site = Site::open().await;
+    let ask = async |method: Method, path: &str, tag: &str, body: &str| {
+        let builder = request(method, path).header("if-match", tag).header("content-type", "application/json");
+        site.send(builder.body(Body::from(body.to_owned())).unwrap()).await
+    };
+    let id = site.submit(r#"{"kind": "ok", "payload": 1, "held": true}"#).await;
+    let path = format!("/api/v1/tasks/{id}");
+    let read = async || site.get(&path).await.header("etag").to_owned();
+    let first = read().await;
+    let below = |what: &str| format!("{path}/{what}");
+    let moved = ask(Method::POST, &below("reschedule"), &first, r#"{"priority": 3}"#).await;
+    let second = moved.header("etag").to_owned();
+    assert_eq!((moved.status, &second), (StatusCode::OK, &read().await), "the answer says what to send next");
+    let changes = [
+        (Method::POST, below("start"), ""),
+        (Method::POST, below("cancel"), ""),
+        (Method::POST, below("retry"), ""),
+        (Method::POST, below("retry-export"), ""),
+        (Method::POST, below("reschedule"), r#"{"priority": 4}"#),
+        (Method::DELETE, path.clone(), ""),
+    ];
+    for (method, path, body) in changes {
+        let refused = ask(method.clone(), &path, &first, body).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::PRECONDITION_FAILED, "precondition_failed".into()));
+        assert_eq!(read().await, second, "{method} {path} has done nothing");
+    }
+    let either = format!("{first}, {second}");
+    assert_eq!(ask(Method::POST, &below("start"), &either, "").await.status, StatusCode::OK);
+    site.ended(&id).await;
+    assert_eq!(ask(Method::POST, &below("cancel"), "*", "").await.code(), "conflict", "what is forbidden stays so");
+    assert_eq!(ask(Method::DELETE, &path, &second, "").await.code(), "precondition_failed");
+    assert_eq!(ask(Method::DELETE, &path, &read().await, "").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(ask(Method::DELETE, &path, "*", "").await.code(), "not_found");
+
+    let queue = "/api/v1/queues/q";
+    assert_eq!(
+        ask(Method::PUT, queue, "*", r#"{"concurrency": 1}"#).await.code(),
+        "precondition_failed",
+        "no such queue"
+    );
+    assert_eq!(site.get(queue).await.code(), "not_found");
+    let put = async |body: &str| {
+        let builder = request(Method::PUT, queue).header("content-type", "application/json");
+        site.send(builder.body(Body::from(body.to_owned())).unwrap()).await
+    };
+    assert_eq!(put(r#"{"concurrency": 1}"#).await.status, StatusCode::OK);
+    let first = site.get(queue).await.header("etag").to_owned();
+    site.submit(r#"{"kind": "ok", "queue": "q", "held": true}"#).await;
+    assert_eq!(site.get(queue).await.header("etag"), first, "its counts are no settings");
+    let moved = ask(Method::PUT, queue, &first, r#"{"concurrency": 2}"#).await;
+    assert_eq!(moved.status, StatusCode::OK);
+    assert_eq!(ask(Method::PUT, queue, &first, r#"{"concurrency": 3}"#).await.code(), "precondition_failed");
+    assert_eq!(site.get(queue).await.json()["settings"]["concurrency"], 2);
+    assert_eq!(moved.header("etag"), site.get(queue).await.header("etag"));
+}
+
+#[tokio::test]
 async fn many_are_counted_before_they_are_moved() {
     let site = Site::open().await;
     let tasks = (0..30).map(|n| format!(r#"{{"kind": "ok", "held": true, "queue": "q{}"}}"#, n % 3));
