@@ -348,7 +348,10 @@ impl Scheduler {
     ///
     /// Fails as [`Conflict`](ErrorKind::Conflict) if the task runs or has ended.
     pub async fn reschedule(&self, id: &TaskId, run_at: Option<Timestamp>, priority: Option<i32>) -> Result<()> {
-        self.core().store.order(id, Command::Reschedule { run_at, priority }).await.map(drop)
+        if let Some(state) = self.core().store.order(id, Command::Reschedule { run_at, priority }).await? {
+            self.core().hub.tell(id, state);
+        }
+        Ok(())
     }
 
     /// Removes a held or ended task.

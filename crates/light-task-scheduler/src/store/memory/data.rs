@@ -200,6 +200,8 @@ impl Data {
         }
         if before.state == after.state {
             if after.state == State::Waiting {
+                // Rescheduled: who shows it wants to hear of a later time too.
+                self.changes.work += 1;
                 self.await_start(slot);
             }
             return;
