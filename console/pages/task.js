@@ -220,6 +220,7 @@ function Result({ task }) {
 
 function Actions({ task, refresh }) {
   const [cloning, clone] = useState(false);
+  const [rescheduling, reschedule] = useState(false);
   const path = `tasks/${part(task.id)}`;
   const act = (action) =>
     send("POST", `${path}/${action}`).then(() => {
@@ -257,11 +258,39 @@ function Actions({ task, refresh }) {
     ${task.state === "held" && html`<${Button} kind="primary" icon="play" onClick=${() => act("start")}>${t("action.start")}<//>`}
     ${exportFailed && html`<${Button} kind="primary" icon="exporting" onClick=${() => act("retry-export")}>${t("action.retry-export")}<//>`}
     ${done && html`<${Button} kind=${task.state === "failed" && !exportFailed ? "primary" : ""} icon="retrying" onClick=${() => act("retry")}>${t("action.retry")}<//>`}
+    ${(task.state === "held" || task.state === "waiting") && html`<${Button} icon="scheduled" onClick=${() => reschedule(true)}>${t("action.reschedule")}<//>`}
     ${!done && html`<${Button} icon="stop" disabled=${task.cancel_requested} onClick=${cancel}>${t("action.cancel")}<//>`}
     <${Button} icon="edit" onClick=${() => clone(true)}>${t("action.clone")}<//>
     ${(done || task.state === "held") && html`<${IconButton} icon="trash" label=${t("action.delete")} onClick=${remove} />`}
     ${cloning && html`<${Clone} task=${task} close=${() => clone(false)} />`}
+    ${rescheduling && html`<${Reschedule} task=${task} close=${() => reschedule(false)} refresh=${refresh} />`}
   `;
+}
+
+/** Another time, or another priority: only what is filled in is changed. */
+function Reschedule({ task, close, refresh }) {
+  const [values, set] = useState({ delay: "", priority: String(task.priority) });
+  const edit = (name) => (event) => set({ ...values, [name]: event.target.value });
+  const { act, busy, error } = useAction(async () => {
+    const to = {};
+    if (values.delay.trim()) to.delay = values.delay.trim();
+    if (Number(values.priority) !== task.priority) to.priority = Number(values.priority);
+    await send("POST", `tasks/${part(task.id)}/reschedule`, to);
+    toast(t("done.reschedule"));
+    close();
+    refresh();
+  });
+  return html`<${Dialog} title=${t("reschedule.title")} onClose=${close} action=${{ text: t("reschedule.do"), form: "reschedule", busy }}>
+    <form id="reschedule" class="form" onSubmit=${act}>
+      <${Field} label=${t("reschedule.delay")} hint=${t("reschedule.delay_hint")}>
+        ${(attributes) => html`<input ...${attributes} value=${values.delay} placeholder="0s" onInput=${edit("delay")} />`}
+      <//>
+      <${Field} label=${t("fact.priority")}>
+        ${(attributes) => html`<input ...${attributes} type="number" value=${values.priority} onInput=${edit("priority")} />`}
+      <//>
+    </form>
+    <${Problem} error=${error} />
+  <//>`;
 }
 
 /** A new task like this one, with changes: its payload is edited as text, so that no number is changed by the way. */

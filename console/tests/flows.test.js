@@ -285,6 +285,23 @@ test("a task is cloned with changes, and not a digit of its payload is lost", as
   });
 });
 
+test("a task that waits is given another time and priority", async () => {
+  const made = await world.server.shell("true", { delay: "1h" });
+  await visit(`tasks/${made.id}`, {}, async (page) => {
+    await page.getByRole("button", { name: "Reschedule…" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Priority").fill("7");
+    await dialog.getByRole("button", { name: "Reschedule" }).click();
+    await page.getByText("Rescheduled").waitFor();
+    const moved = await world.server.task(made.id);
+    assert.deepEqual([moved.priority, moved.run_at], [7, made.run_at], "what is not filled in stays");
+    await page.getByRole("button", { name: "Reschedule…" }).click();
+    await dialog.getByLabel("Not before so long from now").fill("0s");
+    await dialog.getByRole("button", { name: "Reschedule" }).click();
+    assert.equal((await world.server.ended(made.id)).state, "succeeded");
+  });
+});
+
 test("what failed alike is retried together, and nothing else", async () => {
   const fail = (script) => world.server.shell(script, { queue: "alike" });
   const made = [await fail("exit 41"), await fail("exit 42"), await fail("echo more >&2; exit 43")];

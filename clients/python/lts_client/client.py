@@ -141,9 +141,7 @@ class Client:
             if name in ("timeout", "delay"):
                 value = span(value)
             elif name in ("deadline", "run_at"):
-                if value.tzinfo is None:
-                    raise ValueError(f"{name} has no time zone")
-                value = value.isoformat()
+                value = _instant(name, value)
             elif name == "retry":
                 policy = {"max_attempts": value} if isinstance(value, int) else dict(value)
                 value = {key: span(part) if key.endswith("_delay") else part for key, part in policy.items()}
@@ -207,6 +205,24 @@ class Client:
                 raise
             return task
 
+    def reschedule(
+        self,
+        id: str,
+        *,
+        run_at: Optional[datetime] = None,
+        delay: Optional[Seconds] = None,
+        priority: Optional[int] = None,
+    ) -> Task:
+        """Lets a held or waiting task run at another time (``delay=0``: now), or before others. What is left out stays."""
+        to: Dict[str, Any] = {}
+        if run_at is not None:
+            to["run_at"] = _instant("run_at", run_at)
+        if delay is not None:
+            to["delay"] = span(delay)
+        if priority is not None:
+            to["priority"] = priority
+        return _task(self._call("POST", f"{_path(id)}/reschedule", to))
+
     def logs(self, id: str, stream: str = "stdout") -> str:
         """What the last start of a task has written."""
         pieces = []
@@ -226,6 +242,12 @@ class Client:
                 yield data["text"]
             elif name == "end":
                 return
+
+
+def _instant(name: str, value: datetime) -> str:
+    if value.tzinfo is None:
+        raise ValueError(f"{name} has no time zone")
+    return value.isoformat()
 
 
 def _path(id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from datetime import datetime, timezone
 
 from lts_client import Client, Conflict, Invalid, NotFound, TaskFailed, Unreachable
 
@@ -39,6 +40,18 @@ class ClientTest(ServerCase):
         self.assertIn("many-0", answers[3].error or "")
         self.assertEqual(self.client.cancel("many-1").state, "cancelled")
         self.assertEqual(self.client.get("many-2").state, "waiting")
+
+    def test_a_task_that_waits_is_given_another_time_and_priority(self) -> None:
+        task = self.client.submit("process", {"argv": ["true"]}, delay=3600)
+        at = datetime(2100, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+        moved = self.client.reschedule(task.id, run_at=at, priority=-2).raw
+        self.assertEqual((moved["run_at"], moved["priority"]), ("2100-01-02T03:04:05.000000Z", -2))
+        self.assertEqual(self.client.reschedule(task.id, delay=0).raw["priority"], -2)
+        self.assertEqual(self.client.wait(task.id, 60).state, "succeeded")
+        with self.assertRaises(Conflict):
+            self.client.reschedule(task.id, delay=0)
+        with self.assertRaises(Invalid):
+            self.client.reschedule(task.id)
 
     def test_what_makes_no_sense_is_refused_in_a_sentence(self) -> None:
         with self.assertRaisesRegex(NotFound, "there is no task nobody"):

@@ -11,7 +11,19 @@ const LONGEST_MS: f64 = 10.0 * 365.0 * 86_400e3;
 
 /// Reads a duration longer than zero.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = |why: &str| format!("`{text}` is not a duration: {why}; write for example 30s, 1h30m or 500ms");
+    match parse_delay(text)? {
+        Duration::ZERO => Err(bad(text, "it is zero")),
+        duration => Ok(duration),
+    }
+}
+
+fn bad(text: &str, why: &str) -> String {
+    format!("`{text}` is not a duration: {why}; write for example 30s, 1h30m or 500ms")
+}
+
+/// The same where nothing is a duration too: from now on.
+pub(crate) fn parse_delay(text: &str) -> Result<Duration, String> {
+    let bad = |why: &str| bad(text, why);
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(bad("it is empty"));
@@ -30,8 +42,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if total_ms > LONGEST_MS {
         return Err(bad("it is longer than ten years"));
     }
-    let duration = Duration::from_secs_f64(total_ms / 1e3);
-    if duration.is_zero() { Err(bad("it is zero")) } else { Ok(duration) }
+    Ok(Duration::from_secs_f64(total_ms / 1e3))
 }
 
 /// Reads a rate: so many starts per period, evenly spread.

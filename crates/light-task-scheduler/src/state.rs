@@ -103,6 +103,15 @@ pub enum Command {
     RetryExport,
     /// Remove a held or ended task.
     Delete,
+    /// Let a held or waiting task run at another time, or in another order. What is left out stays as it is.
+    Reschedule {
+        /// Not before this. A time that has passed means now; it lets no task that is due go before others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run_at: Option<Timestamp>,
+        /// Among the due tasks; it stays for all later attempts too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        priority: Option<i32>,
+    },
 }
 
 /// What [`step`] did.
@@ -114,6 +123,8 @@ pub struct Moved {
     pub removed: bool,
     /// The key of a stored result that nobody refers to any more.
     pub garbage: Option<String>,
+    /// The priority that the task is to have; it is no part of the record.
+    pub priority: Option<i32>,
 }
 
 impl Moved {
@@ -367,6 +378,9 @@ fn obey(record: &mut Record, command: Command, now: Timestamp) -> Result<Moved, 
         (Command::Delete, _) if state.is_terminal() => {
             return Ok(Moved { removed: true, garbage: garbage(record), ..Moved::default() });
         }
+        (Command::Reschedule { run_at, priority }, State::Held | State::Waiting) => {
+            return Ok(reschedule(record, run_at, priority, now));
+        }
         _ => return Err(Refusal::Illegal(state)),
     }
     Ok(Moved::default())
@@ -387,6 +401,16 @@ fn requeue(record: &mut Record, now: Timestamp) -> Moved {
         details(record).attempts = attempts;
     }
     moved
+}
+
+/// What is due stays in its place whichever time of the past is wished.
+fn reschedule(record: &mut Record, run_at: Option<Timestamp>, priority: Option<i32>, now: Timestamp) -> Moved {
+    let at = run_at.unwrap_or(record.run_at).max(now);
+    let moves = at != record.run_at.max(now);
+    if moves {
+        record.run_at = at;
+    }
+    Moved { already: !moves && priority.is_none(), priority, ..Moved::default() }
 }
 
 fn export_failed(record: &Record) -> bool {

@@ -26,6 +26,10 @@ fn result() -> ResultRef {
     ResultRef::Inline(Payload::from_bytes(*b"1"))
 }
 
+fn reschedule(run_at: Option<Timestamp>, priority: Option<i32>) -> Event {
+    Event::Command(Command::Reschedule { run_at, priority })
+}
+
 fn events() -> Vec<(&'static str, Event)> {
     let run = |event| Event::Run(TOKEN, event);
     vec![
@@ -46,12 +50,15 @@ fn events() -> Vec<(&'static str, Event)> {
         ("requeue", Event::Command(Command::Requeue)),
         ("retry export", Event::Command(Command::RetryExport)),
         ("delete", Event::Command(Command::Delete)),
+        ("reschedule", reschedule(Some(LATER), None)),
+        ("run now", reschedule(Some(Timestamp::default()), None)),
+        ("prioritise", reschedule(None, Some(3))),
     ]
 }
 
 /// One row per event; one column per state, in the order held, waiting, running, exporting, succeeded,
 /// failed, cancelled. A state's name: moves there. `=`: already. `x`: gone. `-`: refused.
-const TABLE: [(&str, [&str; 7]); 17] = [
+const TABLE: [(&str, [&str; 7]); 20] = [
     ("claim", ["-", "running", "-", "-", "-", "-", "-"]),
     ("adopt", ["-", "-", "running", "exporting", "-", "-", "-"]),
     ("expire", ["failed", "failed", "-", "-", "-", "-", "-"]),
@@ -69,6 +76,9 @@ const TABLE: [(&str, [&str; 7]); 17] = [
     ("requeue", ["-", "-", "-", "-", "waiting", "waiting", "waiting"]),
     ("retry export", ["-", "-", "-", "-", "-", "-", "-"]),
     ("delete", ["x", "-", "-", "-", "x", "x", "x"]),
+    ("reschedule", ["held", "waiting", "-", "-", "-", "-", "-"]),
+    ("run now", ["=", "=", "-", "-", "-", "-", "-"]),
+    ("prioritise", ["held", "waiting", "-", "-", "-", "-", "-"]),
 ];
 
 fn shown(before: &Record, after: &Record, answer: &Result<Moved, Refusal>) -> String {
@@ -153,6 +163,41 @@ fn nothing_is_claimed_before_its_time_nor_expired_before_its_deadline() {
     let mut early = Record { run_at: LATER, ..record(State::Waiting) };
     assert_eq!(step(&mut early, Event::Claim { owner: ME }, NOW), Err(Refusal::NotDue));
     assert_eq!(step(&mut early, Event::Expire { deadline: LATER }, NOW), Err(Refusal::NotDue));
+}
+
+#[test]
+fn rescheduling_moves_the_time_and_nothing_else() {
+    let old = Record { run_at: LATER, ..record(State::Waiting) };
+    let to = |at: Option<Timestamp>| {
+        let mut record = old.clone();
+        let moved = step(&mut record, reschedule(at, None), NOW).unwrap();
+        assert_eq!(record, Record { run_at: record.run_at, ..old.clone() });
+        assert_eq!(moved.already, record == old);
+        assert_eq!(step(&mut record, reschedule(at, None), NOW).map(|moved| moved.already), Ok(true), "once more");
+        record.run_at
+    };
+    let sooner = NOW + std::time::Duration::from_secs(1);
+    assert_eq!((to(Some(sooner)), to(Some(LATER)), to(None)), (sooner, LATER, LATER));
+    assert_eq!(to(Some(Timestamp::default())), NOW, "a time that has passed means now");
+}
+
+#[test]
+fn what_is_due_stays_in_its_place_whichever_time_of_the_past_is_wished() {
+    let mut due = Record { run_at: Timestamp::from_micros(5), ..record(State::Waiting) };
+    for at in [Timestamp::default(), Timestamp::from_micros(9), NOW] {
+        assert!(step(&mut due, reschedule(Some(at), None), NOW).unwrap().already);
+        assert_eq!(due.run_at, Timestamp::from_micros(5));
+    }
+    let moved = step(&mut due, reschedule(Some(NOW), Some(7)), NOW).unwrap();
+    assert_eq!((moved.already, moved.priority, due.run_at), (false, Some(7), Timestamp::from_micros(5)));
+}
+
+#[test]
+fn a_held_task_keeps_the_time_it_was_given() {
+    let mut held = record(State::Held);
+    step(&mut held, reschedule(Some(LATER), None), NOW).unwrap();
+    step(&mut held, Event::Command(Command::Start), NOW).unwrap();
+    assert_eq!((held.state, held.run_at), (State::Waiting, LATER));
 }
 
 #[test]

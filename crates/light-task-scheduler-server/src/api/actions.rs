@@ -16,6 +16,7 @@ use super::access::Caller;
 use super::body::{Body, Params};
 use super::problem::{Problem, Result};
 use super::query::{Filter, cursor_text, parse_cursor};
+use super::tasks::Rescheduling;
 
 /// How many tasks one request moves if nothing is asked, and at most.
 const ACTED_ON_DEFAULT: usize = 10_000;
@@ -37,18 +38,11 @@ pub(crate) enum Action {
     Retry,
     /// Remove held and ended ones, and their logs.
     Delete,
+    /// Let held and waiting ones run at another time, or before others: as `reschedule` says.
+    Reschedule,
 }
 
 impl Action {
-    fn command(self) -> Command {
-        match self {
-            Action::Cancel => Command::Cancel,
-            Action::Start => Command::Start,
-            Action::Retry => Command::Requeue,
-            Action::Delete => Command::Delete,
-        }
-    }
-
     /// Whether it would move a task as it stands.
     fn concerns(self, task: &Task) -> bool {
         let record = &task.record;
@@ -57,6 +51,7 @@ impl Action {
             Action::Start => record.state == TaskState::Held,
             Action::Retry => record.state.is_terminal(),
             Action::Delete => record.state.is_terminal() || record.state == TaskState::Held,
+            Action::Reschedule => matches!(record.state, TaskState::Held | TaskState::Waiting),
         }
     }
 }
@@ -67,6 +62,9 @@ impl Action {
 pub(crate) struct Wish {
     /// What.
     action: Action,
+    /// With the action `reschedule`, and only with it: to when, and with which priority.
+    #[serde(default)]
+    reschedule: Option<Rescheduling>,
     /// Which: a query, as in the list. Either this or `ids`; an empty query means all, and must be given as such.
     #[serde(default)]
     q: Option<String>,
@@ -83,6 +81,31 @@ pub(crate) struct Wish {
     /// Where the last request stopped: its `next`.
     #[serde(default)]
     cursor: Option<String>,
+}
+
+impl Wish {
+    fn deed(&self, now: Timestamp) -> Result<Deed> {
+        let command = match (self.action, self.reschedule) {
+            (Action::Reschedule, Some(to)) => to.command(now)?,
+            (Action::Reschedule, None) => {
+                return Err(Problem::invalid("reschedule: give run_at, delay or priority in it"));
+            }
+            (_, Some(_)) => return Err(Problem::invalid("reschedule: only the action reschedule takes it")),
+            (Action::Cancel, None) => Command::Cancel,
+            (Action::Start, None) => Command::Start,
+            (Action::Retry, None) => Command::Requeue,
+            (Action::Delete, None) => Command::Delete,
+        };
+        Ok(Deed { action: self.action, command, dry_run: self.dry_run })
+    }
+}
+
+/// What is done with each task.
+#[derive(Debug, Clone, Copy)]
+struct Deed {
+    action: Action,
+    command: Command,
+    dry_run: bool,
 }
 
 /// What became of a wish.
@@ -116,39 +139,35 @@ pub(crate) async fn act(
     if !(1..=ACTED_ON_MAX).contains(&limit) {
         return Err(Problem::invalid(format!("limit: {limit} is not 1 to {ACTED_ON_MAX}")).into());
     }
+    let deed = wish.deed(api.now())?;
     match (&wish.q, &wish.ids) {
         (Some(query), None) => {
             let filter = Filter::parse(query, &caller, api.now())?;
             let from = wish.cursor.as_deref().map(parse_cursor).transpose()?;
-            let scope = Scope { action: wish.action, dry_run: wish.dry_run, limit };
-            Ok(Json(scope.over(&api, &filter, from).await?))
+            Ok(Json(deed.over(&api, &filter, from, limit).await?))
         }
-        (None, Some(ids)) => Ok(Json(on_named(&api, &caller, &wish, ids).await?)),
+        (None, Some(ids)) => Ok(Json(on_named(&api, &caller, deed, ids).await?)),
         _ => Err(Problem::invalid("give either q or ids; an empty q means all tasks").into()),
     }
 }
 
-struct Scope {
-    action: Action,
-    dry_run: bool,
-    limit: usize,
-}
-
-impl Scope {
+impl Deed {
+    /// Does it with so many tasks of a filter.
     async fn over(
-        &self,
+        self,
         api: &Api,
         filter: &Filter,
         from: Option<light_task_scheduler::store::Cursor>,
+        limit: usize,
     ) -> Result<Acted> {
         let mut acted = Acted { dry_run: self.dry_run, ..Acted::default() };
         let mut at = from;
         loop {
-            let wanted = PAGE_MAX.min(self.limit - acted.matched);
+            let wanted = PAGE_MAX.min(limit - acted.matched);
             let found = filter.find(&**api.store(), at, wanted, api.now()).await?;
             at = found.next;
-            acted.take(api, self.action, self.dry_run, found.tasks).await?;
-            if at.is_none() || acted.matched >= self.limit {
+            acted.take(api, self, found.tasks).await?;
+            if at.is_none() || acted.matched >= limit {
                 break;
             }
         }
@@ -157,20 +176,21 @@ impl Scope {
     }
 }
 
-async fn on_named(api: &Api, caller: &Caller, wish: &Wish, ids: &[String]) -> Result<Acted> {
+async fn on_named(api: &Api, caller: &Caller, deed: Deed, ids: &[String]) -> Result<Acted> {
     if ids.len() > PAGE_MAX {
         return Err(Problem::invalid(format!("{} ids, more than {PAGE_MAX}; send them in parts", ids.len())));
     }
     let known: Vec<TaskId> = ids.iter().filter_map(|id| TaskId::new(id).ok()).collect();
     let tasks = api.store().get(&known).await?.into_iter().flatten();
     let tasks: Vec<Task> = tasks.filter(|task| caller.may_use(&task.spec.queue)).collect();
-    let mut acted = Acted { dry_run: wish.dry_run, skipped: ids.len() - tasks.len(), ..Acted::default() };
-    acted.take(api, wish.action, wish.dry_run, tasks).await?;
+    let mut acted = Acted { dry_run: deed.dry_run, skipped: ids.len() - tasks.len(), ..Acted::default() };
+    acted.take(api, deed, tasks).await?;
     Ok(acted)
 }
 
 impl Acted {
-    async fn take(&mut self, api: &Api, action: Action, dry_run: bool, tasks: Vec<Task>) -> Result<()> {
+    async fn take(&mut self, api: &Api, deed: Deed, tasks: Vec<Task>) -> Result<()> {
+        let Deed { action, command, dry_run } = deed;
         let all = tasks.len();
         let concerned: Vec<TaskId> =
             tasks.iter().filter(|task| action.concerns(task)).map(|task| task.id.clone()).collect();
@@ -179,7 +199,7 @@ impl Acted {
         if dry_run || concerned.is_empty() {
             return Ok(());
         }
-        let commands = concerned.iter().map(|id| (id.clone(), action.command())).collect();
+        let commands = concerned.iter().map(|id| (id.clone(), command)).collect();
         let answers = api.store().command(commands).await?;
         for (id, answer) in concerned.iter().zip(answers) {
             match answer {
@@ -226,11 +246,13 @@ pub(crate) async fn purge(
         at = found.next;
         let mut cancelled = Acted::default();
         let ids: Vec<TaskId> = found.tasks.iter().map(|task| task.id.clone()).collect();
-        cancelled.take(&api, Action::Cancel, false, found.tasks).await?;
+        let cancel = Deed { action: Action::Cancel, command: Command::Cancel, dry_run: false };
+        cancelled.take(&api, cancel, found.tasks).await?;
         // What has begun meanwhile is cancelled too, and stays until it is dead.
         let tasks = api.store().get(&ids).await.map_err(Box::<Problem>::from)?.into_iter().flatten();
         let mut removed = Acted::default();
-        removed.take(&api, Action::Delete, false, tasks.collect()).await?;
+        let delete = Deed { action: Action::Delete, command: Command::Delete, dry_run: false };
+        removed.take(&api, delete, tasks.collect()).await?;
         deleted += removed.changed;
         if at.is_none() || deleted >= ACTED_ON_MAX {
             return Ok(Json(Purged { deleted, more: at.is_some() }));

@@ -1,5 +1,6 @@
 //! Bodies and parameters, read strictly: an unknown field is refused with what was probably meant.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -10,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::problem::{Code, FieldError, Problem, Result};
-use crate::duration::parse_duration;
+use crate::duration::{parse_delay, parse_duration};
 use crate::output::did_you_mean;
 
 /// A JSON body.
@@ -128,13 +129,23 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // `PT1M30S`, `P1DT2H`: the same units under other names.
-        let iso = text.strip_prefix('P').map(|rest| rest.replacen('T', "", 1).to_ascii_lowercase());
-        if text.starts_with('P') && (text.contains(['Y', 'W']) || text.split('T').next().unwrap_or("").contains('M')) {
-            return Err(format!("`{text}` is not a duration: years, months and weeks are not taken"));
-        }
-        parse_duration(iso.as_deref().unwrap_or(text)).map(Span)
+        parse_duration(&plain(text)?).map(Span)
     }
+}
+
+/// `PT1M30S`, `P1DT2H`: the same units under other names.
+fn plain(text: &str) -> Result<Cow<'_, str>, String> {
+    let Some(rest) = text.strip_prefix('P') else { return Ok(text.into()) };
+    if text.contains(['Y', 'W']) || text.split('T').next().unwrap_or("").contains('M') {
+        return Err(format!("`{text}` is not a duration: years, months and weeks are not taken"));
+    }
+    Ok(rest.replacen('T', "", 1).to_ascii_lowercase().into())
+}
+
+/// Reads how long from now; `0s` is now.
+pub(crate) fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    plain(&text).and_then(|text| parse_delay(&text)).map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

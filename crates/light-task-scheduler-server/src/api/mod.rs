@@ -29,6 +29,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod pack;
+mod precondition;
 mod problem;
 mod query;
 mod queues;
@@ -221,6 +222,7 @@ impl Api {
             .routes(self.guarded(routes!(tasks::start)))
             .routes(self.guarded(routes!(tasks::retry)))
             .routes(self.guarded(routes!(tasks::retry_export)))
+            .routes(self.guarded(routes!(tasks::reschedule)))
             .routes(self.guarded(routes!(tasks::clone)))
             .routes(self.guarded(routes!(tasks::list_attempts)))
             .routes(self.guarded(routes!(tasks::result)))

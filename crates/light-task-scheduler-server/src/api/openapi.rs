@@ -21,7 +21,10 @@ pub(super) fn head() -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
             "Takes tasks in, runs them with exact limits, and says what became of them. \
-             Errors are problem details (RFC 9457) with a stable `code`.",
+             Errors are problem details (RFC 9457) with a stable `code`. \
+             A task and a queue's settings have an `ETag`; a change with `If-Match` is refused with 412 if it is another one \
+             right before the change. The comparison is not one step with the change: of two changes within the same moment \
+             both may pass. What the state of a task forbids is refused in any case.",
         ))
         .license(Some(utoipa::openapi::LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
         .build();

@@ -28,6 +28,8 @@ pub(crate) enum Code {
     MethodNotAllowed,
     /// It contradicts what is stored, or the state of the task forbids it.
     Conflict,
+    /// It is no more what `If-Match` says. Nothing was done.
+    PreconditionFailed,
     /// The worker is not registered, or was declared dead: it registers anew, under a fresh id.
     NotRegistered,
     /// The request is larger than allowed.
@@ -50,13 +52,14 @@ pub(crate) enum Code {
 
 impl Code {
     /// Every code.
-    pub(crate) const ALL: [Code; 15] = [
+    pub(crate) const ALL: [Code; 16] = [
         Code::Invalid,
         Code::Unauthenticated,
         Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Conflict,
+        Code::PreconditionFailed,
         Code::NotRegistered,
         Code::TooLarge,
         Code::UnsupportedMediaType,
@@ -77,6 +80,7 @@ impl Code {
             Code::NotFound => (StatusCode::NOT_FOUND, "not found"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "no such method here"),
             Code::Conflict => (StatusCode::CONFLICT, "contradicts what is stored"),
+            Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "changed meanwhile"),
             Code::NotRegistered => (StatusCode::CONFLICT, "not registered"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "type not understood"),
@@ -104,6 +108,7 @@ impl Code {
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Conflict => "conflict",
+            Code::PreconditionFailed => "precondition_failed",
             Code::NotRegistered => "not_registered",
             Code::TooLarge => "too_large",
             Code::UnsupportedMediaType => "unsupported_media_type",

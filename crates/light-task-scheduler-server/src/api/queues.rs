@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::access::Caller;
 use super::body::{Body, Span};
+use super::precondition::{IfMatch, Tagged, tag_of, tagged};
 use super::problem::{Problem, Result};
 
 /// How many tasks there are in each state.
@@ -148,6 +149,10 @@ impl QueueView {
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
+
+    fn tag(&self) -> Tagged {
+        tagged(tag_of(&self.settings))
+    }
 }
 
 /// Every queue that the caller may see, by name.
@@ -171,10 +176,10 @@ pub(crate) async fn list(State(api): State<Api>, caller: Caller) -> Result<Json<
     Ok(Json(queues(&api, &caller).await?))
 }
 
-/// Reads a queue.
+/// Reads a queue. The `ETag` is that of its settings, whatever its counts are.
 #[utoipa::path(get, operation_id = "read_queue", path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
     responses(
-        (status = 200, body = QueueView),
+        (status = 200, body = QueueView, headers(("ETag" = String))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"])))]
@@ -182,8 +187,9 @@ pub(crate) async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(name): Path<String>,
-) -> Result<Json<QueueView>, Response> {
-    Ok(Json(queue(&api, &caller, &name).await?))
+) -> Result<(Tagged, Json<QueueView>), Response> {
+    let queue = queue(&api, &caller, &name).await?;
+    Ok((queue.tag(), Json(queue)))
 }
 
 async fn queue(api: &Api, caller: &Caller, name: &str) -> Result<QueueView> {
@@ -192,10 +198,11 @@ async fn queue(api: &Api, caller: &Caller, name: &str) -> Result<QueueView> {
 }
 
 /// Creates a queue, or replaces its settings; what is left out is unbounded and not paused.
-#[utoipa::path(put, operation_id = "set_queue", path = "/api/v1/queues/{name}", tag = "queues", params(("name" = String, Path)),
+#[utoipa::path(put, operation_id = "set_queue", path = "/api/v1/queues/{name}", tag = "queues",
+    params(("name" = String, Path), ("If-Match" = Option<String>, Header, description = "only if this is its ETag right before the change")),
     request_body = Settings,
     responses(
-        (status = 200, body = QueueView),
+        (status = 200, body = QueueView, headers(("ETag" = String))),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"])))]
@@ -203,11 +210,19 @@ pub(crate) async fn set(
     State(api): State<Api>,
     caller: Caller,
     Path(name): Path<String>,
+    seen: IfMatch,
     Body(settings): Body<Settings>,
-) -> Result<Json<QueueView>, Response> {
+) -> Result<(Tagged, Json<QueueView>), Response> {
     let queue_name = allowed(&caller, &name)?;
+    if seen.is_given() {
+        let known = api.store().queues().await.map_err(Box::<Problem>::from)?;
+        let known = known.into_iter().find(|(known, _)| *known == queue_name);
+        let tag = known.map(|(_, settings)| tag_of(&Settings::from(settings)));
+        seen.check(format_args!("queue {name}"), tag.as_deref())?;
+    }
     api.store().set_queue(queue_name, settings.into()).await.map_err(Box::<Problem>::from)?;
-    Ok(Json(queue(&api, &caller, &name).await?))
+    let queue = queue(&api, &caller, &name).await?;
+    Ok((queue.tag(), Json(queue)))
 }
 
 /// Stops starting tasks of a queue; what runs goes on.

@@ -56,6 +56,7 @@ impl Source {
             Command::Requeue => scheduler.requeue(id).await,
             Command::RetryExport => scheduler.retry_export(id).await,
             Command::Delete => scheduler.delete(id).await,
+            Command::Reschedule { run_at, priority } => scheduler.reschedule(id, run_at, priority).await,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tasks: submit, read, list, and what operators wish.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -7,13 +9,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use light_task_scheduler::state::Command;
 use light_task_scheduler::store::{BATCH_MAX, Inserted};
-use light_task_scheduler::{Error, ErrorKind, NewTask, StoreExt, Task, TaskId};
+use light_task_scheduler::{Error, ErrorKind, NewTask, StoreExt, Task, TaskId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::access::Caller;
 use super::body::{self, Body, Params, Span, media_type};
+use super::precondition::{IfMatch, Tagged, tag_of, tagged};
 use super::problem::{Code, FieldError, Problem, Result};
 use super::query::{Filter, WAIT_MAX, cursor_text, page_size, parse_cursor};
 use super::task::{AttemptView, Submission, TaskView, attempts};
@@ -259,13 +262,12 @@ pub(crate) async fn read(
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    Ok(([(header::ETAG, tag)], Json(TaskView::whole(&task, api.now()))).into_response())
+    Ok((tagged(tag), Json(TaskView::whole(&task, api.now()))).into_response())
 }
 
 /// Changes with everything that changes of a task.
 fn etag(task: &Task) -> String {
-    let record = serde_json::to_vec(&task.record).unwrap_or_default();
-    format!("\"{}\"", light_task_scheduler::results::short_hash(&record))
+    tag_of(&(&task.record, task.spec.priority))
 }
 
 impl Api {
@@ -390,9 +392,10 @@ pub(crate) async fn result(
 macro_rules! wish {
     ($name:ident, $path:literal, $command:expr, $what:literal) => {
         #[doc = $what]
-        #[utoipa::path(post, path = $path, tag = "tasks", params(("id" = String, Path)),
+        #[utoipa::path(post, path = $path, tag = "tasks",
+                                    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "only if this is its ETag right before the change")),
                                     responses(
-                                        (status = 200, body = TaskView),
+                                        (status = 200, body = TaskView, headers(("ETag" = String))),
                                         (status = "4XX", body = Problem, content_type = "application/problem+json"),
                                         (status = "5XX", body = Problem, content_type = "application/problem+json")),
                                     security(("token" = ["operator"])))]
@@ -400,8 +403,9 @@ macro_rules! wish {
             State(api): State<Api>,
             caller: Caller,
             Path(id): Path<String>,
-        ) -> Result<Json<TaskView>, Response> {
-            api.wish(&id, &caller, $command).await.map(Json).map_err(Response::from)
+            seen: IfMatch,
+        ) -> Result<(Tagged, Json<TaskView>), Response> {
+            api.wish(&id, &caller, &seen, $command).await.map_err(Response::from)
         }
     };
 }
@@ -426,11 +430,80 @@ wish!(
     "Tries again to save the result of a task whose export failed; it is not run again."
 );
 
+/// When a task is to run, and before which others. What is left out stays as it is.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rescheduling {
+    /// Not before this time. One that has passed means now; it lets no task that is due already go before others.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Timestamp>,
+    /// Not before so long from now: `0s`, `90s`, `1h30m` or `PT90S`.
+    #[serde(default, deserialize_with = "body::delay")]
+    #[schema(value_type = Option<String>)]
+    delay: Option<Duration>,
+    /// Higher runs first, also in later attempts.
+    #[serde(default)]
+    priority: Option<i32>,
+}
+
+impl Rescheduling {
+    /// What is wished; or in words what is wrong.
+    pub(crate) fn command(self, now: Timestamp) -> Result<Command> {
+        let run_at = match (self.run_at, self.delay) {
+            (run_at, None) => run_at,
+            (None, Some(delay)) => Some(now + delay),
+            (Some(_), Some(_)) => return Err(Problem::invalid("only one of run_at and delay can be given")),
+        };
+        if run_at.is_none() && self.priority.is_none() {
+            return Err(Problem::invalid("give run_at, delay or priority: there is nothing to change"));
+        }
+        Ok(Command::Reschedule { run_at, priority: self.priority })
+    }
+}
+
+/// Lets a task run at another time, or before others.
+///
+/// The task is held or waits: for a slot, for its time, or to be tried again. A held task goes on being held. One that runs
+/// or has ended is a conflict, and is not touched. May be repeated.
+#[utoipa::path(post, operation_id = "reschedule", path = "/api/v1/tasks/{id}/reschedule", tag = "tasks",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "only if this is its ETag right before the change")),
+    request_body = Rescheduling,
+    responses(
+        (status = 200, body = TaskView, headers(("ETag" = String))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"])))]
+pub(crate) async fn reschedule(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    seen: IfMatch,
+    Body(to): Body<Rescheduling>,
+) -> Result<(Tagged, Json<TaskView>), Response> {
+    let command = to.command(api.now())?;
+    api.wish(&id, &caller, &seen, command).await.map_err(Response::from)
+}
+
 impl Api {
-    async fn wish(&self, id: &str, caller: &Caller, command: Command) -> Result<TaskView> {
-        let id = self.task(id, caller).await?.id;
+    async fn wish(
+        &self,
+        id: &str,
+        caller: &Caller,
+        seen: &IfMatch,
+        command: Command,
+    ) -> Result<(Tagged, Json<TaskView>)> {
+        let id = self.seen_task(id, caller, seen).await?;
         self.carry_out(&id, command).await?;
-        Ok(TaskView::whole(&self.store().task(&id).await?, self.now()))
+        let task = self.store().task(&id).await?;
+        Ok((tagged(etag(&task)), Json(TaskView::whole(&task, self.now()))))
+    }
+
+    /// The id of a task that the caller may see, and that is what they have seen.
+    async fn seen_task(&self, id: &str, caller: &Caller, seen: &IfMatch) -> Result<TaskId> {
+        let task = self.task(id, caller).await?;
+        seen.check(format_args!("task {id}"), Some(&etag(&task)))?;
+        Ok(task.id)
     }
 
     /// What an operator wishes; the logs of a task go with it.
@@ -444,7 +517,8 @@ impl Api {
 }
 
 /// Removes a held or ended task, and its logs.
-#[utoipa::path(delete, operation_id = "delete_task", path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path)),
+#[utoipa::path(delete, operation_id = "delete_task", path = "/api/v1/tasks/{id}", tag = "tasks",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "only if this is its ETag right before the change")),
     responses(
         (status = 204),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -454,8 +528,9 @@ pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    seen: IfMatch,
 ) -> Result<StatusCode, Response> {
-    let id = api.task(&id, &caller).await?.id;
+    let id = api.seen_task(&id, &caller, &seen).await?;
     api.carry_out(&id, Command::Delete).await.map_err(Box::<Problem>::from)?;
     Ok(StatusCode::NO_CONTENT)
 }

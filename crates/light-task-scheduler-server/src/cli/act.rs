@@ -1,11 +1,15 @@
 //! `lts task start`, `retry`, `rm`, and what every wish has in common: of some tasks by their ids, or of many by a query.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use light_task_scheduler::Timestamp;
+use serde_json::{Map, Value, json};
 
+use crate::cli::submit::span;
 use crate::cli::target::{Target, TargetArgs, task_path};
+use crate::duration::parse_delay;
 use crate::exit::{OK, Problem, Result};
 use crate::output::{self, Form, FormArgs};
 
@@ -75,6 +79,27 @@ pub(crate) enum Wish {
     Start,
     Retry,
     Delete,
+    Reschedule(Rescheduling),
+}
+
+/// When a task is to run, and before which others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rescheduling {
+    run_at: Option<Timestamp>,
+    delay: Option<Duration>,
+    priority: Option<i32>,
+}
+
+impl Rescheduling {
+    /// As the API takes it.
+    fn body(self) -> Value {
+        let fields = [
+            ("run_at", self.run_at.map(|at| at.to_string().into())),
+            ("delay", self.delay.map(span)),
+            ("priority", self.priority.map(Value::from)),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    }
 }
 
 impl Wish {
@@ -85,6 +110,7 @@ impl Wish {
             Wish::Start => "start",
             Wish::Retry => "retry",
             Wish::Delete => "delete",
+            Wish::Reschedule(_) => "reschedule",
         }
     }
 
@@ -94,6 +120,15 @@ impl Wish {
             Wish::Start => "started",
             Wish::Retry => "retried",
             Wish::Delete => "removed",
+            Wish::Reschedule(_) => "rescheduled",
+        }
+    }
+
+    /// What the API is told beside that.
+    fn body(self) -> Option<Value> {
+        match self {
+            Wish::Reschedule(to) => Some(to.body()),
+            Wish::Cancel | Wish::Start | Wish::Retry | Wish::Delete => None,
         }
     }
 
@@ -103,7 +138,7 @@ impl Wish {
             target.delete(&task_path(id, "")).await?;
             return Ok("removed".to_owned());
         }
-        let task = target.post(&task_path(id, &format!("/{}", self.word())), None).await?;
+        let task = target.post(&task_path(id, &format!("/{}", self.word())), self.body().as_ref()).await?;
         Ok(task["state"].as_str().unwrap_or_default().to_owned())
     }
 }
@@ -125,6 +160,26 @@ pub(crate) struct StartArgs {
   lts task retry --where 'state:failed queue:video created:<1d' --dry-run
   lts batch jobs.txt --retry-failed     all that failed of a batch, and runs them")]
 pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// Lets held and waiting tasks run at another time, or before others; held ones go on being held.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lts task reschedule 3f2a9c --in 0s                    now: ends a delay or the wait for the next attempt
+  lts task reschedule 3f2a9c --at 2030-01-01T06:00:00Z
+  lts task reschedule --where 'queue:video state:waiting' --priority 5")]
+pub(crate) struct RescheduleArgs {
+    /// Not before this time; one that has passed means now
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    at: Option<Timestamp>,
+    /// Not before so long from now, for example 10m
+    #[arg(long = "in", id = "delay", value_name = "DURATION", value_parser = parse_delay)]
+    delay: Option<Duration>,
+    /// Higher runs first, also in later attempts
+    #[arg(long, value_name = "N", allow_negative_numbers = true, required_unless_present_any = ["at", "delay"])]
+    priority: Option<i32>,
     #[command(flatten)]
     asked: Asked,
 }
@@ -157,6 +212,12 @@ pub(crate) async fn start(args: StartArgs) -> Result<u8> {
 /// Runs `lts task retry`.
 pub(crate) async fn retry(args: RetryArgs) -> Result<u8> {
     each(args.asked, Wish::Retry).await
+}
+
+/// Runs `lts task reschedule`.
+pub(crate) async fn reschedule(args: RescheduleArgs) -> Result<u8> {
+    let RescheduleArgs { at, delay, priority, asked } = args;
+    each(asked, Wish::Reschedule(Rescheduling { run_at: at, delay, priority })).await
 }
 
 /// Runs `lts task rm`.
@@ -240,8 +301,11 @@ impl Bulk<'_> {
         let mut cursor = Value::Null;
         loop {
             let limit = STEP.min(self.limit - acted.matched);
-            let body = json!({ "action": self.wish.word(), "q": self.query, "dry_run": dry_run, "limit": limit,
+            let mut body = json!({ "action": self.wish.word(), "q": self.query, "dry_run": dry_run, "limit": limit,
                 "cursor": cursor });
+            if let Some(told) = self.wish.body() {
+                body[self.wish.word()] = told;
+            }
             let reply = self.target.post("/api/v1/task-actions", Some(&body)).await?;
             let number = |field: &str| reply[field].as_u64().unwrap_or_default();
             acted.matched += number("matched");

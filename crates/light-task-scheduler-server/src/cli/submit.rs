@@ -123,7 +123,7 @@ fn payload(text: &str) -> Result<Box<RawValue>> {
 }
 
 /// As the API takes it; shorter than a microsecond is nothing there.
-fn span(duration: Duration) -> Value {
+pub(crate) fn span(duration: Duration) -> Value {
     format!("{}ms", duration.as_secs_f64() * 1e3).into()
 }
 

@@ -416,7 +416,7 @@ impl Problem {
     fn of_api(body: Value) -> Problem {
         let code = match body["code"].as_str().unwrap_or_default() {
             "not_found" => NOT_FOUND,
-            "conflict" | "idempotency_mismatch" => CONFLICT,
+            "conflict" | "idempotency_mismatch" | "precondition_failed" => CONFLICT,
             "unauthenticated" | "forbidden" => exit::FORBIDDEN,
             "unavailable" | "too_many_requests" => UNREACHABLE,
             "invalid" | "too_large" | "unsupported_media_type" => exit::USAGE,

@@ -26,6 +26,7 @@ enum Ask {
     Cancel(cancel::CancelArgs),
     Start(act::StartArgs),
     Retry(act::RetryArgs),
+    Reschedule(act::RescheduleArgs),
     Clone(submit::CloneArgs),
     Rm(act::RmArgs),
 }
@@ -41,6 +42,7 @@ pub(crate) async fn run(args: TaskArgs) -> Result<u8> {
         Ask::Cancel(args) => cancel::run(args).await,
         Ask::Start(args) => act::start(args).await,
         Ask::Retry(args) => act::retry(args).await,
+        Ask::Reschedule(args) => act::reschedule(args).await,
         Ask::Clone(args) => submit::clone(args).await,
         Ask::Rm(args) => act::rm(args).await,
     }

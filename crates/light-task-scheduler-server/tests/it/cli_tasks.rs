@@ -53,6 +53,30 @@ fn payloads_come_from_words_stdin_and_files_as_they_are() {
 }
 
 #[test]
+fn a_task_is_rescheduled() {
+    let served = Served::new();
+    for way in served.ways() {
+        let id = way.submit(&["process", ECHO, "--delay", "1h"]);
+        let run_at = || way.lts(&["show", &id, "--json"]).json().remove(0)["run_at"].clone();
+        let at = ["task", "reschedule", &id, "--at", "2100-01-01T00:00:00Z", "--priority", "-2"];
+        assert_eq!(way.gives(0, &at), format!("{id} waiting\n"));
+        assert_eq!(run_at(), json!("2100-01-01T00:00:00.000000Z"));
+        assert!(way.gives(0, &["task", "get", &id]).contains("priority:  -2"));
+        let all = ["task", "reschedule", "--where", &format!("id:{id}"), "--in", "2h"];
+        assert_eq!(way.gives(0, &[&all[..], &["--dry-run"]].concat()), "1 task would be rescheduled\n");
+        assert_eq!(way.gives(0, &all), "1 task rescheduled\n");
+        assert_ne!(run_at(), json!("2100-01-01T00:00:00.000000Z"));
+        way.gives(0, &["task", "reschedule", &id, "--in", "0s"]);
+        assert_eq!(way.gives(0, &["task", "wait", &id]), format!("{id} succeeded\n"));
+        way.gives(4, &["task", "reschedule", &id, "--in", "0s"]);
+        way.gives(3, &["task", "reschedule", "nobody", "--in", "0s"]);
+        way.gives(2, &["task", "reschedule", &id]);
+        way.gives(2, &["task", "reschedule", &id, "--in", "1s", "--at", "2100-01-01T00:00:00Z"]);
+        way.gives(2, &["task", "reschedule", &id, "--at", "tomorrow"]);
+    }
+}
+
+#[test]
 fn a_task_is_held_started_cancelled_retried_cloned_and_removed() {
     let served = Served::new();
     for way in served.ways() {

@@ -35,7 +35,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Executor, FunctionExecutor};
 use crate::results::ResultStore;
@@ -340,6 +340,17 @@ impl Scheduler {
     pub async fn retry_export(&self, id: &TaskId) -> Result<()> {
         self.core().store.order(id, Command::RetryExport).await?;
         self.core().replica.rescue.notify_one();
+        Ok(())
+    }
+
+    /// Lets a held or waiting task run at another time (one that has passed means now), or with another priority.
+    /// `None`: as it is. A held task goes on being held until it is started, and runs then, but not before that time.
+    ///
+    /// Fails as [`Conflict`](ErrorKind::Conflict) if the task runs or has ended.
+    pub async fn reschedule(&self, id: &TaskId, run_at: Option<Timestamp>, priority: Option<i32>) -> Result<()> {
+        if let Some(state) = self.core().store.order(id, Command::Reschedule { run_at, priority }).await? {
+            self.core().hub.tell(id, state);
+        }
         Ok(())
     }
 

@@ -93,7 +93,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Applies what owners report, at most [`BATCH_MAX`], each only with the current token.
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>>;
 
-    /// Applies what operators wish, at most [`BATCH_MAX`].
+    /// Applies what operators wish, at most [`BATCH_MAX`]. A priority that is wished is applied again when it is repeated;
+    /// a time is `already` what was wished.
     async fn command(&self, commands: Vec<(TaskId, Command)>) -> Result<Vec<Answer>>;
 
     /// Keeps reports pushed by executions for their owner, who gets them by heartbeat

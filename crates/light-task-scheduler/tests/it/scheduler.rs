@@ -130,6 +130,26 @@ async fn cancel_stops_a_waiting_and_a_running_task() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_rescheduled_to_now_runs_at_once_and_subscribers_see_both() {
+    let functions = FunctionExecutor::new().register("work", |_: Context, (): ()| async { Ok(()) });
+    let scheduler = scheduler(functions, config()).await;
+    let mut events = scheduler.subscribe();
+    let late = NewTask::new("work", &()).unwrap().start(Start::After(3_600 * second()));
+    let late = scheduler.submit(late).await.unwrap();
+    // The dispatcher sleeps until then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let begun = tokio::time::Instant::now();
+    scheduler.reschedule(late.id(), Some(Timestamp::default()), Some(3)).await.unwrap();
+    for state in [State::Waiting, State::Running, State::Succeeded] {
+        assert_eq!(events.next().await, Some(Seen::Event(TaskEvent { id: late.id().clone(), state })));
+    }
+    assert!(begun.elapsed() < second(), "{:?}", begun.elapsed());
+    let refused = scheduler.reschedule(late.id(), None, Some(1)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains("not possible while the task is succeeded"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn never_more_run_than_the_limits_allow() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (n, m) = (now.clone(), most.clone());

@@ -152,6 +152,100 @@ async fn tasks_are_operated_as_their_state_allows() {
 }
 
 #[tokio::test]
+async fn a_task_that_waits_is_given_another_time_and_priority() {
+    let site = Site::open().await;
+    let to = async |id: &str, body: &str| site.post(&format!("/api/v1/tasks/{id}/reschedule"), body.to_owned()).await;
+    let late = site.submit(r#"{"kind": "ok", "payload": 1, "delay": "1h"}"#).await;
+    let tag = async || site.get(&format!("/api/v1/tasks/{late}")).await.header("etag").to_owned();
+    let before = tag().await;
+    let moved = to(&late, r#"{"run_at": "2100-01-01T00:00:00Z", "priority": -3}"#).await;
+    assert_eq!(moved.status, StatusCode::OK);
+    let moved = moved.json();
+    assert_eq!((&moved["phase"], &moved["priority"]), (&json!("scheduled"), &json!(-3)));
+    assert_eq!(moved["run_at"], "2100-01-01T00:00:00.000000Z");
+    let after = tag().await;
+    assert_ne!(after, before);
+    assert_eq!(to(&late, r#"{"priority": 4}"#).await.json()["run_at"], moved["run_at"], "what is left out stays");
+    assert_ne!(tag().await, after, "a priority is a change too");
+    assert_eq!(to(&late, r#"{"delay": "0s"}"#).await.status, StatusCode::OK);
+    assert_eq!(site.ended(&late).await["result"], 1, "it runs at once");
+    assert_eq!(to(&late, r#"{"delay": "PT0S"}"#).await.code(), "conflict");
+    assert_eq!(to("nobody", r#"{"delay": "0s"}"#).await.code(), "not_found");
+
+    let held = site.submit(r#"{"kind": "ok", "held": true}"#).await;
+    for wrong in ["{}", r#"{"delay": "1s", "run_at": "2100-01-01T00:00:00Z"}"#, r#"{"at": 1}"#, r#"{"priority": 1.5}"#]
+    {
+        assert_eq!(to(&held, wrong).await.code(), "invalid", "{wrong}");
+    }
+    assert_eq!(to(&held, r#"{"delay": "1h"}"#).await.json()["state"], "held");
+    assert_eq!(site.post(&format!("/api/v1/tasks/{held}/start"), "").await.json()["phase"], "scheduled");
+    let act = async |body: &str| site.post("/api/v1/task-actions", body.to_owned()).await;
+    let moved = act(r#"{"action": "reschedule", "q": "", "reschedule": {"delay": "0s", "priority": 1}}"#).await.json();
+    assert_eq!((&moved["matched"], &moved["changed"], &moved["skipped"]), (&json!(1), &json!(1), &json!(1)));
+    assert_eq!(site.ended(&held).await["priority"], 1);
+    assert_eq!(act(r#"{"action": "reschedule", "q": ""}"#).await.code(), "invalid");
+    assert_eq!(act(r#"{"action": "start", "q": "", "reschedule": {"priority": 1}}"#).await.code(), "invalid");
+}
+
+#[tokio::test]
+async fn a_change_is_refused_if_what_was_seen_has_changed() {
+    let site = Site::open().await;
+    let ask = async |method: Method, path: &str, tag: &str, body: &str| {
+        let builder = request(method, path).header("if-match", tag).header("content-type", "application/json");
+        site.send(builder.body(Body::from(body.to_owned())).unwrap()).await
+    };
+    let id = site.submit(r#"{"kind": "ok", "payload": 1, "held": true}"#).await;
+    let path = format!("/api/v1/tasks/{id}");
+    let read = async || site.get(&path).await.header("etag").to_owned();
+    let first = read().await;
+    let below = |what: &str| format!("{path}/{what}");
+    let moved = ask(Method::POST, &below("reschedule"), &first, r#"{"priority": 3}"#).await;
+    let second = moved.header("etag").to_owned();
+    assert_eq!((moved.status, &second), (StatusCode::OK, &read().await), "the answer says what to send next");
+    let changes = [
+        (Method::POST, below("start"), ""),
+        (Method::POST, below("cancel"), ""),
+        (Method::POST, below("retry"), ""),
+        (Method::POST, below("retry-export"), ""),
+        (Method::POST, below("reschedule"), r#"{"priority": 4}"#),
+        (Method::DELETE, path.clone(), ""),
+    ];
+    for (method, path, body) in changes {
+        let refused = ask(method.clone(), &path, &first, body).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::PRECONDITION_FAILED, "precondition_failed".into()));
+        assert_eq!(read().await, second, "{method} {path} has done nothing");
+    }
+    let either = format!("{first}, {second}");
+    assert_eq!(ask(Method::POST, &below("start"), &either, "").await.status, StatusCode::OK);
+    site.ended(&id).await;
+    assert_eq!(ask(Method::POST, &below("cancel"), "*", "").await.code(), "conflict", "what is forbidden stays so");
+    assert_eq!(ask(Method::DELETE, &path, &second, "").await.code(), "precondition_failed");
+    assert_eq!(ask(Method::DELETE, &path, &read().await, "").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(ask(Method::DELETE, &path, "*", "").await.code(), "not_found");
+
+    let queue = "/api/v1/queues/q";
+    assert_eq!(
+        ask(Method::PUT, queue, "*", r#"{"concurrency": 1}"#).await.code(),
+        "precondition_failed",
+        "no such queue"
+    );
+    assert_eq!(site.get(queue).await.code(), "not_found");
+    let put = async |body: &str| {
+        let builder = request(Method::PUT, queue).header("content-type", "application/json");
+        site.send(builder.body(Body::from(body.to_owned())).unwrap()).await
+    };
+    assert_eq!(put(r#"{"concurrency": 1}"#).await.status, StatusCode::OK);
+    let first = site.get(queue).await.header("etag").to_owned();
+    site.submit(r#"{"kind": "ok", "queue": "q", "held": true}"#).await;
+    assert_eq!(site.get(queue).await.header("etag"), first, "its counts are no settings");
+    let moved = ask(Method::PUT, queue, &first, r#"{"concurrency": 2}"#).await;
+    assert_eq!(moved.status, StatusCode::OK);
+    assert_eq!(ask(Method::PUT, queue, &first, r#"{"concurrency": 3}"#).await.code(), "precondition_failed");
+    assert_eq!(site.get(queue).await.json()["settings"]["concurrency"], 2);
+    assert_eq!(moved.header("etag"), site.get(queue).await.header("etag"));
+}
+
+#[tokio::test]
 async fn many_are_counted_before_they_are_moved() {
     let site = Site::open().await;
     let tasks = (0..30).map(|n| format!(r#"{{"kind": "ok", "held": true, "queue": "q{}"}}"#, n % 3));

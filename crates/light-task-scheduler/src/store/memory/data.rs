@@ -155,6 +155,9 @@ impl Data {
             return Ok(moved);
         }
         self.rows[slot].stow();
+        if let Some(priority) = moved.priority {
+            self.rows[slot].priority = priority;
+        }
         if before.state == State::Waiting {
             self.lanes.unplace(self.rows[slot].lane, place);
         }
@@ -196,6 +199,11 @@ impl Data {
             self.wished.remove(&slot);
         }
         if before.state == after.state {
+            if after.state == State::Waiting {
+                // Rescheduled: who shows it wants to hear of a later time too.
+                self.changes.work += 1;
+                self.await_start(slot);
+            }
             return;
         }
         let let_in = self.lanes.count(lane, Some(before.state), Some(after.state));

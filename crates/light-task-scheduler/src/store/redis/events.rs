@@ -12,7 +12,7 @@ use crate::database::redis::values::bytes;
 use crate::error::{Error, Result};
 use crate::state::{Command, Event, Refusal, RunEvent, step};
 use crate::store::{Answer, Change, Report, Said};
-use crate::task::{Failure, FailureKind, Outcome, Record, ReplicaId, ResultRef, State, Token};
+use crate::task::{Failure, FailureKind, Outcome, Record, ReplicaId, ResultRef, State, TaskId, Token};
 
 /// The failures that scripts write by themselves, as JSON; their words are those of [`step`].
 struct Words {
@@ -135,14 +135,26 @@ pub(super) fn size(event: &RunEvent) -> usize {
 }
 
 /// The name of a command in `command.lua`.
-pub(super) fn command_name(command: Command) -> &'static str {
+fn command_name(command: Command) -> &'static str {
     match command {
         Command::Start => "start",
         Command::Cancel => "cancel",
         Command::Requeue => "requeue",
         Command::RetryExport => "export",
         Command::Delete => "delete",
+        Command::Reschedule { .. } => "reschedule",
     }
+}
+
+/// Adds what `command.lua` expects of a command.
+pub(super) fn add_command(arguments: &mut Cmd, id: &TaskId, command: Command) {
+    id.with_str(|id| _ = arguments.arg(id).arg(command_name(command)));
+    let (run_at, priority) = match command {
+        Command::Reschedule { run_at, priority } => (run_at, priority),
+        _ => (None, None),
+    };
+    arguments.arg(run_at.map(|at| at.as_micros().to_string()).unwrap_or_default());
+    arguments.arg(priority.map(|priority| rows::rank(priority).to_string()).unwrap_or_default());
 }
 
 /// Adds a report; answers how many bytes its output has.

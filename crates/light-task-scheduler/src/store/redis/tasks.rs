@@ -48,7 +48,7 @@ pub(super) async fn command(calls: &Calls, commands: &[(TaskId, Command)]) -> Re
         let mut command = calls.command(&SCRIPTS.command);
         events::add_words(&mut command);
         for (id, wish) in wishes {
-            id.with_str(|id| _ = command.arg(id).arg(events::command_name(*wish)));
+            events::add_command(&mut command, id, *wish);
         }
         let told = calls.write(&SCRIPTS.command, &command).await?.body;
         answers.extend(events::answers(&told, wishes.len(), events::answer)?);

@@ -37,7 +37,23 @@ texts! {
     Span None, "A duration in seconds, such as PT90S or 1.5s";
     State None, "held, waiting, running, exporting, succeeded, failed or cancelled";
     FailureKind None, "error, panic, timeout, deadline, lost, refused, busy, drained, export, poison or cancelled";
-    Command None, "start, cancel, requeue, retry_export or delete";
+}
+
+impl PartialSchema for Command {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let name = text.description(Some("start, cancel, requeue, retry_export or delete"));
+        let priority = ObjectBuilder::new().schema_type(Type::Integer);
+        let what = ObjectBuilder::new().property("run_at", Timestamp::schema()).property("priority", priority);
+        let reschedule = ObjectBuilder::new().property("reschedule", what).required("reschedule");
+        AnyOfBuilder::new().item(name).item(reschedule).into()
+    }
+}
+
+impl ToSchema for Command {
+    fn name() -> Cow<'static, str> {
+        "Command".into()
+    }
 }
 
 impl PartialSchema for Progress {

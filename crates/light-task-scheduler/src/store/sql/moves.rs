@@ -106,7 +106,17 @@ pub(super) struct Commanded {
     pub(super) answers: Vec<Answer>,
     pub(super) changed: Vec<(Stored, Task)>,
     pub(super) removed: Vec<(Stored, Task)>,
+    /// Of the changed ones those that get another priority.
+    pub(super) priorities: Vec<Priority>,
     pub(super) left: Vec<Moved>,
+}
+
+/// The priority that a row is to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Priority {
+    pub(super) seq: i64,
+    pub(super) lane: i32,
+    pub(super) priority: i32,
 }
 
 /// What has become of a task in one call of [`command`].
@@ -128,6 +138,7 @@ pub(super) fn command(
         tasks.iter().enumerate().map(|(index, (_, task))| (task.id.clone(), index)).collect();
     let mut fates = vec![Fate::Unchanged; tasks.len()];
     let (mut left, mut answers) = (Vec::new(), Vec::with_capacity(commands.len()));
+    let mut wished: Vec<Option<i32>> = vec![None; tasks.len()];
     for (id, command) in commands {
         let index = by_id.get(id).copied().filter(|index| fates[*index] != Fate::Removed);
         let Some((index, (_, task))) = index.and_then(|index| Some((index, tasks.get_mut(index)?))) else {
@@ -140,17 +151,22 @@ pub(super) fn command(
                 fates[index] = if moved.removed { Fate::Removed } else { Fate::Changed };
                 let answer = Answer::Applied((!moved.removed).then_some(task.record.state));
                 note(hint, *command, &moved, task.record.state);
+                wished[index] = moved.priority.or(wished[index]);
                 left.push(moved);
                 answer
             }
             Err(refusal) => Answer::Refused(refusal),
         });
     }
-    let mut commanded = Commanded { answers, changed: Vec::new(), removed: Vec::new(), left };
-    for (task, fate) in tasks.into_iter().zip(fates) {
+    let mut commanded = Commanded { answers, changed: Vec::new(), removed: Vec::new(), priorities: Vec::new(), left };
+    for ((task, fate), wished) in tasks.into_iter().zip(fates).zip(wished) {
         match fate {
             Fate::Unchanged => {}
-            Fate::Changed => commanded.changed.push(task),
+            Fate::Changed => {
+                let Stored { seq, lane, .. } = task.0;
+                commanded.priorities.extend(wished.map(|priority| Priority { seq, lane, priority }));
+                commanded.changed.push(task);
+            }
             Fate::Removed => commanded.removed.push(task),
         }
     }
@@ -164,6 +180,7 @@ fn note(hint: &mut Hint, command: Command, moved: &Moved, state: State) {
         Command::Cancel if state == State::Running => hint.wishes = true,
         // Any replica may adopt the export.
         Command::RetryExport => hint.work = true,
+        Command::Reschedule { .. } if state == State::Waiting => hint.work = true,
         _ => {}
     }
 }

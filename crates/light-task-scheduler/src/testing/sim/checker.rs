@@ -464,6 +464,9 @@ impl Checker {
                 a.state == State::Waiting && a.generation == b.generation + 1 && a.attempt == 0 && !a.cancel_requested
             }
             (Command::RetryExport, State::Failed) => a.state == State::Exporting && a.owner.is_none(),
+            (Command::Reschedule { .. }, State::Held | State::Waiting) => {
+                *a == Record { run_at: a.run_at, ..b.clone() }
+            }
             _ => false,
         };
         if !legal {
@@ -484,6 +487,7 @@ impl Checker {
                 known.has_ended = false;
             }
             Command::Start => sim.count(Fault::HeldStarted),
+            Command::Reschedule { .. } => sim.count(Fault::Rescheduled),
             Command::Delete => {}
         }
         Ok(())

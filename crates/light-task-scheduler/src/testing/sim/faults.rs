@@ -58,6 +58,8 @@ pub enum Fault {
     Awaited,
     QueuePaused,
     HeldStarted,
+    /// A task that waited was given another time or priority.
+    Rescheduled,
     InsertRepeated,
 }
 
@@ -120,6 +122,7 @@ impl Fault {
         Fault::Awaited,
         Fault::QueuePaused,
         Fault::HeldStarted,
+        Fault::Rescheduled,
         Fault::InsertRepeated,
     ];
 }

@@ -179,6 +179,12 @@ fn operators(draw: &Draw, actions: &mut Vec<(Duration, Action)>) {
             actions.push((draw.time(CHAOS), Action::Order(number(draw), command)));
         }
     }
+    for _ in many(8) {
+        let (at, to) = (draw.time(CHAOS), draw.time(CHAOS));
+        let run_at = draw.chance(0.8).then(|| TEST_EPOCH + to);
+        let priority = draw.chance(0.5).then(|| draw.below(5) as i32);
+        actions.push((at, Action::Order(number(draw), Command::Reschedule { run_at, priority })));
+    }
     for _ in many(3) {
         actions.push((draw.time(CHAOS), Action::Resubmit(number(draw))));
     }

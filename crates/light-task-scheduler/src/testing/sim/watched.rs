@@ -105,7 +105,7 @@ impl Store for Watched {
         let mut answers = Vec::with_capacity(commands.len());
         for (id, command) in commands {
             let answer = self.sim.memory.command(vec![(id.clone(), command)]).await?.remove(0);
-            self.note(13, holding_hash(&id, command as u64), || format!("{command:?} {id}: {answer:?}"));
+            self.note(13, holding_hash(&id, number_of(command)), || format!("{command:?} {id}: {answer:?}"));
             self.look_at(&id, answer);
             self.sim.check(|checker| checker.moved(&self.sim, &id, &Cause::Command(command, answer)));
             answers.push(answer);
@@ -213,5 +213,20 @@ impl Store for Watched {
 
     async fn changed(&self, seen: Changes) -> Changes {
         self.sim.memory.changed(seen).await
+    }
+}
+
+/// Tells commands apart.
+fn number_of(command: Command) -> u64 {
+    match command {
+        Command::Start => 0,
+        Command::Cancel => 1,
+        Command::Requeue => 2,
+        Command::RetryExport => 3,
+        Command::Delete => 4,
+        Command::Reschedule { run_at, priority } => {
+            let at = run_at.map_or(1, |at| at.as_micros().cast_unsigned());
+            5 ^ at.rotate_left(8) ^ priority.map_or(2, |priority| u64::from(priority.cast_unsigned())).rotate_left(40)
+        }
     }
 }

@@ -1,6 +1,7 @@
 -- Applies what operators wish.
 --
--- ARGV from 7: two for each command: id; start, cancel, requeue, export or delete
+-- ARGV from 7: four for each command: id; start, cancel, requeue, export, delete or reschedule; of the last the new
+--   run_at and the new rank (2147483647 - priority), empty: as it is
 -- Answers for each command, all in one text: 'aN' applied, now in state N; 'r ' removed; 'yN' applied before;
 --   'iN' impossible in state N; 'tN' too late; 'm ' there is no such task
 
@@ -64,16 +65,38 @@ local function delete(t)
   return 'r '
 end
 
-local COMMANDS = { start = start, cancel = cancel, requeue = requeue, export = export, delete = delete }
+-- What is due stays in its place whichever time of the past is wished.
+local function reschedule(t, run_at, rank)
+  if t[S] > 1 then
+    return 'i' .. t[S]
+  end
+  local at = math.max(tonumber(run_at) or t[RA], now)
+  local moves = at ~= math.max(t[RA], now)
+  if not moves and rank == '' then
+    return 'y' .. t[S]
+  end
+  leave(t)
+  if moves then
+    t[RA] = at
+  end
+  if rank ~= '' then
+    prioritise(t, tonumber(rank))
+  end
+  enter(t)
+end
+
+local COMMANDS = { start = start, cancel = cancel, requeue = requeue, export = export, delete = delete,
+  reschedule = reschedule }
 
 local ids = {}
-for at = first, #ARGV, 2 do
+for at = first, #ARGV, 4 do
   ids[#ids + 1] = ARGV[at]
 end
 fetch(ids)
 local answers = {}
 for at = 1, #ids do
   local t = record(ids[at])
-  answers[at] = not t and 'm ' or COMMANDS[ARGV[first + 2 * at - 1]](t) or 'a' .. t[S]
+  local of = first + 4 * (at - 1)
+  answers[at] = not t and 'm ' or COMMANDS[ARGV[of + 1]](t, ARGV[of + 2], ARGV[of + 3]) or 'a' .. t[S]
 end
 return finish(table.concat(answers))

@@ -16,7 +16,7 @@
 --   meta          H  now: the highest time handed out; seq: the last insertion number; op: counts writing scripts;
 --                    epoch: counts found losses of writes; work, wishes, ends: the counters of `Changes`; version
 --   handles       Z  op: the last write of every store handle, to find that acknowledged writes were lost
---   rec           H  by id: a task's record as it was taken in; never changes, see below
+--   rec           H  by id: a task's record as it was taken in; nothing of it ever changes but the priority, see below
 --   run           H  by id: what has become of it since, if anything has, see below
 --   spec          H  by id: a spec that is too large for the record: length of the options (4 bytes), options
 --                    (JSON), payload
@@ -569,6 +569,16 @@ local function drop_report(t)
     call('SREM', prefix .. 'post:' .. t[OW], t.id)
     forget_details(t, 'rx', 're', 'rs', 'ro', 'rh')
   end
+end
+
+-- Gives a task that is in no place another rank.
+local function prioritise(t, rank)
+  local bytes = stored[t.id]
+  local at = #head_of(bytes).bytes + 8
+  t[RANK] = rank
+  bytes = sub(bytes, 1, at) .. pack('>I4', rank) .. sub(bytes, at + 5)
+  stored[t.id] = bytes
+  plan('HSET', 'rec', t.id, bytes)
 end
 
 -- Keeps the key of the stored result that a task no longer refers to, if there is one.

@@ -482,7 +482,8 @@ impl From<Inserted> for Result<store::Inserted> {
 pub struct Wish {
     /// Which task.
     pub id: TaskId,
-    /// `start`, `cancel`, `requeue`, `retry_export` or `delete`.
+    /// `start`, `cancel`, `requeue`, `retry_export`, `delete`, or `{"reschedule": {"run_at", "priority"}}`, of which what
+    /// is left out stays as it is.
     pub command: Command,
 }
 

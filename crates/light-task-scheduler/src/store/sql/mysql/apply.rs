@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::parts;
 use crate::state::Command;
-use crate::store::sql::moves::{self, Applied, Commanded, Stored};
+use crate::store::sql::moves::{self, Applied, Commanded, Priority, Stored};
 use crate::store::sql::texts;
 use crate::store::{Answer, Change, Report, Said};
 use crate::task::TaskId;
@@ -34,6 +34,7 @@ const SAID: &str = "SELECT task, execution, ended FROM {p}reports WHERE task IN 
 const KEEP: &str = "INSERT INTO {p}reports (task, execution, ended, said, output) VALUES {*(?, ?, ?, ?, ?)*}
     ON DUPLICATE KEY UPDATE execution = VALUES(execution), ended = VALUES(ended), said = VALUES(said),
         output = VALUES(output), handed = NULL";
+const PRIORITISE: &str = "UPDATE {p}tasks SET nice = ? WHERE seq = ?";
 const MARK: &str = "UPDATE {p}tasks SET flags = flags | 4 WHERE seq IN ({*?*})";
 
 /// Records that were read and locked, and the store's time.
@@ -63,13 +64,23 @@ pub(super) async fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> 
     let found = tx.find_all(TASKS, &texts(commands.iter().map(|(id, _)| id))).await?;
     let server: Option<i64> = found.last().map(|row| row.try_get(TASK_COLUMNS)).transpose()?;
     let now = tx.time(server.unwrap_or(0));
-    let Commanded { answers, changed, removed, left } =
+    let Commanded { answers, changed, removed, priorities, left } =
         moves::command(rows::tasks(tx, &found).await?, commands, now, &mut tx.hint);
     let changed: Vec<moves::Change<'_>> = changed.iter().map(|(stored, task)| (stored, &task.record)).collect();
     rows::save(tx, &changed, now).await?;
+    prioritise(tx, &priorities).await?;
     rows::remove(tx, &removed, now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(answers)
+}
+
+/// Gives tasks another priority.
+async fn prioritise(tx: &mut Tx<'_>, wished: &[Priority]) -> Work<()> {
+    for Priority { seq, priority, .. } in wished {
+        let query = tx.query(PRIORITISE).bind(rows::nice(*priority)).bind(*seq);
+        query.execute(tx.connection()).await?;
+    }
+    Ok(())
 }
 
 /// Keeps what executions push, until their owner fetches it.

@@ -7,7 +7,8 @@ use super::tx::{Tx, now, texts};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::state::Command;
-use crate::store::sql::moves::{self, Applied, Commanded, Stored};
+use crate::store::sql::moves::{self, Applied, Commanded, Priority, Stored};
+use crate::store::sql::plan::Key;
 use crate::store::sql::texts;
 use crate::store::{Answer, Change, Report};
 use crate::task::TaskId;
@@ -32,6 +33,8 @@ const KEEP: &str = "INSERT INTO {s}.reports AS r (task, execution, ended, said, 
     ON CONFLICT (task) DO UPDATE SET execution = excluded.execution, ended = excluded.ended,
     said = excluded.said, output = excluded.output, handed = NULL
     WHERE NOT r.ended OR r.execution <> excluded.execution";
+const PRIORITISE: &str = "UPDATE {s}.tasks AS t SET rank = u.rank
+    FROM unnest($1::bigint[], $2::integer[]) AS u (seq, rank) WHERE t.seq = u.seq";
 const MARK: &str = "UPDATE {s}.tasks SET flags = flags | 4 WHERE seq = ANY($1)";
 
 /// Records that were read and locked, and the store's time.
@@ -62,13 +65,26 @@ pub(super) async fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> 
     let found = tx.query(TASKS).bind(texts(commands.iter().map(|(id, _)| id))).fetch_all(tx.connection()).await?;
     let server: Option<i64> = found.last().map(|row| row.try_get(TASK_COLUMNS)).transpose()?;
     let now = tx.time(server.unwrap_or(0));
-    let Commanded { answers, changed, removed, left } =
+    let Commanded { answers, changed, removed, priorities, left } =
         moves::command(rows::tasks(tx, &found).await?, commands, now, &mut tx.hint);
     let changed: Vec<moves::Change<'_>> = changed.iter().map(|(stored, task)| (stored, &task.record)).collect();
     rows::save(tx, &changed, now).await?;
+    prioritise(tx, &priorities).await?;
     rows::remove(tx, &removed, now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(answers)
+}
+
+/// Gives tasks another priority.
+async fn prioritise(tx: &mut Tx<'_>, wished: &[Priority]) -> Work<()> {
+    if wished.is_empty() {
+        return Ok(());
+    }
+    let (seqs, ranks): (Vec<i64>, Vec<i32>) =
+        wished.iter().map(|wished| (wished.seq, rows::rank(wished.priority))).unzip();
+    tx.query(PRIORITISE).bind(seqs).bind(ranks).execute(tx.connection()).await?;
+    tx.arrived.extend(wished.iter().map(|wished| (wished.lane, Key::FIRST)));
+    Ok(())
 }
 
 /// Keeps what executions push, until their owner fetches it.

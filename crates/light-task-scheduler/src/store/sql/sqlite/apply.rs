@@ -51,6 +51,9 @@ pub(super) fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Result
                     rows::remove(tx, &stored, &task)?;
                 } else {
                     rows::save(tx, [(&stored, &task.record)])?;
+                    if let Some(priority) = moved.priority {
+                        rows::prioritise(tx, stored.seq, priority)?;
+                    }
                     hint(tx, *command, task.record.state);
                 }
                 answer(&moved, task.record.state)
@@ -71,6 +74,7 @@ fn hint(tx: &mut Tx<'_>, command: Command, state: State) {
         Command::Cancel if state == State::Running => tx.hint.wishes = true,
         // Any replica may adopt the export.
         Command::RetryExport => tx.hint.work = true,
+        Command::Reschedule { .. } if state == State::Waiting => tx.hint.work = true,
         _ => {}
     }
 }

@@ -449,6 +449,17 @@ fn moved(tx: &mut Tx<'_>, before: &Stored, stage: i64) -> Result<()> {
     Ok(())
 }
 
+/// A task has another priority.
+pub(super) fn prioritise(tx: &Tx<'_>, seq: i64, priority: i32) -> Result<()> {
+    tx.connection.prepare_cached("UPDATE tasks SET rank = ?2 WHERE seq = ?1")?.execute([seq, rank(priority)])?;
+    Ok(())
+}
+
+/// The column `rank`: high priorities come first.
+fn rank(priority: i32) -> i64 {
+    -i64::from(priority)
+}
+
 /// A task now has a report, kept in the table `reports`.
 pub(super) fn mark_reported(tx: &mut Tx<'_>, seq: i64) -> Result<()> {
     const MARK: &str = "UPDATE tasks SET flags = flags | ?2 WHERE seq = ?1";
@@ -503,7 +514,7 @@ impl<'c> Insertion<'c> {
         set.raw_bind_parameter(1, place.seq)?;
         set.raw_bind_parameter(2, new.lane)?;
         set.raw_bind_parameter(3, stage)?;
-        set.raw_bind_parameter(4, -i64::from(new.priority))?;
+        set.raw_bind_parameter(4, rank(new.priority))?;
         set.raw_bind_parameter(5, new.run_at.as_micros())?;
         set.raw_bind_parameter(6, place.created_at.as_micros())?;
         if spilled {

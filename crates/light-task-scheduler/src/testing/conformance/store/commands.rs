@@ -2,6 +2,7 @@
 
 use super::StoreHarness;
 use super::world::{KIND, MINUTE, World, bytes, concurrency, failure, id, inline, stored, task, task_as};
+use crate::clock::Timestamp;
 use crate::state::{Command, Refusal, RunEvent};
 use crate::store::Answer;
 use crate::task::{FailureKind, Handle, NewTask, ResultRef, Start, State, Task};
@@ -20,6 +21,7 @@ enum Column {
     Cancelled,
 }
 
+const HELD: Answer = Answer::Applied(Some(State::Held));
 const WAITING: Answer = Answer::Applied(Some(State::Waiting));
 const RUNNING: Answer = Answer::Applied(Some(State::Running));
 const EXPORTING: Answer = Answer::Applied(Some(State::Exporting));
@@ -48,6 +50,8 @@ fn expected(command: Command) -> [Answer; 9] {
         Command::Cancel =>      [CANCELLED, CANCELLED,     RUNNING,     same(Running), late(Exporting), late(Succeeded), late(Failed), late(Failed), same(Cancelled)],
         Command::Requeue =>     [no(Held),  no(Waiting),   no(Running), no(Running),   no(Exporting),   WAITING,         WAITING,      WAITING,      WAITING],
         Command::RetryExport => [no(Held),  no(Waiting),   no(Running), no(Running),   no(Exporting),   no(Succeeded),   no(Failed),   EXPORTING,    no(Cancelled)],
+        Command::Reschedule { .. } =>
+                                [HELD,      WAITING,       no(Running), no(Running),   no(Exporting),   no(Succeeded),   no(Failed),   no(Failed),   no(Cancelled)],
         Command::Delete =>      [GONE,      no(Waiting),   no(Running), no(Running),   no(Exporting),   GONE,            GONE,         GONE,         GONE],
     }
 }
@@ -99,35 +103,36 @@ async fn missing(h: &dyn StoreHarness, command: Command) {
 
 /// Makes one module of cases per command.
 macro_rules! command_cases {
-    ($($module:ident = $command:ident;)*) => {$(
-        #[doc = concat!("`Command::", stringify!($command), "` in every situation.")]
+    ($($module:ident = $command:expr;)*) => {$(
+        #[doc = concat!("`", stringify!($command), "` in every situation.")]
         pub mod $module {
-            use super::{Column, Command, StoreHarness};
-            command_cases! { @from $command
+            use super::*;
+            command_cases! { @from [$command]
                 while_held: Held, while_waiting: Waiting, while_running: Running,
                 while_a_cancel_is_wished: CancelWished, while_exporting: Exporting, after_success: Succeeded,
                 after_failure: Failed, after_a_failed_export: ExportFailed, after_cancellation: Cancelled,
             }
             #[doc = concat!(stringify!($command), " of a task that does not exist.")]
             pub async fn of_a_missing_task(h: &dyn StoreHarness) {
-                super::missing(h, Command::$command).await;
+                super::missing(h, $command).await;
             }
         }
     )*};
-    (@from $command:ident $($case:ident: $column:ident,)*) => {$(
+    (@from [$command:expr] $($case:ident: $column:ident,)*) => {$(
         #[doc = concat!(stringify!($command), " in the situation `", stringify!($column), "`: answer, reason and effect.")]
         pub async fn $case(h: &dyn StoreHarness) {
-            super::from(h, Command::$command, Column::$column).await;
+            super::from(h, $command, Column::$column).await;
         }
     )*};
 }
 
 command_cases! {
-    command_start = Start;
-    command_cancel = Cancel;
-    command_requeue = Requeue;
-    command_retry_export = RetryExport;
-    command_delete = Delete;
+    command_start = Command::Start;
+    command_cancel = Command::Cancel;
+    command_requeue = Command::Requeue;
+    command_retry_export = Command::RetryExport;
+    command_delete = Command::Delete;
+    command_reschedule = Command::Reschedule { run_at: Some(Timestamp::MAX), priority: Some(1) };
 }
 
 /// What the commands do beyond the state.

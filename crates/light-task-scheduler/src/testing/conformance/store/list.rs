@@ -1,6 +1,8 @@
 //! The one list of the cases, and the macros that make of it a table and tests.
 
-use super::commands::{command_cancel, command_delete, command_requeue, command_retry_export, command_start, effects};
+use super::commands::{
+    command_cancel, command_delete, command_requeue, command_reschedule, command_retry_export, command_start, effects,
+};
 use super::handles::{at_once as handles_at_once, in_turn as handles_in_turn};
 use super::order::{by_priority, fifo};
 use super::restart::{durable, shared};
@@ -10,7 +12,7 @@ use super::transitions::{
 };
 use super::{
     Case, Need, claims, deadlines, insert, limits, listing, lookalikes, order, parallel, queues, repeats, replicas,
-    reports, rescue, retention, windows,
+    reports, reschedule, rescue, retention, windows,
 };
 
 /// Hands the list of the cases to a macro: topic, need, flavour and names.
@@ -94,6 +96,18 @@ macro_rules! __store_cases {
         command_delete Any single {
             while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
             after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        command_reschedule Any single {
+            while_held while_waiting while_running while_a_cancel_is_wished while_exporting after_success
+            after_failure after_a_failed_export after_cancellation of_a_missing_task
+        }
+        reschedule Any single {
+            moved_earlier_it_runs_at_once moved_later_it_is_not_claimed_before a_claim_among_names_waits_for_the_new_time
+            who_waits_hears_of_it the_new_time_is_told_to_claimers a_held_task_stays_held_and_keeps_its_time
+            the_new_time_orders_among_equals what_is_due_keeps_its_place repeated_it_changes_nothing
+            nothing_else_of_the_task_changes it_takes_no_slot_and_no_permit a_deadline_still_holds
+            a_retrying_task_can_go_on_now the_counts_follow a_crowd_moves_at_once several_times_in_one_call
+            the_priority_stays_for_later_attempts
         }
         effects Any single {
             a_cancel_beats_a_later_success an_outcome_beats_a_later_cancel a_cancelled_task_never_starts
@@ -191,18 +205,19 @@ macro_rules! __store_cases {
         by_priority Priority single {
             priority_goes_first priority_beats_the_due_time priority_counts_across_queues_and_kinds
             every_claim_takes_the_best_there_is named_tasks_go_by_priority candidates_go_by_priority
+            a_new_priority_orders_at_once a_new_priority_of_what_is_not_due_orders_later
         }
         fifo Fifo single {
             priority_changes_nothing
         }
         durable Durable single {
-            every_field_of_every_task counts_and_queues the_order_of_what_waits ids_and_tombstones
+            every_field_of_every_task a_new_time_and_priority counts_and_queues the_order_of_what_waits ids_and_tombstones
             ownership_and_adoption a_limit_counts_what_ran_before a_rate_stays_spent the_dead_stay_dead
             reports_and_garbage time_and_write_counter_go_on
         }
         shared Shared single {
             both_see_one_store claims_are_exclusive limits_are_exact_across_handles
-            rescue_works_across_handles reports_cross_handles a_hint_or_a_poll_finds_the_others_work
+            a_new_time_holds_for_both rescue_works_across_handles reports_cross_handles a_hint_or_a_poll_finds_the_others_work
         }
         lookalikes Any single {
             hostile_failures_survive hostile_handles_and_messages_survive hostile_reports_survive
@@ -230,7 +245,7 @@ macro_rules! __store_cases {
         }
         parallel Any threads {
             every_task_is_claimed_once a_limit_is_exact_under_contention a_burst_is_exact_under_contention
-            one_id_inserted_by_many_is_one_task a_race_of_success_and_cancel_has_one_winner
+            what_is_moved_later_is_not_claimed one_id_inserted_by_many_is_one_task a_race_of_success_and_cancel_has_one_winner
             rescuers_at_once_share_nothing claims_among_the_same_tasks_share_nothing one_claim_sent_many_times_is_one_claim
         }
     } };

@@ -51,6 +51,7 @@ pub mod queues;
 pub mod repeats;
 pub mod replicas;
 pub mod reports;
+pub mod reschedule;
 pub mod rescue;
 pub mod restart;
 pub mod retention;

@@ -320,6 +320,39 @@ pub mod by_priority {
         assert_eq!(texts(&told.into_iter().map(|candidate| candidate.id).collect::<Vec<_>>()), ["d", "b", "c", "a"]);
         assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["d", "b", "c", "a", "f", "e"]);
     }
+
+    /// A task that is due takes the place of its new priority at once, in the lane and over all.
+    pub async fn a_new_priority_orders_at_once(h: &dyn StoreHarness) {
+        let w = World::open(h).await;
+        let replica = w.replica().await;
+        for (id, priority) in [("a", 0), ("b", 0), ("c", 5), ("d", 0), ("e", 0), ("f", -1)] {
+            w.add(task_as(id).priority(priority)).await;
+        }
+        let to = |priority| Command::Reschedule { run_at: None, priority: Some(priority) };
+        let wishes = [("d", i32::MAX), ("c", i32::MIN), ("b", -1), ("f", 0)];
+        let wishes = wishes.map(|(id, priority)| (super::super::world::id(id), to(priority)));
+        w.store.command(wishes.to_vec()).await.unwrap();
+        assert_eq!(w.get(&super::super::world::id("d")).await.spec.priority, i32::MAX);
+        let ask = CandidatesRequest { kinds: vec![name(KIND)], queues: vec![], per_lane: 2 };
+        let told = w.store.candidates(ask).await.unwrap().tasks;
+        assert_eq!(texts(&told.into_iter().map(|candidate| candidate.id).collect::<Vec<_>>()), ["d", "a"]);
+        assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["d", "a", "e", "f", "b", "c"]);
+    }
+
+    /// A task that is not due has its new priority once it is.
+    pub async fn a_new_priority_of_what_is_not_due_orders_later(h: &dyn StoreHarness) {
+        let w = World::open(h).await;
+        let replica = w.replica().await;
+        for id in ["a", "b", "c"] {
+            w.add(task_as(id).start(Start::After(MINUTE))).await;
+        }
+        let to = Command::Reschedule { run_at: None, priority: Some(1) };
+        w.command(&super::super::world::id("c"), to).await;
+        assert_eq!(w.claim_ids(&replica, 9).await, []);
+        w.pass(MINUTE * 2).await;
+        w.add(task_as("d")).await;
+        assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["c", "a", "b", "d"]);
+    }
 }
 
 /// Order where priorities do not count.

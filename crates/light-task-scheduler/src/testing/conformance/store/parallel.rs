@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::StoreHarness;
 use super::world::{KIND, Replica, World, concurrency, inline, name, task, task_as, token};
+use crate::clock::Timestamp;
 use crate::rate::RateLimit;
-use crate::state::{Command, RunEvent};
+use crate::state::{Command, Refusal, RunEvent};
 use crate::store::{Answer, Change, ClaimRequest, Inserted, QueueSettings, Store, TaskQuery};
 use crate::task::{State, Task, TaskId};
 
@@ -61,6 +62,48 @@ pub async fn every_task_is_claimed_once(h: &dyn StoreHarness) {
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>().len(), TASKS, "none twice");
     let counts = w.store.counts().await.unwrap();
     assert_eq!(counts[0].of(State::Succeeded), TASKS as u64);
+}
+
+/// Claims and operators race for the same tasks: what was moved far into the future is not claimed, and what was
+/// claimed is not moved.
+pub async fn what_is_moved_later_is_not_claimed(h: &dyn StoreHarness) {
+    const TASKS: usize = 2_000;
+    let w = World::open(h).await;
+    let all = w.add_all(vec![task(); TASKS]).await;
+    let next = Arc::new(AtomicUsize::new(0));
+    let ends = at_once(&w, |store, replica| {
+        // From the end, so that they meet the claims.
+        let (all, next) = (all.clone(), next.clone());
+        async move {
+            let (mut claimed, mut moved) = (Vec::new(), Vec::new());
+            loop {
+                let tasks = claim(&*store, &replica, 7).await;
+                claimed.extend(tasks.iter().map(|task| task.id.clone()));
+                let from = next.fetch_add(5, SeqCst);
+                let wished = all.iter().rev().skip(from).take(5);
+                let later = Command::Reschedule { run_at: Some(Timestamp::MAX), priority: Some(1) };
+                let wishes: Vec<_> = wished.map(|id| (id.clone(), later)).collect();
+                if tasks.is_empty() && wishes.is_empty() {
+                    return (claimed, moved);
+                }
+                let answers = store.command(wishes.clone()).await.unwrap();
+                for ((id, _), answer) in wishes.into_iter().zip(answers) {
+                    match answer {
+                        Answer::Applied(Some(State::Waiting)) => moved.push(id),
+                        Answer::Refused(Refusal::Illegal(State::Running)) => {}
+                        other => panic!("{id}: {other:?}"),
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    let claimed: BTreeSet<TaskId> = ends.iter().flat_map(|(claimed, _)| claimed.clone()).collect();
+    let moved: BTreeSet<TaskId> = ends.iter().flat_map(|(_, moved)| moved.clone()).collect();
+    assert_eq!(claimed.intersection(&moved).count(), 0, "claimed before its time");
+    assert_eq!(claimed.len() + moved.len(), TASKS, "each is one or the other");
+    let counts = w.store.counts().await.unwrap();
+    assert_eq!((counts[0].of(State::Running), counts[0].scheduled), (claimed.len() as u64, moved.len() as u64));
 }
 
 /// I10: under contention a queue runs up to its limit, and never above it, in any snapshot and by the times that are

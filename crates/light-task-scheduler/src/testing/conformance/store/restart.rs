@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::StoreHarness;
 use super::world::{
-    MINUTE, Replica, World, bytes, concurrency, failure, id, ids, inline, name, paused, stored, task, task_as,
+    MINUTE, Replica, World, bytes, concurrency, failure, id, ids, inline, name, paused, stored, task, task_as, texts,
 };
+use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::rate::RateLimit;
 use crate::retry::RetryPolicy;
@@ -64,6 +65,26 @@ pub mod durable {
         assert_eq!(before.iter().map(|task| task.record.state).collect::<BTreeSet<_>>().len(), State::ALL.len());
         let w = w.restart().await;
         assert_eq!(w.list(TaskQuery::default()).await, before);
+    }
+
+    /// What was rescheduled comes back with its new time and priority, and in its new place.
+    pub async fn a_new_time_and_priority(h: &dyn StoreHarness) {
+        let w = World::open(h).await;
+        w.add_all(vec![task_as("first"), task_as("second").start(Start::After(MINUTE)), task_as("third")]).await;
+        w.pass(MINUTE / 2).await;
+        let at = w.now().await + MINUTE * 2;
+        let later = Command::Reschedule { run_at: Some(at), priority: Some(3) };
+        let now = Command::Reschedule { run_at: Some(Timestamp::default()), priority: None };
+        w.store.command(vec![(id("first"), later), (id("second"), now)]).await.unwrap();
+        let before = w.list(TaskQuery::default()).await;
+        let w = w.restart().await;
+        assert_eq!(w.list(TaskQuery::default()).await, before);
+        let first = w.get(&id("first")).await;
+        assert_eq!((first.record.run_at, first.spec.priority), (at, 3));
+        let replica = w.replica().await;
+        assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["third", "second"]);
+        w.pass(MINUTE * 3).await;
+        assert_eq!(texts(&w.claim_ids(&replica, 9).await), ["first"]);
     }
 
     /// Counts, queues and their settings come back.
@@ -269,6 +290,23 @@ pub mod shared {
         let report = Report { id: running.id.clone(), execution: running.record.execution, said };
         assert_eq!(b.store.post_reports(vec![report.clone()]).await.unwrap(), [true]);
         assert_eq!(a.beat(&owner).await.reports, [report]);
+    }
+
+    /// A time or priority given through one handle holds for claims through the other.
+    pub async fn a_new_time_holds_for_both(h: &dyn StoreHarness) {
+        let a = World::open(h).await;
+        let b = a.again().await;
+        let replica = b.replica().await;
+        a.add_all(vec![task_as("now"), task_as("later"), task_as("soon").start(Start::After(MINUTE))]).await;
+        // Whatever the other handle remembers of what it has seen must not count.
+        assert_eq!(b.claim(&replica, 0).await.tasks, []);
+        let run_at = Some(b.now().await + MINUTE * 2);
+        let later = Command::Reschedule { run_at, priority: None };
+        let now = Command::Reschedule { run_at: Some(Timestamp::default()), priority: None };
+        a.store.command(vec![(id("later"), later), (id("soon"), now)]).await.unwrap();
+        assert_eq!(texts(&b.claim_ids(&replica, 9).await), ["now", "soon"]);
+        b.pass(MINUTE * 3).await;
+        assert_eq!(texts(&b.claim_ids(&replica, 9).await), ["later"]);
     }
 
     /// Work taken in through one handle is found through the other, by a hint or by asking again.

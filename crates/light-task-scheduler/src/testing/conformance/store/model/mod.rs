@@ -15,7 +15,7 @@ use super::StoreHarness;
 use super::world::{MINUTE, World, bytes, failure, name};
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
-use crate::state::RunEvent;
+use crate::state::{Command, RunEvent};
 use crate::store::{
     CandidatesRequest, Change, Claim, ClaimRequest, Heartbeat, Holdings, NewReplica, Report, RescueRequest, Said,
     Suspect, SweepRequest, TaskQuery,
@@ -111,8 +111,15 @@ impl<'a> Pair<'a> {
             }
             Op::Report { task, token, event } => self.report(*task, *token, event).await,
             Op::Command { task, command } => {
-                let expected = self.model.command(&task_id(*task), *command);
-                assert_eq!(self.w.command(&task_id(*task), *command).await, expected, "{op:?}");
+                self.command(*task, *command).await;
+            }
+            Op::Reschedule { task, minutes, priority } => {
+                let at = |minutes: i8| match u32::try_from(minutes) {
+                    Ok(minutes) => self.model.now + MINUTE * minutes + HALF,
+                    Err(_) => Timestamp::default(),
+                };
+                let run_at = minutes.map(at);
+                self.command(*task, Command::Reschedule { run_at, priority: *priority }).await;
             }
             Op::Post { task, behind, said } => self.post(*task, *behind, said).await,
             Op::Beat { slot, holdings } => self.beat(*slot, *holdings).await,
@@ -141,6 +148,11 @@ impl<'a> Pair<'a> {
                 self.w.pass(MINUTE * *minutes).await;
             }
         }
+    }
+
+    async fn command(&mut self, task: u8, command: Command) {
+        let expected = self.model.command(&task_id(task), command);
+        assert_eq!(self.w.command(&task_id(task), command).await, expected, "{command:?} of {task}");
     }
 
     async fn insert(&mut self, new: &[ops::New]) {

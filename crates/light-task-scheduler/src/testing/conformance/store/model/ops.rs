@@ -95,6 +95,12 @@ pub(super) enum Op {
         task: u8,
         command: Command,
     },
+    /// `minutes`: from now on, and half a one; negative: in the past.
+    Reschedule {
+        task: u8,
+        minutes: Option<i8>,
+        priority: Option<i32>,
+    },
     Post {
         task: u8,
         behind: i8,
@@ -213,6 +219,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => slot().prop_map(|slot| Op::ClaimAgain { slot }),
         12 => (0..TASKS, token, event()).prop_map(|(task, token, event)| Op::Report { task, token, event }),
         6 => (0..TASKS, sample::select(commands)).prop_map(|(task, command)| Op::Command { task, command }),
+        3 => (0..TASKS, option::weighted(0.8, -1..3_i8), option::of(-2..=2_i32))
+            .prop_map(|(task, minutes, priority)| Op::Reschedule { task, minutes, priority }),
         3 => (0..TASKS, prop_oneof![5 => Just(0_i8), 1 => -1..2_i8], said())
             .prop_map(|(task, behind, said)| Op::Post { task, behind, said }),
         3 => (slot(), option::of(any::<bool>())).prop_map(|(slot, holdings)| Op::Beat { slot, holdings }),

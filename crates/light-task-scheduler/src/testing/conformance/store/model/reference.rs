@@ -41,7 +41,7 @@ pub(super) struct Row {
     pub(super) state: State,
     pub(super) wished: bool,
     pub(super) unconfirmed: bool,
-    /// Unknown while the task is held: it is due from its start on.
+    /// Unknown while the task is held, unless it was given one: it is due from its start on.
     pub(super) run_at: Option<Timestamp>,
     pub(super) owner: Option<ReplicaId>,
     pub(super) run: u64,
@@ -360,7 +360,7 @@ impl Reference {
         let next = match command {
             Command::Start => match state {
                 State::Held => {
-                    row.run_at = Some(now);
+                    row.run_at = Some(row.run_at.map_or(now, |at| at.max(now)));
                     State::Waiting
                 }
                 State::Waiting => return Answer::Already(state),
@@ -394,6 +394,23 @@ impl Reference {
                 row.state = State::Waiting;
                 self.give_up(old.result);
                 return Answer::Applied(Some(State::Waiting));
+            }
+            Command::Reschedule { run_at, priority } if matches!(state, State::Held | State::Waiting) => {
+                let due = |at: Option<Timestamp>| at.is_none_or(|at| at <= now);
+                let same_time = match run_at {
+                    None => true,
+                    Some(_) if due(run_at) => due(row.run_at),
+                    Some(_) => row.run_at == run_at,
+                };
+                if !same_time {
+                    row.run_at = if due(run_at) { Some(now) } else { run_at };
+                }
+                row.priority = priority.unwrap_or(row.priority);
+                return if same_time && priority.is_none() {
+                    Answer::Already(state)
+                } else {
+                    Answer::Applied(Some(state))
+                };
             }
             Command::Delete if row.over() || state == State::Held => {
                 self.remove(id);
