@@ -20,6 +20,7 @@
 mod access;
 mod actions;
 mod body;
+mod callbacks;
 mod console;
 mod docs;
 mod events;
@@ -58,6 +59,7 @@ use utoipa_axum::routes;
 use access::Caller;
 pub use access::Role;
 pub(crate) use body::{Span, in_words};
+pub(crate) use callbacks::CALLBACKS_PATH;
 use problem::{Code, Problem, Result};
 pub(crate) use query::quoted;
 pub(crate) use queues::Settings;
@@ -87,6 +89,10 @@ pub struct ApiOptions {
     pub admission: Admission,
     /// What tasks get that do not say it themselves.
     pub defaults: Defaults,
+    /// What takes the reports of remote services, at `/api/v1/callbacks` below the base path:
+    /// [`HttpExecutor::callbacks`](light_task_scheduler::executor::http::HttpExecutor::callbacks), whose
+    /// [`url`](light_task_scheduler::executor::http::CallbackConfig::url) must lead there. None: none are taken.
+    pub callbacks: Option<Router>,
 }
 
 /// What the tasks of a queue get that do not say it themselves.
@@ -244,6 +250,8 @@ impl Api {
             .routes(self.guarded(routes!(session::list_tokens, session::create_token)))
             .routes(self.guarded(routes!(session::revoke_token)))
             .routes(self.guarded(routes!(health::capabilities)))
+            .routes(self.guarded(routes!(callbacks::report)))
+            .routes(self.guarded(routes!(callbacks::report_as)))
             .routes(self.guarded(routes!(metrics::scrape)))
             .routes(self.guarded(routes!(health::alive)))
             .routes(self.guarded(routes!(health::ready)))
