@@ -11,7 +11,7 @@
 //! let scheduler = Scheduler::builder(MemoryStore::by_priority()).start().await?;
 //! let options = ApiOptions { base_path: "/tasks".to_owned(), ..ApiOptions::default() };
 //! let api = Api::new(scheduler, Arc::new(MemoryLogs::default()), options);
-//! let app: axum::Router = axum::Router::new().nest("/tasks", api.router());
+//! let app: axum::Router = axum::Router::new().merge(api.router());
 //! # let _ = app;
 //! # Ok(())
 //! # }
@@ -50,6 +50,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
 use axum::response::IntoResponse;
+use axum::routing::get;
 use light_task_scheduler::{Clock, LogStore, Name, NewTask, RetryPolicy, Scheduler, Store, SystemClock, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -81,7 +82,7 @@ const STREAMS_MAX: usize = 1_000;
 pub struct ApiOptions {
     /// How this installation is called for people.
     pub name: String,
-    /// Under which path the router is mounted, for example `/lts`; empty: at the root.
+    /// Under which path everything is served, for example `/lts`; empty: at the root.
     pub base_path: String,
     /// Nothing can be changed through it.
     pub read_only: bool,
@@ -175,8 +176,23 @@ impl Api {
         api
     }
 
-    /// Everything that is served, to be mounted at [`ApiOptions::base_path`].
+    /// Everything that is served, at its [base path](ApiOptions::base_path): to be merged into the router of a program, which
+    /// may have other paths of its own.
     pub fn router(&self) -> Router {
+        let base = self.options().base_path.as_str();
+        if base.is_empty() {
+            return self.at_root();
+        }
+        // What is nested has a root without a slash only, and addresses are relative to the one with it.
+        let root = Router::new()
+            .route(&format!("{base}/"), get(console::index))
+            .layer(middleware::map_response(console::hardened))
+            .with_state(self.clone());
+        Router::new().nest(base, self.at_root()).merge(root)
+    }
+
+    /// Everything that is served, as at the root of an address.
+    fn at_root(&self) -> Router {
         let (router, document) = self.described();
         let document = openapi::finished(document, self.options());
         router
@@ -192,14 +208,6 @@ impl Api {
             })
             .layer(middleware::map_response(console::hardened))
             .with_state(self.clone())
-    }
-
-    /// The same, at its base path.
-    pub(crate) fn mounted(&self) -> Router {
-        match self.options().base_path.as_str() {
-            "" => self.router(),
-            base => Router::new().nest(base, self.router()),
-        }
     }
 
     /// Ends whatever waits or streams, so that a server can end: connections with long answers never end by themselves.
