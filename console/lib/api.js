@@ -24,11 +24,11 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a request; answers the response if it is a success. */
+/** Sends a request, to a path of the API, of the server beside it (`/healthz`), or to a URL; answers the response if it is a success. */
 export async function request(path, options = {}) {
   let answer;
   try {
-    answer = await fetch(urlOf(path.startsWith("/") ? path.slice(1) : `api/v1/${path}`), options);
+    answer = await fetch(path instanceof URL ? path : urlOf(path.startsWith("/") ? path.slice(1) : `api/v1/${path}`), options);
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new ApiError(0, { detail: "" });

@@ -20,10 +20,13 @@ export function preferred(search, kept, offered) {
   return "en";
 }
 
+/** Where the dictionaries are: a page of somebody else that is made of these parts adds its own, before it speaks. */
+export const dictionaryPlaces = [new URL("../i18n/", import.meta.url)];
+
 async function load(name) {
   if (dictionaries[name]) return;
-  const answer = await fetch(new URL(`../i18n/${name}.json`, import.meta.url));
-  dictionaries[name] = await answer.json();
+  const fetched = dictionaryPlaces.map(async (place) => (await fetch(new URL(`${name}.json`, place))).json());
+  dictionaries[name] = Object.assign({}, ...(await Promise.all(fetched)));
 }
 
 /** Loads a language and shows it. */

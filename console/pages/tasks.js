@@ -1,5 +1,5 @@
 // Tasks: found by a query, a page at a time; what is new is announced and does not push rows away.
-import { actOn, address, bind, Button, Empty, get, go, html, Icon, IconButton, Loading, mayOperate, onMove, PageHead, part, place, Problem, short, STATES, stats, suggestions, t, TaskTable, terms, useEffect, useLive, useMemo, useRef, useState, valueOf, withParams, withTerm } from "../kit.js";
+import { actOn, address, bind, Button, Empty, get, go, html, Icon, IconButton, Loading, mayOperate, onMove, PageHead, Pager, part, place, Problem, short, STATES, stats, suggestions, t, TaskTable, terms, useEffect, useLive, useMemo, useRef, useState, valueOf, withParams, withTerm } from "../kit.js";
 
 const PAGE = 50;
 /** How many rows that are no longer on the page are looked at one by one. */
@@ -30,7 +30,7 @@ export function Tasks() {
         <${QueryBar} key=${q} q=${q} error=${list.error?.code === "invalid" ? list.error : null} />
         ${mayOperate() && selection.ids.length > 0 && html`<${SelectionBar} selection=${selection} q=${q} list=${list} />`}
         <${Rows} list=${list} selection=${mayOperate() ? selection : undefined} q=${q} />
-        <${Pager} q=${q} cursor=${cursor} next=${list.next} trail=${state?.trail ?? []} />
+        <${Pager} cursor=${cursor} next=${list.next} trail=${state?.trail ?? []} to=${(cursor, trail) => go(address("tasks", { q, cursor }), { state: { trail } })} />
       </div>
     </div>
   `;
@@ -275,15 +275,4 @@ function Rows({ list, selection, q }) {
     </div>`}
     <${TaskTable} tasks=${list.rows} label=${t("page.tasks")} selection=${selection} />
   </div>`;
-}
-
-function Pager({ q, cursor, next, trail }) {
-  if (!cursor && !next) return null;
-  const to = (cursor, trail) => go(address("tasks", { q, cursor }), { state: { trail } });
-  return html`<nav class="pager" aria-label=${t("pager.label")}>
-    ${cursor && html`<${Button} icon="left" onClick=${() => to(trail.at(-1) ?? null, trail.slice(0, -1))}>${t("pager.newer")}<//>`}
-    ${cursor && html`<a class="quiet-link" href=${address("tasks", { q })}>${t("pager.newest")}</a>`}
-    <span class="space"></span>
-    ${next && html`<button type="button" class="button" onClick=${() => to(next, [...trail, cursor])}><span>${t("pager.older")}</span> <${Icon} name="right" /></button>`}
-  </nav>`;
 }

@@ -1,9 +1,8 @@
 // Every page in both languages and both themes: whoever uses it can; and what others have written stays harmless.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { test } from "node:test";
-import { given, holds, link } from "./support/pages.js";
+import { check, settled } from "./support/axe.js";
+import { given, link } from "./support/pages.js";
 import { seed } from "./support/seed.js";
 import { Server } from "./support/server.js";
 
@@ -14,10 +13,8 @@ const world = given({
   },
 });
 const { visit } = world;
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 /** Most bytes of JS and CSS (160 KiB). */
 const SIZE_MAX = 160 << 10;
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 
 const pages = () => ({
   overview: "",
@@ -35,19 +32,6 @@ const pages = () => ({
   "the form": "submit",
   "another form": "submit?kind=docker",
 });
-
-/** The page has shown what it shows. */
-async function settled(page) {
-  await page.waitForSelector("h1");
-  await holds(page, () => !document.querySelector(".loading"));
-}
-
-async function check(page, what) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate((rules) => window.axe.run(document, { runOnly: rules }), RULES);
-  const words = violations.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.map((node) => `${node.html.slice(0, 200)}\n    ${node.failureSummary.replace(/\n/g, "\n    ")}`).join("\n  ")}`);
-  assert.deepEqual(words, [], what);
-}
 
 for (const language of ["en", "zh-CN"]) {
   for (const theme of ["light", "dark"]) {

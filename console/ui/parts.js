@@ -1,5 +1,5 @@
 // The small parts that pages are made of.
-import { clock, duration, has, html, Icon, IconButton, moment, now, relative, t, toast, useEffect, useId, useRef, useState, visible } from "../kit.js";
+import { clock, dark, duration, has, html, Icon, IconButton, language, LANGUAGES, link, moment, now, relative, speak, t, toast, togglePaused, toggleTheme, useEffect, useId, useRef, useState, visible } from "../kit.js";
 
 /** A state or phase: a drawing, a word and a colour. */
 export const StateMark = ({ phase, pill = false }) => html`<span
@@ -174,3 +174,34 @@ export const Table = ({ label, head, children, class: extra, scroll = "" }) => h
 
 /** The kind of a failure in words. */
 export const failureKind = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);
+
+export const otherLanguage = () => Object.keys(LANGUAGES).find((name) => name !== language.value);
+
+/** Theme and language. */
+export const Looks = () => html`
+  <${IconButton}
+    icon=${dark.value ? "sun" : "moon"}
+    label=${t("theme.toggle")}
+    onClick=${toggleTheme}
+  />
+  <button type="button" class="button icon-button" lang=${otherLanguage()} onClick=${() => speak(otherLanguage())}>
+    ${language.value === "en" ? "中文" : "EN"}
+  </button>
+`;
+
+/** Whether what is shown follows the server; pressed, it does not. */
+export const Live = () => {
+  const state = link.value;
+  return html`<button
+    type="button"
+    class="live"
+    data-link=${state}
+    aria-pressed=${state === "paused"}
+    title=${t("live.toggle")}
+    onClick=${togglePaused}
+  >
+    <span class="dot" aria-hidden="true"></span>
+    <span>${t(`live.${state}`)}</span>
+    <${Icon} name=${state === "paused" ? "play" : "pause"} size="14" />
+  </button>`;
+};

@@ -1,5 +1,5 @@
 // What is around every page: where one can go, whether it is live, language and theme.
-import { bind, Button, capabilities, dark, Dialog, Field, go, html, Icon, IconButton, keysOn, language, LANGUAGES, learnCapabilities, link, locked, mayOperate, place, Problem, Questions, request, send, short, speak, stats, t, toastError, Toasts, toggleKeys, togglePaused, toggleTheme, useAction, useEffect, useState, visible } from "../kit.js";
+import { bind, Button, capabilities, Dialog, Field, go, html, Icon, IconButton, keysOn, learnCapabilities, Live, locked, Looks, mayOperate, otherLanguage, place, Problem, Questions, request, send, short, speak, stats, t, toastError, Toasts, toggleKeys, togglePaused, toggleTheme, useAction, useEffect, useState, visible } from "../kit.js";
 
 const PAGES = [
   ["", "overview", "g o"],
@@ -8,8 +8,6 @@ const PAGES = [
   ["workers", "workers", "g w"],
   ["failures", "failures", "g f"],
 ];
-
-const otherLanguage = () => Object.keys(LANGUAGES).find((name) => name !== language.value);
 
 export function Shell({ children }) {
   const [help, showHelp] = useState(false);
@@ -67,36 +65,13 @@ function Side({ openHelp }) {
     <div class="side-foot">
       <${Live} />
       <div class="row">
-        <${IconButton}
-          icon=${dark.value ? "sun" : "moon"}
-          label=${t("theme.toggle")}
-          onClick=${toggleTheme}
-        />
-        <button type="button" class="button icon-button" lang=${otherLanguage()} onClick=${() => speak(otherLanguage())}>
-          ${language.value === "en" ? "中文" : "EN"}
-        </button>
+        <${Looks} />
         <${IconButton} icon="keyboard" label=${t("help.title")} onClick=${openHelp} />
         ${capabilities.value && !capabilities.value.open && html`<${IconButton} icon="exporting" label=${t("sign_in.out")} onClick=${signOut} />`}
       </div>
     </div>
   </header>`;
 }
-
-const Live = () => {
-  const state = link.value;
-  return html`<button
-    type="button"
-    class="live"
-    data-link=${state}
-    aria-pressed=${state === "paused"}
-    title=${t("live.toggle")}
-    onClick=${togglePaused}
-  >
-    <span class="dot" aria-hidden="true"></span>
-    <span>${t(`live.${state}`)}</span>
-    <${Icon} name=${state === "paused" ? "play" : "pause"} size="14" />
-  </button>`;
-};
 
 const KEYS = [
   ["help.go", PAGES.map(([, name, keys]) => [keys, `page.${name}`]).concat([["g s", "page.submit"]])],

@@ -1,5 +1,5 @@
-// Tasks in a table.
-import { Ago, go, html, Name, part, percent, StateMark, t, Table, Took, visible } from "../kit.js";
+// Tasks in a table, a page at a time.
+import { Ago, Button, go, html, Icon, Name, part, percent, StateMark, t, Table, Took, visible } from "../kit.js";
 
 export const taskHref = (id) => `tasks/${part(id)}`;
 
@@ -69,4 +69,18 @@ function Sub({ task }) {
   const labels = Object.entries(task.labels);
   return html`${again}<span>${visible(task.kind)}</span> · <span class="mono">${visible(task.id)}</span>
     ${labels.map(([name, value]) => html`<span class="label" key=${name}><bdi>${visible(name)}</bdi>=<bdi>${visible(value)}</bdi></span>`)}`;
+}
+
+/**
+ * Pages of a list of which only the next one is known: `trail` are the cursors of those that one came by.
+ * @param {{cursor: string|null, next: string|null, trail: (string|null)[], to: (cursor: string|null, trail: (string|null)[]) => void}} props
+ */
+export function Pager({ cursor, next, trail, to }) {
+  if (!cursor && !next) return null;
+  return html`<nav class="pager" aria-label=${t("pager.label")}>
+    ${cursor && html`<${Button} icon="left" onClick=${() => to(trail.at(-1) ?? null, trail.slice(0, -1))}>${t("pager.newer")}<//>`}
+    ${cursor && html`<${Button} kind="quiet" onClick=${() => to(null, [])}>${t("pager.newest")}<//>`}
+    <span class="space"></span>
+    ${next && html`<button type="button" class="button" onClick=${() => to(next, [...trail, cursor])}><span>${t("pager.older")}</span> <${Icon} name="right" /></button>`}
+  </nav>`;
 }

@@ -31,10 +31,15 @@
 //! private = false                # whether calls may go to private networks
 //! networks = ["10.1.0.0/16"]
 //!
+//! [http.callbacks]               # without it services are only asked how their jobs stand
+//! url = "https://lts.example"    # LTS_CALLBACKS_URL: where services reach this server, with its base path
+//! key = { file = "./key" }       # LTS_CALLBACKS_KEY holds it; the same for every server of one store
+//!
 //! [http.service.maps]
 //! preset = "ogc"
 //! endpoints = ["https://maps.example/ogc"]
 //! headers = { Authorization = { env = "MAPS_TOKEN", prefix = "Bearer " } }
+//! signing = { env = "MAPS_SIGNING" } # whsec_…: what it reports must be signed with it (Standard Webhooks)
 //! ```
 
 use std::collections::BTreeMap;
@@ -49,6 +54,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{Defaults, QueueDefaults, Retry, Span, in_words};
+use crate::callbacks::{CallbackFlags, CallbackTable, Callbacks};
 use crate::duration::parse_rate;
 use crate::exit::{Problem, Result};
 use crate::store_url::{STORE_DEFAULT, StoreUrl};
@@ -114,6 +120,7 @@ struct Http {
     open: bool,
     private: bool,
     networks: Vec<String>,
+    callbacks: CallbackTable,
     service: BTreeMap<String, Remote>,
 }
 
@@ -124,6 +131,7 @@ struct Remote {
     endpoints: Vec<String>,
     #[serde(default)]
     headers: BTreeMap<String, Secret>,
+    signing: Option<Secret>,
 }
 
 /// What the command line says; `None`: nothing.
@@ -156,6 +164,8 @@ pub(crate) struct Flags {
     /// Only run tasks of these queues [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     queues: Option<Vec<String>>,
+    #[command(flatten)]
+    callbacks: CallbackFlags,
 }
 
 /// A setting and where it comes from.
@@ -176,6 +186,7 @@ pub(crate) struct Settings {
     pub(crate) read_only: Setting<bool>,
     pub(crate) concurrency: Setting<usize>,
     pub(crate) queues: Setting<Vec<String>>,
+    pub(crate) callbacks: Callbacks,
     file: File,
     /// The file that was read, if any.
     pub(crate) path: Option<PathBuf>,
@@ -189,7 +200,7 @@ impl Flags {
             None => Some(PathBuf::from(FILE_DEFAULT)).filter(|path| path.exists()),
         };
         let file = path.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let source = Source { variable: &variable, file: path.as_deref() };
+        let source = Sources { variable: &variable, file: path.as_deref() };
         let listen = source.text("LTS_LISTEN", &self.listen, &file.listen, LISTEN_DEFAULT);
         let settings = Settings {
             listen: listen.read("listen", |text| {
@@ -211,6 +222,7 @@ impl Flags {
                 concurrency_default(),
             )?,
             queues: source.list("LTS_QUEUES", &self.queues, &file.queues),
+            callbacks: self.callbacks.settle(&source, &file.http.callbacks),
             file,
             path,
         };
@@ -243,13 +255,20 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (usize, String)> {
 }
 
 /// Where settings come from.
-struct Source<'a> {
-    variable: &'a dyn Fn(&str) -> Option<String>,
-    file: Option<&'a Path>,
+pub(crate) struct Sources<'a> {
+    pub(crate) variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The file that was read, if any.
+    pub(crate) file: Option<&'a Path>,
 }
 
-impl Source<'_> {
-    fn text(&self, name: &str, flag: &Option<String>, file: &Option<String>, default: &str) -> Setting<String> {
+impl Sources<'_> {
+    pub(crate) fn text(
+        &self,
+        name: &str,
+        flag: &Option<String>,
+        file: &Option<String>,
+        default: &str,
+    ) -> Setting<String> {
         let default = || Setting { value: default.to_owned(), origin: "default".to_owned() };
         self.found(name, flag, file).unwrap_or_else(default)
     }
@@ -281,18 +300,31 @@ impl Source<'_> {
         let from = |value: String, origin: String| Setting { value, origin };
         flag.clone()
             .map(|value| from(value, "command line".to_owned()))
-            .or_else(|| {
-                (self.variable)(name).filter(|value| !value.is_empty()).map(|value| from(value, name.to_owned()))
-            })
-            .or_else(|| {
-                let path = self.file.map(|path| path.display().to_string()).unwrap_or_default();
-                file.clone().map(|value| from(value, path))
-            })
+            .or_else(|| self.variable(name).map(|value| from(value, name.to_owned())))
+            .or_else(|| file.clone().map(|value| from(value, self.file())))
+    }
+
+    /// Whether a variable says something.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.variable(name).is_some()
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    /// How the file is called.
+    pub(crate) fn file(&self) -> String {
+        self.file.map(|path| path.display().to_string()).unwrap_or_default()
     }
 }
 
 impl<T> Setting<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+    pub(crate) fn of(value: T, origin: &str) -> Self {
+        Setting { value, origin: origin.to_owned() }
+    }
+
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
         Setting { value: change(self.value), origin: self.origin }
     }
 }
@@ -390,11 +422,13 @@ impl Settings {
         let mut config = HttpConfig {
             open: http.open,
             egress: Egress { private: http.private, networks: http.networks.clone() },
+            callbacks: self.callbacks.config(&self.base_path.value)?,
             ..HttpConfig::default()
         };
         for (name, remote) in &http.service {
             let mut service = Service::preset(&remote.preset, remote.endpoints.clone())?;
             service.headers = remote.headers.clone();
+            service.signing = remote.signing.clone();
             config.services.insert(Name::new(name)?, service);
         }
         Ok(config)

@@ -7,6 +7,7 @@
 pub mod api;
 mod batch;
 mod bench;
+mod callbacks;
 mod cli;
 mod command;
 mod config;

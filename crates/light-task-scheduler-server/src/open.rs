@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use light_task_scheduler::executor::docker::{DockerConfig, DockerExecutor};
-use light_task_scheduler::executor::http::{Egress, HttpConfig, HttpExecutor};
+use light_task_scheduler::executor::http::{CallbackConfig, Egress, HttpConfig, HttpExecutor};
 use light_task_scheduler::executor::process::{ProcessConfig, ProcessExecutor};
 use light_task_scheduler::results::{DirectoryLogs, MySqlLogs, PostgresLogs, RedisLogs, RemoteLogs, short_hash};
 use light_task_scheduler::scheduler::Builder;
@@ -208,7 +208,7 @@ fn docker_config(file: Option<&Path>) -> Result<DockerConfig> {
 }
 
 /// What tasks may ask for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Executors {
     /// Nothing is run by this process.
     pub(crate) none: bool,
@@ -216,16 +216,24 @@ pub(crate) struct Executors {
     pub(crate) programs: Option<Vec<String>>,
     /// The file that describes the engines for containers.
     pub(crate) docker: Option<PathBuf>,
-    /// Remote services, and where calls may go.
-    pub(crate) http: HttpConfig,
+    /// Calls remote services.
+    pub(crate) http: HttpExecutor,
 }
 
-impl Default for Executors {
+impl Executors {
     /// Whoever runs this program says what is run and where calls go: to services in the same network too.
-    fn default() -> Self {
-        let http = HttpConfig { open: true, egress: Egress::private(), ..HttpConfig::default() };
-        Executors { none: false, programs: None, docker: None, http }
+    pub(crate) async fn trusting(callbacks: Option<CallbackConfig>) -> Result<Self> {
+        let http = HttpConfig { open: true, egress: Egress::private(), callbacks, ..HttpConfig::default() };
+        Ok(Executors { none: false, programs: None, docker: None, http: services(http).await? })
     }
+}
+
+/// What calls remote services. A key that cannot be used is found out now, not by the first job.
+pub(crate) async fn services(http: HttpConfig) -> Result<HttpExecutor> {
+    if let Some(callbacks) = &http.callbacks {
+        callbacks.check().await?;
+    }
+    Ok(HttpExecutor::new(http)?)
 }
 
 async fn inspect_server(server: &ServerUrl) -> Result<Inspection> {
@@ -280,15 +288,10 @@ fn runs_of(identity: &str) -> Result<PathBuf> {
     Ok(state.join(short_hash(identity.as_bytes())))
 }
 
-/// Runs jobs of remote services too.
-pub(crate) fn services(builder: Builder, http: HttpConfig) -> Result<Builder> {
-    Ok(builder.executor(HTTP_KIND, Arc::new(HttpExecutor::new(http)?)))
-}
-
 impl Opened {
     /// Starts a scheduler for this store's commands, containers and jobs of remote services.
     pub(crate) async fn scheduler(&self, config: Config) -> Result<Scheduler> {
-        self.scheduler_with(config, Executors::default()).await
+        self.scheduler_with(config, Executors::trusting(None).await?).await
     }
 
     /// The same, with what tasks may ask for.
@@ -298,7 +301,7 @@ impl Opened {
             return Ok(builder.config(config).start().await?);
         }
         let builder = self.commands(builder, executors.programs, Some(&config.namespace))?;
-        let builder = services(builder, executors.http)?;
+        let builder = builder.executor(HTTP_KIND, Arc::new(executors.http));
         let builder = match self.containers_as(executors.docker.as_deref()) {
             Ok(docker) => self.reaped(builder, docker, &config.namespace),
             Err(problem) if executors.docker.is_some() || docker_file().is_some() => return Err(problem),

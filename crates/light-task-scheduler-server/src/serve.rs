@@ -60,7 +60,7 @@ impl Listening {
     /// Serves the API until `end`, then lets what is being answered come to its end.
     pub(crate) async fn serve(self, api: &Api, end: impl Future<Output = ()>) {
         allow_open_files();
-        let service = TowerToHyperService::new(api.mounted());
+        let service = TowerToHyperService::new(api.router());
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         tokio::pin!(end);

@@ -12,6 +12,8 @@ use tokio::process::Child;
 
 use crate::{Result, media};
 
+const MICROS_PER_S: f64 = 1e6;
+
 /// How a cut stands, in the words of the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
@@ -94,6 +96,7 @@ impl Cuts {
             let Ok(mut cut) = serde_json::from_str::<Cut>(&text) else { continue };
             if cut.state == State::Running {
                 cut.end(State::Failed, "the service was started anew");
+                let _ = std::fs::remove_file(cuts.progress(&cut));
                 cuts.write(&cut)?;
             }
             cuts.all().cuts.insert(cut.id.clone(), cut);
@@ -145,6 +148,14 @@ impl Cuts {
         self.all().cuts.get(id).cloned()
     }
 
+    /// How far a cut is that runs, in percent.
+    pub(crate) fn far(&self, cut: &Cut) -> Option<f64> {
+        let told = std::fs::read_to_string(self.progress(cut)).ok()?;
+        let micros: f64 = told.lines().rev().find_map(|line| line.strip_prefix("out_time_us=")?.parse().ok())?;
+        let whole = cut.request.end_time - cut.request.start_time;
+        Some((micros / MICROS_PER_S / whole * 100.0).clamp(0.0, 100.0).floor())
+    }
+
     /// Ends a cut with all that it has started, and waits for that. `None`: there is no such cut.
     pub(crate) fn stop(&self, id: &str) -> Option<State> {
         let mut all = self.all();
@@ -167,7 +178,7 @@ impl Cuts {
         let mut ffmpeg = media::ffmpeg();
         // Before `-i`: skips to the place instead of decoding everything before it.
         ffmpeg.args(["-ss", &from.to_string(), "-i"]).arg(input).args(["-t", &length.to_string()]);
-        ffmpeg.args(media::ENCODING).arg(self.part(cut));
+        ffmpeg.arg("-progress").arg(self.progress(cut)).args(media::ENCODING).arg(self.part(cut));
         // A group of its own, so that all of it can be ended.
         ffmpeg.process_group(0).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         Ok(ffmpeg.spawn().map_err(|error| format!("cannot run ffmpeg: {error}; install it first"))?)
@@ -199,11 +210,17 @@ impl Cuts {
             }
         }
         cut.end(state, &reason);
+        let _ = std::fs::remove_file(self.progress(&cut));
         // If it cannot be written, the next service takes it for a cut that died with this one.
         let _ = self.write(&cut);
         all.stopped.retain(|stopped| stopped != id);
         all.groups.remove(id);
         all.cuts.insert(id.to_owned(), cut);
+    }
+
+    /// Where ffmpeg tells how far it is: a file, so that it does not matter to it whether this service lives.
+    fn progress(&self, cut: &Cut) -> PathBuf {
+        self.files.join(format!(".{}.progress", cut.id))
     }
 
     fn part(&self, cut: &Cut) -> PathBuf {

@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release -p videocut            # makes a sample video, has it cut into ten pieces, checks each
+//! cargo run --release -p videocut -- --web   # a page on which cuts are made, watched and played
 //! cargo run --release -p videocut -- service # only the micro-service
 //! ```
 //!
@@ -12,7 +13,9 @@ mod cuts;
 mod media;
 mod schedule;
 mod service;
+mod web;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,6 +29,12 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Serve a page on which cuts are made, started, stopped, deleted, listed and played.
+    #[arg(long, conflicts_with_all = ["video", "pieces"])]
+    web: bool,
+    /// Where the page is served: on this host only.
+    #[arg(long, default_value = "127.0.0.1:7601", requires = "web")]
+    listen: SocketAddr,
     #[command(flatten)]
     cutting: Cutting,
 }
@@ -78,6 +87,7 @@ async fn main() -> ExitCode {
         Some(Command::Service(serving)) => {
             service::serve(&serving.dir, &serving.listen, serving.idle).await.map(|()| true)
         }
+        None if arguments.web => web::serve(&arguments.cutting, arguments.listen).await,
         None => schedule::cut(&arguments.cutting).await,
     };
     match done {

@@ -1,11 +1,85 @@
 //! Videos: where they may be, how one is made, and how long one is.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use light_task_scheduler::results::short_hash;
 
 use tokio::process::Command;
 
 use crate::Result;
+
+/// What browsers may be able to play, by the ending of its name.
+const KINDS: [(&str, &str); 5] = [
+    ("mp4", "video/mp4"),
+    ("m4v", "video/mp4"),
+    ("mov", "video/quicktime"),
+    ("webm", "video/webm"),
+    ("mkv", "video/x-matroska"),
+];
+/// The directory of what was cut, in that of the videos.
+const PIECES: &str = "pieces";
+/// How long a frame is, in seconds: lengths are only as exact as that.
+pub(crate) const FRAME_S: f64 = 0.04;
+
+/// A video that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Video {
+    /// Names it without being a path.
+    pub(crate) id: String,
+    /// Relative to the media directory.
+    pub(crate) name: String,
+    pub(crate) file: PathBuf,
+    /// Its type, as a browser is told it.
+    pub(crate) kind: &'static str,
+}
+
+/// The videos that can be cut, by name.
+pub(crate) fn videos(media: &Path) -> Vec<Video> {
+    listed(media, "")
+}
+
+/// What was cut of them.
+pub(crate) fn pieces(media: &Path) -> Vec<Video> {
+    listed(media, PIECES)
+}
+
+fn listed(media: &Path, below: &str) -> Vec<Video> {
+    let entries = std::fs::read_dir(media.join(below)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.'));
+    let mut videos: Vec<Video> = names
+        .filter_map(|name| {
+            let ending = name.rsplit_once('.')?.1.to_ascii_lowercase();
+            let kind = KINDS.iter().find(|(known, _)| *known == ending)?.1;
+            let name = if below.is_empty() { name } else { format!("{below}/{name}") };
+            // A link may lead out.
+            let file = inside(media, &name).ok()?;
+            Some(Video { id: short_hash(name.as_bytes()), name, file, kind })
+        })
+        .collect();
+    videos.sort_by(|one, other| one.name.cmp(&other.name));
+    videos
+}
+
+/// How long videos are: each file is asked once for as long as it does not change.
+#[derive(Debug, Default)]
+pub(crate) struct Lengths(Mutex<HashMap<PathBuf, (SystemTime, f64)>>);
+
+impl Lengths {
+    pub(crate) async fn of(&self, video: &Video) -> Result<f64> {
+        let changed = tokio::fs::metadata(&video.file).await?.modified()?;
+        let known = |lengths: &Self| lengths.0.lock().unwrap_or_else(PoisonError::into_inner).get(&video.file).copied();
+        if let Some((_, seconds)) = known(self).filter(|(at, _)| *at == changed) {
+            return Ok(seconds);
+        }
+        let seconds = length(&video.file).await?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(video.file.clone(), (changed, seconds));
+        Ok(seconds)
+    }
+}
 
 /// The directory of videos under the data directory.
 pub(crate) fn directory(dir: &Path) -> PathBuf {

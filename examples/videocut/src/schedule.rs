@@ -1,5 +1,6 @@
 //! The scheduler: has the service cut a video into pieces, a few at a time, and looks at each of them.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use light_task_scheduler::executor::http::{Egress, HttpConfig, HttpExecutor, HttpJob, Service};
 use light_task_scheduler::results::DirectoryResults;
+use light_task_scheduler::task::LABEL_VALUE_BYTES_MAX;
 use light_task_scheduler::{
     CachedStore, Config, MySqlStore, Name, NewTask, PostgresStore, QueueSettings, RetryPolicy, Scheduler, Shutdown,
     SqliteStore, State, Store, Task, TaskHandle, Tracking,
@@ -30,6 +32,9 @@ const SERVICE_IDLE_S: u64 = 20;
 /// How long a service that was started may take to say where it listens.
 const SERVICE_WITHIN: Duration = Duration::from_secs(10);
 const SERVICE_LOOK: Duration = Duration::from_millis(20);
+const SERVICE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long one letter may be in UTF-8.
+const LETTER_BYTES_MAX: usize = 4;
 /// The queue, and the kind of the tasks.
 const QUEUE: &str = "video";
 const KIND: &str = "videocut";
@@ -64,12 +69,10 @@ pub(crate) async fn cut(cutting: &Cutting) -> Result<bool> {
     let mut pieces = Vec::new();
     for number in 0..cutting.pieces {
         let (from, to) = (step * f64::from(number), step * f64::from(number + 1));
-        let job = HttpJob::new(KIND)?.input(&json!({ "InputVideo": video, "StartTime": from, "EndTime": to }))?;
         // Named by what it is: started again, the program finds its tasks instead of making new ones.
         let id = format!("{video}: piece {} of {}", number + 1, cutting.pieces);
-        let task =
-            NewTask::new(KIND, &job)?.id(&id)?.queue(QUEUE)?.timeout(TIMEOUT).retry(RetryPolicy::attempts(ATTEMPTS));
-        pieces.push(Piece { number: number + 1, from, to, task: scheduler.submit(task).await? });
+        let task = scheduler.submit(task(&video, from, to)?.id(&id)?).await?;
+        pieces.push(Piece { number: number + 1, from, to, task });
     }
     let mut table = Table::new();
     table
@@ -91,9 +94,19 @@ pub(crate) async fn cut(cutting: &Cutting) -> Result<bool> {
     Ok(right == cutting.pieces)
 }
 
+/// A cut of a video.
+pub(crate) fn task(video: &str, from: f64, to: f64) -> Result<NewTask> {
+    let job = HttpJob::new(KIND)?.input(&json!({ "InputVideo": video, "StartTime": from, "EndTime": to }))?;
+    let task = NewTask::new(KIND, &job)?.queue(QUEUE)?.timeout(TIMEOUT).retry(RetryPolicy::attempts(ATTEMPTS));
+    let task = task.label("from", &from.to_string())?.label("to", &to.to_string())?;
+    // For the eye: in a list there are labels, and no payloads.
+    let shown: String = video.chars().take(LABEL_VALUE_BYTES_MAX / LETTER_BYTES_MAX).collect();
+    Ok(task.label("video", &shown)?)
+}
+
 /// Tells whoever watches how far it is.
 #[allow(clippy::print_stderr, reason = "this is where people look")]
-fn note(what: &str) {
+pub(crate) fn note(what: &str) {
     eprintln!("videocut: {what}");
 }
 
@@ -120,7 +133,7 @@ async fn look(piece: &Piece, task: &Task, media: &Path) -> ([String; 7], bool) {
     (row, is_right)
 }
 
-async fn scheduler(cutting: &Cutting, url: &str) -> Result<Scheduler> {
+pub(crate) async fn scheduler(cutting: &Cutting, url: &str) -> Result<Scheduler> {
     let mut http = HttpConfig { egress: Egress::private(), ..HttpConfig::default() };
     http.services.insert(Name::new(KIND)?, Service::preset("video-v1", [url])?);
     let limit = QueueSettings { concurrency: Some(cutting.limit), ..QueueSettings::default() };
@@ -148,7 +161,7 @@ async fn store(cutting: &Cutting) -> Result<Arc<dyn Store>> {
 }
 
 /// The URL of the service that runs on this directory, or of one that is started now, as a process of its own.
-async fn find_service(dir: &Path) -> Result<String> {
+pub(crate) async fn find_service(dir: &Path) -> Result<String> {
     let file = dir.join(service::URL_FILE);
     let known = std::fs::read_to_string(&file).unwrap_or_default();
     if answers(&known) {
@@ -183,8 +196,14 @@ async fn find_service(dir: &Path) -> Result<String> {
         .map_err(|_| format!("the service did not start; see {}", dir.join("service.log").display()).into())
 }
 
-/// Whether somebody listens there.
+/// Whether a service answers there. It is asked something, which also keeps it from ending because nobody asks.
 fn answers(url: &str) -> bool {
-    let address = url.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok());
-    address.is_some_and(|address| TcpStream::connect_timeout(&address, SERVICE_LOOK * 10).is_ok())
+    let ask = |address: &SocketAddr| -> std::io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(address, SERVICE_ANSWERS_WITHIN)?;
+        stream.set_read_timeout(Some(SERVICE_ANSWERS_WITHIN))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read_exact(&mut [0])
+    };
+    let address = url.strip_prefix("http://").and_then(|address| address.parse().ok());
+    address.is_some_and(|address| ask(&address).is_ok())
 }

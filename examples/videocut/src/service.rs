@@ -3,7 +3,7 @@
 //! | call | takes | gives |
 //! |---|---|---|
 //! | `POST /VideoCut` | `InputVideo`, `StartTime`, `EndTime`; header `Idempotency-Key` | `TaskId` |
-//! | `POST /Status` | `TaskId` | `TaskId`, `Status`, `Reason` |
+//! | `POST /Status` | `TaskId` | `TaskId`, `Status`, `Reason`, `Progress` (in percent, while it runs) |
 //! | `POST /GetOutputVideo` | `TaskId` | `TaskId`, `OutputVideo`, `Reason` |
 //! | `POST /Stop` | `TaskId` | `Reason` |
 //!
@@ -102,7 +102,8 @@ async fn video_cut(
 
 async fn status(Shared(service): Shared<Arc<Service>>, Json(named): Json<Named>) -> Response {
     let Some(cut) = service.cuts.get(&named.task_id) else { return unknown(&named.task_id) };
-    Json(json!({ "TaskId": cut.id, "Status": cut.state, "Reason": cut.reason })).into_response()
+    Json(json!({ "TaskId": cut.id, "Status": cut.state, "Reason": cut.reason, "Progress": service.cuts.far(&cut) }))
+        .into_response()
 }
 
 async fn output_video(Shared(service): Shared<Arc<Service>>, Json(named): Json<Named>) -> Response {

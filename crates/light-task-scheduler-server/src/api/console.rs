@@ -20,7 +20,8 @@ struct Files;
 /// The console's own addresses: each shows the same page, which finds the rest by its address.
 const PAGES: [&str; 8] =
     ["/", "/tasks", "/tasks/{id}", "/queues", "/queues/{name}", "/workers", "/failures", "/submit"];
-/// The address changes with every release, so that a browser may keep files for ever.
+/// The address changes with every release, so that a browser may keep files for ever. Under any other version there are the
+/// same files, and none is kept: a page of one's own that is made of these parts names them by `assets/latest/…`.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// For ever: a year, in seconds.
 const KEPT: &str = "public, max-age=31536000, immutable";
@@ -40,7 +41,7 @@ pub(super) fn router() -> Router<Api> {
     router.route("/assets/{version}/{*path}", get(file))
 }
 
-async fn index(State(api): State<Api>) -> Response {
+pub(super) async fn index(State(api): State<Api>) -> Response {
     let Some(page) = Files::get("index.html") else {
         return Problem::not_found("console in this build").into_response();
     };

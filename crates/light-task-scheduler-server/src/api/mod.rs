@@ -11,7 +11,7 @@
 //! let scheduler = Scheduler::builder(MemoryStore::by_priority()).start().await?;
 //! let options = ApiOptions { base_path: "/tasks".to_owned(), ..ApiOptions::default() };
 //! let api = Api::new(scheduler, Arc::new(MemoryLogs::default()), options);
-//! let app: axum::Router = axum::Router::new().nest("/tasks", api.router());
+//! let app: axum::Router = axum::Router::new().merge(api.router());
 //! # let _ = app;
 //! # Ok(())
 //! # }
@@ -20,6 +20,7 @@
 mod access;
 mod actions;
 mod body;
+mod callbacks;
 mod console;
 mod docs;
 mod events;
@@ -50,6 +51,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
 use axum::response::IntoResponse;
+use axum::routing::get;
 use light_task_scheduler::{Clock, LogStore, Name, NewTask, RetryPolicy, Scheduler, Store, SystemClock, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +61,7 @@ use utoipa_axum::routes;
 use access::Caller;
 pub use access::Role;
 pub(crate) use body::{Span, in_words};
+pub(crate) use callbacks::CALLBACKS_PATH;
 use problem::{Code, Problem, Result};
 pub(crate) use query::quoted;
 pub(crate) use queues::Settings;
@@ -80,7 +83,7 @@ const STREAMS_MAX: usize = 1_000;
 pub struct ApiOptions {
     /// How this installation is called for people.
     pub name: String,
-    /// Under which path the router is mounted, for example `/lts`; empty: at the root.
+    /// Under which path everything is served, for example `/lts`; empty: at the root.
     pub base_path: String,
     /// Nothing can be changed through it.
     pub read_only: bool,
@@ -88,6 +91,10 @@ pub struct ApiOptions {
     pub admission: Admission,
     /// What tasks get that do not say it themselves.
     pub defaults: Defaults,
+    /// What takes the reports of remote services, at `/api/v1/callbacks` below the base path:
+    /// [`HttpExecutor::callbacks`](light_task_scheduler::executor::http::HttpExecutor::callbacks), whose
+    /// [`url`](light_task_scheduler::executor::http::CallbackConfig::url) must lead there. None: none are taken.
+    pub callbacks: Option<Router>,
 }
 
 /// What the tasks of a queue get that do not say it themselves.
@@ -170,8 +177,23 @@ impl Api {
         api
     }
 
-    /// Everything that is served, to be mounted at [`ApiOptions::base_path`].
+    /// Everything that is served, at its [base path](ApiOptions::base_path): to be merged into the router of a program, which
+    /// may have other paths of its own.
     pub fn router(&self) -> Router {
+        let base = self.options().base_path.as_str();
+        if base.is_empty() {
+            return self.at_root();
+        }
+        // What is nested has a root without a slash only, and addresses are relative to the one with it.
+        let root = Router::new()
+            .route(&format!("{base}/"), get(console::index))
+            .layer(middleware::map_response(console::hardened))
+            .with_state(self.clone());
+        Router::new().nest(base, self.at_root()).merge(root)
+    }
+
+    /// Everything that is served, as at the root of an address.
+    fn at_root(&self) -> Router {
         let (router, document) = self.described();
         let document = openapi::finished(document, self.options());
         router
@@ -187,14 +209,6 @@ impl Api {
             })
             .layer(middleware::map_response(console::hardened))
             .with_state(self.clone())
-    }
-
-    /// The same, at its base path.
-    pub(crate) fn mounted(&self) -> Router {
-        match self.options().base_path.as_str() {
-            "" => self.router(),
-            base => Router::new().nest(base, self.router()),
-        }
     }
 
     /// Ends whatever waits or streams, so that a server can end: connections with long answers never end by themselves.
@@ -246,6 +260,8 @@ impl Api {
             .routes(self.guarded(routes!(session::list_tokens, session::create_token)))
             .routes(self.guarded(routes!(session::revoke_token)))
             .routes(self.guarded(routes!(health::capabilities)))
+            .routes(self.guarded(routes!(callbacks::report)))
+            .routes(self.guarded(routes!(callbacks::report_as)))
             .routes(self.guarded(routes!(metrics::scrape)))
             .routes(self.guarded(routes!(health::alive)))
             .routes(self.guarded(routes!(health::ready)))

@@ -37,6 +37,7 @@ pub(super) fn head() -> OpenApi {
         ("queues", "Limits, rates and pauses"),
         ("workers", "Who runs tasks"),
         ("leases", "How workers take tasks, and report what became of them"),
+        ("callbacks", "What remote services report of their jobs by themselves"),
         ("access", "Tokens and sessions"),
         ("operations", "How the server does"),
     ];

@@ -34,6 +34,11 @@ pub enum Admission {
 }
 
 impl Admission {
+    /// What to answer to a request that is not let in, whatever it may do: for routes of your own beside the API.
+    pub fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
+        self.caller(method, headers).err().map(Response::from)
+    }
+
     /// Who asks.
     pub(super) fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller> {
         check_origin(method, headers)?;

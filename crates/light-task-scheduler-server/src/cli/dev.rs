@@ -6,11 +6,13 @@ use clap::Args;
 use light_task_scheduler::{Config, Shutdown};
 
 use crate::api::{Api, ApiOptions};
+use crate::callbacks::{CallbackFlags, CallbackTable};
 use crate::cli::select::StoreArgs;
-use crate::config::{LISTEN_DEFAULT, concurrency_default, is_this_host};
+use crate::config::{LISTEN_DEFAULT, Sources, concurrency_default, is_this_host};
 use crate::demo;
 use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
+use crate::open::Executors;
 use crate::output;
 use crate::serve::Listening;
 
@@ -31,6 +33,8 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     demo: bool,
     #[command(flatten)]
+    callbacks: CallbackFlags,
+    #[command(flatten)]
     store: StoreArgs,
 }
 
@@ -42,6 +46,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<u8> {
             args.listen
         )));
     }
+    let sources = Sources { variable: &|name| std::env::var(name).ok(), file: None };
+    let callbacks = args.callbacks.settle(&sources, &CallbackTable::default()).config("")?;
+    let executors = Executors::trusting(callbacks).await?;
     // Before the store is opened: a second one on this port must not touch it.
     let listening = Listening::on(args.listen).await?;
     let opened = args.store.open_or_create().await?;
@@ -50,9 +57,10 @@ pub(crate) async fn run(args: DevArgs) -> Result<u8> {
         replica_name: format!("lts dev, pid {}", std::process::id()),
         ..Config::default()
     };
-    let scheduler = opened.scheduler(config).await?;
+    let options = ApiOptions { callbacks: executors.http.callbacks(opened.store.clone()), ..ApiOptions::default() };
+    let scheduler = opened.scheduler_with(config, executors).await?;
     let mut interrupts = Interrupts::listen()?;
-    let api = Api::new(scheduler.clone(), opened.logs.clone(), ApiOptions::default());
+    let api = Api::new(scheduler.clone(), opened.logs.clone(), options);
     if args.demo {
         demo::fill(&scheduler).await?;
     }

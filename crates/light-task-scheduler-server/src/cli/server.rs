@@ -10,7 +10,7 @@ use crate::api::{Admission, Api, ApiOptions, TokenFile};
 use crate::config::{Flags, Settings};
 use crate::exit::{OK, Result};
 use crate::interrupt::Interrupts;
-use crate::open::Executors;
+use crate::open::{Executors, services};
 use crate::output;
 use crate::serve::Listening;
 
@@ -78,6 +78,9 @@ pub(crate) async fn config(args: ConfigArgs) -> Result<u8> {
 }
 
 fn show(settings: &Settings, origin: bool) -> Result<()> {
+    let callbacks = &settings.callbacks;
+    // Only where it is: nothing shows a secret.
+    let key = callbacks.key.value.as_ref().map(|key| format!("{key:?}")).unwrap_or_default();
     let rows = [
         ("listen", settings.listen.value.to_string(), &settings.listen.origin),
         ("store", settings.store().to_string(), &settings.store.origin),
@@ -87,6 +90,8 @@ fn show(settings: &Settings, origin: bool) -> Result<()> {
         ("read_only", settings.read_only.value.to_string(), &settings.read_only.origin),
         ("concurrency", settings.concurrency.value.to_string(), &settings.concurrency.origin),
         ("queues", settings.queues.value.join(","), &settings.queues.origin),
+        ("http.callbacks.url", callbacks.url.value.clone().unwrap_or_default(), &callbacks.url.origin),
+        ("http.callbacks.key", key, &callbacks.key.origin),
     ];
     let row = |(name, value, from): (&str, String, &String)| {
         let mut row = vec![name.to_owned(), value];
@@ -110,8 +115,9 @@ async fn serve(settings: &Settings) -> Result<u8> {
         none: settings.concurrency.value == 0,
         programs: settings.programs(),
         docker: settings.docker().map(std::path::Path::to_owned),
-        http: settings.http()?,
+        http: services(settings.http()?).await?,
     };
+    let callbacks = executors.http.callbacks(opened.store.clone());
     let scheduler = opened.scheduler_with(settings.scheduler()?, executors).await?;
     let mut interrupts = Interrupts::listen()?;
     let options = ApiOptions {
@@ -120,6 +126,7 @@ async fn serve(settings: &Settings) -> Result<u8> {
         read_only: settings.read_only.value,
         admission,
         defaults: settings.defaults()?,
+        callbacks,
     };
     let address = listening.address();
     let guard = if settings.tokens.value.is_some() { "by tokens" } else { "open to everybody on this host" };

@@ -10,11 +10,11 @@ use light_task_scheduler::{Config, Name, RemoteStore, Scheduler, Shutdown, Store
 use crate::api::state_of;
 use crate::batch::parse_name;
 use crate::cli::select::StoreArgs;
-use crate::command::DOCKER_KIND;
+use crate::command::{DOCKER_KIND, HTTP_KIND};
 use crate::duration::parse_duration;
 use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
-use crate::open::{Executors, Opened, open_remote, services};
+use crate::open::{Executors, Opened, open_remote};
 use crate::output;
 
 /// How long an engine for containers may take to answer whether it is there.
@@ -160,7 +160,7 @@ async fn start(opened: &Opened, store: &RemoteStore, kinds: &[Kind], config: Con
     }
     // Whoever may submit tasks at the server would reach what this host reaches: only where that is wished.
     if asked(Kind::Http) {
-        builder = services(builder, Executors::default().http)?;
+        builder = builder.executor(HTTP_KIND, Arc::new(Executors::trusting(None).await?.http));
     }
     if asked(Kind::Docker) || kinds.is_empty() {
         let docker = match opened.containers() {

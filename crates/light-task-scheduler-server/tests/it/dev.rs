@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use crate::support::{Place, Running};
 
 /// A free port.
-const ANY: &str = "127.0.0.1:0";
+pub(crate) const ANY: &str = "127.0.0.1:0";
 
 /// A server that listens, until this is dropped.
-struct Server {
+pub(crate) struct Server {
     running: Option<Running>,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Drop for Server {
@@ -26,11 +26,11 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(place: &Place, args: &[&str]) -> Server {
+    pub(crate) fn start(place: &Place, args: &[&str]) -> Server {
         let mut running = place.start(args);
         running.hear("listens on");
         let place = running.heard().split("http://").nth(1).unwrap();
-        let address = place.split(|c: char| c == ',' || c.is_whitespace()).next().unwrap().to_owned();
+        let address = place.split(|c: char| c == ',' || c == '/' || c.is_whitespace()).next().unwrap().to_owned();
         Server { running: Some(running), address }
     }
 
@@ -46,14 +46,20 @@ impl Server {
     }
 
     /// Asks over a connection of its own, as `curl` would: status and body.
-    fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
+    pub(crate) fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let (host, length) = (&self.address, body.len());
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{token}Connection: close\r\n");
+        let host = &self.address;
+        let headers = format!("Host: {host}\r\n{token}Content-Type: application/x-www-form-urlencoded\r\n");
+        self.send(method, path, &headers, body)
+    }
+
+    /// The same, with these headers.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let length = body.len();
         write!(
             stream,
-            "{head}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
         let mut answer = String::new();
@@ -62,7 +68,7 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    fn json(&self, method: &str, path: &str, body: &str) -> Value {
+    pub(crate) fn json(&self, method: &str, path: &str, body: &str) -> Value {
         let (status, body) = self.ask(method, path, None, body);
         assert!(status < 300, "{method} {path}: {status} {body}");
         serde_json::from_str(&body).unwrap()
@@ -73,7 +79,7 @@ impl Server {
         self.json("POST", "/api/v1/tasks", &task.to_string())["id"].as_str().unwrap().to_owned()
     }
 
-    fn ended(&self, id: &str) -> Value {
+    pub(crate) fn ended(&self, id: &str) -> Value {
         let task = self.json("GET", &format!("/api/v1/tasks/{id}?wait=60s"), "");
         assert!(task["finished_at"].is_string(), "{task}");
         task

@@ -6,6 +6,7 @@
 mod api;
 mod batch;
 mod bench;
+mod callbacks;
 mod cli_bulk;
 mod cli_tasks;
 mod cli_tools;

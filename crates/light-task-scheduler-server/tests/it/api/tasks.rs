@@ -311,8 +311,12 @@ async fn what_failed_alike_is_one_group() {
 #[tokio::test]
 async fn under_a_base_path_everything_stays_below_it() {
     let site = Site::new(ApiOptions { base_path: "/lts".to_owned(), ..ApiOptions::default() }).await;
-    let answer = site.post("/api/v1/tasks", r#"{"kind": "ok", "held": true}"#).await;
+    let answer = site.post("/lts/api/v1/tasks", r#"{"kind": "ok", "held": true}"#).await;
     assert!(answer.header("location").starts_with("/lts/api/v1/tasks/"));
-    let page = String::from_utf8(site.get("/tasks").await.body).unwrap();
-    assert!(page.contains(r#"<base href="/lts/">"#), "{page}");
+    for path in ["/lts", "/lts/", "/lts/tasks"] {
+        let page = String::from_utf8(site.get(path).await.body).unwrap();
+        assert!(page.contains(r#"<base href="/lts/">"#), "{path}: {page}");
+    }
+    assert_eq!(site.get("/tasks").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(site.get("/lts/nowhere").await.code(), "not_found");
 }

@@ -1,10 +1,11 @@
 //! What services report by themselves: tokens bound to one execution, and the router that takes them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use base64::Engine as _;
@@ -25,6 +26,8 @@ use crate::task::{Failure, FailureKind, OUTPUT_BYTES_MAX, Outcome, Progress, Tas
 const CODE_BYTES: usize = 16;
 /// The shortest key.
 const KEY_BYTES_MIN: usize = 16;
+/// How long the body of a report may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// What a message of ours is called in a CloudEvent, with what happened behind it: `io.lts.task.succeeded`.
 const EVENT_TYPE: &str = "io.lts.task.";
 /// The version of CloudEvents that is understood.
@@ -84,6 +87,14 @@ struct Receiver {
     store: Arc<dyn Store>,
 }
 
+impl CallbackConfig {
+    /// Reads the key: whether there is one, and whether it is long enough. For a start that should not wait for the first
+    /// job to find out.
+    pub async fn check(&self) -> Result<()> {
+        key(self).await.map(drop)
+    }
+}
+
 impl HttpExecutor {
     /// What takes the reports of services, to be mounted where [`CallbackConfig::url`] leads. `None` without
     /// [callbacks](super::HttpConfig::callbacks). It needs no other protection: every URL has a token of its own.
@@ -91,7 +102,8 @@ impl HttpExecutor {
     /// `POST /{token}` takes a document as the service answers for the state of a job, or a CloudEvent of the type
     /// `io.lts.task.succeeded`, `….failed` or `….progress`; `POST /{token}/succeeded`, `/failed` and `/progress` say
     /// by their path what happened. It answers 204 to whatever is authentic, also to what comes too late or twice, 404 to a
-    /// token that is not ours, 401 to a missing or wrong signature, 400 to what cannot be read, 503 while the store fails.
+    /// token that is not ours, 401 to a missing or wrong signature, 400 to what cannot be read, 413 and 408 to what is longer
+    /// than 4 MiB or takes longer than 30 s, 503 while the store fails.
     pub fn callbacks(&self, store: impl Into<Arc<dyn Store>>) -> Option<Router> {
         let config = self.0.config.callbacks.clone()?;
         let receiver = Receiver { exchange: self.0.clone(), config, store: store.into() };
@@ -106,52 +118,50 @@ impl HttpExecutor {
 
 type Reply = (StatusCode, String);
 
-async fn plain(
-    State(receiver): State<Arc<Receiver>>,
-    Path(token): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Reply {
-    receive(&receiver, &token, None, &headers, &body).await
+async fn plain(State(receiver): State<Arc<Receiver>>, Path(token): Path<String>, request: Request) -> Reply {
+    receive(&receiver, &token, None, request).await
 }
 
 async fn named(
     State(receiver): State<Arc<Receiver>>,
     Path((token, what)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Reply {
-    receive(&receiver, &token, Some(&what), &headers, &body).await
+    receive(&receiver, &token, Some(&what), request).await
 }
 
-async fn receive(receiver: &Receiver, token: &str, what: Option<&str>, headers: &HeaderMap, body: &[u8]) -> Reply {
-    match take(receiver, token, what, headers, body).await {
+async fn receive(receiver: &Receiver, token: &str, what: Option<&str>, request: Request) -> Reply {
+    match take(receiver, token, what, request).await {
         Ok(()) => (StatusCode::NO_CONTENT, String::new()),
         Err((status, why)) => (status, why),
     }
 }
 
-async fn take(
-    receiver: &Receiver,
-    token: &str,
-    what: Option<&str>,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<(), Reply> {
+async fn take(receiver: &Receiver, token: &str, what: Option<&str>, request: Request) -> Result<(), Reply> {
     let unavailable = |error: Error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let key = key(&receiver.config).await.map_err(unavailable)?;
+    // Before the body: whoever has no token of ours cannot make us keep any.
     let Some((name, id, execution)) = read(&key, token).map_err(unavailable)? else {
         return Err((StatusCode::NOT_FOUND, "this token is not one of ours".to_owned()));
     };
+    let headers = request.headers().clone();
+    let body = body(request).await?;
     let Some(service) = service(receiver, &name, &id).await.map_err(unavailable)? else { return Ok(()) };
-    authenticate(&service, headers, body).await?;
-    let said = interpret(&service, what, body).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+    authenticate(&service, &headers, &body).await?;
+    let said = interpret(&service, what, &body).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
     let Some(said) = said else { return Ok(()) };
     // The owner may be this process; if not, the store brings it there.
     if !receiver.exchange.lives.tell(&name, &said) {
         receiver.store.post_reports(vec![Report { id, execution, said }]).await.map_err(unavailable)?;
     }
     Ok(())
+}
+
+async fn body(request: Request) -> Result<Bytes, Reply> {
+    match tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
+        Ok(read) => read.map_err(|rejection| (rejection.status(), rejection.body_text())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, format!("the report did not come within {BODY_WITHIN:?}"))),
+    }
 }
 
 /// The service of an execution. `None`: its task is gone or names no service any more, so nothing can be said of it.

@@ -12,7 +12,11 @@ use crate::error::{Error, Result};
 /// References are read at every use, so that a rotated secret is in force at once. Neither [`Debug`](fmt::Debug) nor any
 /// error shows what is behind one.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "a secret is a text, { env = \"VARIABLE\" } or { file = \"PATH\" }, each of these with a `prefix` if need be"
+)]
 pub enum Secret {
     /// The value itself. For what is no secret.
     Text(String),
