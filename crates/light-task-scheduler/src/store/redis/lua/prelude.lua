@@ -42,7 +42,7 @@
 --   queues        S  every queue that has settings or ever had a task
 --   queue:QUEUE   H  json: its settings; limit, interval, window (of the rate), paused: the same for scripts; tat
 --   count:QUEUE   H  by number of the state: how many tasks; that of the running ones is what a limit is compared with
---   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number)
+--   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number), home (where its process lives, '' if unknown)
 --   live          S  replicas that have not been declared dead and have not left
 --   reps          S  every replica that ever registered
 --   tombs, tomb   Z  removed_at, H fingerprint and removed_at: ids of removed tasks
