@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisResult};
 
 use light_task_scheduler::store::redis::RedisOptions;
 use light_task_scheduler::{Error, RedisStore, Result, Store};
@@ -42,7 +43,10 @@ impl Redis {
     async fn connect(&self) -> Result<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
         let connected = async {
-            let client = Client::open(self.server.url.replacen("valkey://", "redis://", 1))?;
+            // As the store has it: what is written goes at once.
+            let settings = TcpSettings::default().set_nodelay(true);
+            let place = self.server.url.replacen("valkey://", "redis://", 1).into_connection_info()?;
+            let client = Client::open(place.set_tcp_settings(settings))?;
             client.get_multiplexed_async_connection_with_config(&config).await
         };
         connected.await.map_err(|error: redis::RedisError| {

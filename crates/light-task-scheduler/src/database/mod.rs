@@ -3,6 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `engine` | the thread that drives the connections of an SQL database |
+//! | `home` | whether a process of this host has ended |
 //! | `parameter` | what is ours in the URL of a database, and what is said there of TLS |
 //! | `promptly` | what sqlx forgets to say to TCP (Linux) |
 //! | `silence` | what is done about a server that says nothing |
@@ -11,6 +12,8 @@
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod engine;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+pub(crate) mod home;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]

@@ -8,7 +8,7 @@ mod blocked;
 mod docker;
 mod examples;
 mod executors;
-#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres")))]
+#[cfg(all(target_os = "linux", any(feature = "mysql", feature = "postgres", feature = "redis")))]
 mod homes;
 #[cfg(feature = "callbacks")]
 mod http;

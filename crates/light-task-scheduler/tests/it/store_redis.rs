@@ -5,10 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+#[cfg(target_os = "linux")]
+use light_task_scheduler::ReplicaId;
 use light_task_scheduler::store::redis::{RedisOptions, RedisStore};
 use light_task_scheduler::store::{Capabilities, Store};
 use light_task_scheduler::testing::conformance::store::StoreHarness;
 
+#[cfg(target_os = "linux")]
+use crate::homes::Homes;
 use crate::servers::{SERVER_SEQUENCES, assert_consistent};
 
 /// The server of the tests.
@@ -104,4 +108,37 @@ mod on_a_server {
         // The model's operations take no time: what comes of the milliseconds between them, it cannot know.
         model: Redis::stopped()
     );
+}
+
+/// A replica's row is a hash.
+#[cfg(target_os = "linux")]
+struct Rows(String);
+
+#[cfg(target_os = "linux")]
+impl Rows {
+    fn ask<T: redis::FromRedisValue>(&self, command: &str, replica: ReplicaId, arguments: &[&str]) -> T {
+        let mut connection = redis::Client::open(url()).and_then(|client| client.get_connection()).unwrap();
+        let key = format!("{{lts:{}}}:rep:{replica}", self.0);
+        redis::cmd(command).arg(key).arg("home").arg(arguments).query(&mut connection).unwrap()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Homes for Rows {
+    async fn read(&self, replica: ReplicaId) -> String {
+        self.ask("HGET", replica, &[])
+    }
+
+    async fn write(&self, replica: ReplicaId, home: &str) {
+        self.ask::<i64>("HSET", replica, &[home]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_has_ended_on_this_host_is_rescued_at_once() {
+    let redis = Redis::default();
+    let (store, other) = (redis.open().await, redis.again().await.unwrap());
+    let rows = Rows(redis.namespaces.lock().unwrap().last().unwrap().clone());
+    crate::homes::who_has_ended_on_this_host_is_rescued_at_once([&*store, &*other], rows).await;
 }

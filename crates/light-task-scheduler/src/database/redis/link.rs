@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value};
 use tokio::runtime;
@@ -117,6 +118,7 @@ impl Link {
 async fn connect(place: &Place, timeout: Duration) -> RedisResult<Connection> {
     if let Way::Cluster = place.way() {
         let client = ClusterClient::builder(place.nodes().to_vec())
+            .tcp_settings(promptly())
             .connection_timeout(CONNECT_TIMEOUT)
             .response_timeout(timeout)
             .build()?;
@@ -132,19 +134,37 @@ pub(crate) fn config(timeout: Duration) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(timeout))
 }
 
+/// What is written goes at once: a small command would otherwise wait until the server has answered the one before.
+fn promptly() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
+}
+
 /// The node to talk to: the only one, the master, or any of a cluster.
 pub(crate) async fn node(place: &Place) -> RedisResult<Client> {
     let nodes = place.nodes();
-    match place.way() {
+    let client = match place.way() {
         Way::Sentinels { master } => {
             let mut sentinels = Sentinel::build(nodes.iter().map(Place::without_login).collect())?;
             let login = nodes.first().map(|node| node.redis_settings().clone()).unwrap_or_default();
             let info = SentinelNodeConnectionInfo::default().set_redis_connection_info(login);
-            sentinels.async_master_for(master, Some(&info)).await
+            sentinels.async_master_for(master, Some(&info)).await?
         }
         Way::Direct | Way::Cluster => {
             let first = nodes.first().cloned().ok_or((redis::ErrorKind::EmptySentinelList, "no node is named"))?;
-            Client::open(first)
+            Client::open(first)?
         }
+    };
+    Client::open(client.get_connection_info().clone().set_tcp_settings(promptly()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_goes_at_once() {
+        let client = node(&Place::parse("redis://me:secret@localhost:7000/3").unwrap()).await.unwrap();
+        assert!(client.get_connection_info().tcp_settings().nodelay());
+        assert_eq!(client.get_connection_info().redis_settings().db(), 3);
     }
 }

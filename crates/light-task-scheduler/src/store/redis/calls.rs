@@ -10,6 +10,7 @@ use super::hints::Hints;
 use super::intake::Intake;
 use super::{Durability, RedisOptions};
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::database::home::Home;
 use crate::database::redis::Link;
 use crate::database::redis::Place;
 use crate::database::redis::Script;
@@ -44,6 +45,8 @@ pub(super) struct Calls {
     /// The highest write counter that was acknowledged.
     acknowledged: AtomicU64,
     pub(super) intake: Intake,
+    /// Where this process lives.
+    pub(super) home: Option<Home>,
     hints: Arc<Hints>,
     poll_interval: Duration,
     durability: Durability,
@@ -102,6 +105,7 @@ impl Calls {
             latest: AtomicI64::new(0),
             acknowledged: AtomicU64::new(0),
             intake: Intake::default(),
+            home: Home::here(),
             poll_interval: options.poll_interval,
             durability,
         };

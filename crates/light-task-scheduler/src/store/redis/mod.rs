@@ -3,7 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `lua/` | the scripts; `prelude.lua` says which keys there are and what is in them |
-//! | `script` | the list of them |
+//! | `script`, `compose` | the list of them, and how their texts are made from the files |
 //! | `calls` | what every call shares: time, write counter, hints |
 //! | `rows`, `events` | tasks, changes and answers on the wire |
 //! | `intake`, `tasks`, `claims`, `replicas`, `keeping` | the methods of the contract |
@@ -14,6 +14,7 @@
 
 mod calls;
 mod claims;
+mod compose;
 mod events;
 mod hints;
 mod intake;

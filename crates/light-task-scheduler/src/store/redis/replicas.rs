@@ -7,11 +7,12 @@ use super::events;
 use super::rows;
 use super::script::SCRIPTS;
 use crate::clock::micros;
+use crate::database::home::{self, Home};
 use crate::database::redis::error::unreadable;
 use crate::database::redis::values::{array, bytes, items, number, text, texts, time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
-    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said,
+    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
 };
 use crate::task::{Outcome, Payload, ReplicaId, TaskId};
 
@@ -20,9 +21,10 @@ const REPORT_BYTES_MAX: usize = 16 << 20;
 
 /// Registers a replica under a fresh id.
 pub(super) async fn register(calls: &Calls, replica: &NewReplica) -> Result<()> {
-    let NewReplica { id, name, ttl, .. } = replica;
+    let NewReplica { id, name, ttl, remote } = replica;
+    let home = calls.home.as_ref().filter(|_| !remote).and_then(Home::to_text);
     let mut command = calls.command(&SCRIPTS.replica);
-    command.arg("register").arg(id.to_string()).arg(name).arg(micros(*ttl));
+    command.arg("register").arg(id.to_string()).arg(name).arg(micros(*ttl)).arg(home.unwrap_or_default());
     match number::<u8>(&calls.write(&SCRIPTS.replica, &command).await?.body)? {
         1 => Ok(()),
         _ => Err(Error::new(ErrorKind::Conflict, format!("the replica id {id} was used before; make a fresh one"))),
@@ -83,14 +85,13 @@ pub(super) async fn leave(calls: &Calls, replica: ReplicaId) -> Result<()> {
 pub(super) async fn replicas(calls: &Calls) -> Result<Vec<ReplicaStatus>> {
     let found = calls.read(&SCRIPTS.replicas, &calls.command(&SCRIPTS.replicas)).await?;
     let status = |value| {
-        let [id, name, beat, expired, dead, expires_at, owned] = array(value)?;
+        let [id, name, beat, expired, dead, expires_at, owned, home] = array(value)?;
         Ok(ReplicaStatus {
             id: text(&id)?.parse()?,
             name: text(&name)?.to_owned(),
             beat: number(&beat)?,
             expired: number::<u8>(&expired)? == 1,
-            // Nobody can tell from here whether a process on another host lives.
-            proven_dead: false,
+            proven_dead: is_proven_dead(calls, &home)?,
             dead: number::<u8>(&dead)? == 1,
             expires_at: time(&expires_at)?,
             owned: number(&owned)?,
@@ -99,27 +100,47 @@ pub(super) async fn replicas(calls: &Calls) -> Result<Vec<ReplicaStatus>> {
     items(found)?.into_iter().map(status).collect()
 }
 
+/// Whether the process of a replica with this home is gone, as this host can tell.
+fn is_proven_dead(calls: &Calls, home: &Value) -> Result<bool> {
+    Ok(home::proves_dead(calls.home.as_ref(), Some(text(home)?)))
+}
+
+/// Those of the suspects whose process is gone. A replica never moves: what was read stays true.
+async fn proven_dead(calls: &Calls, suspects: &[Suspect]) -> Result<Vec<ReplicaId>> {
+    if suspects.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(replicas(calls).await?.into_iter().filter(|known| known.proven_dead).map(|known| known.id).collect())
+}
+
 /// Declares suspects dead and adopts tasks without a living owner. Many tasks are adopted in parts.
 pub(super) async fn rescue(calls: &Calls, request: RescueRequest) -> Result<Rescued> {
     let limit = request.limit.min(crate::store::BATCH_MAX);
     let mut rescued = Rescued::default();
+    let proven = proven_dead(calls, &request.suspects).await?;
     loop {
         let part = (limit - rescued.tasks.len()).min(PART_ITEMS_MAX);
         let mut command = calls.command(&SCRIPTS.rescue);
         events::add_words(&mut command);
         command.arg(request.replica.to_string()).arg(part).arg(request.suspects.len());
         for suspect in &request.suspects {
-            command.arg(suspect.id.to_string()).arg(suspect.beat);
+            let is_proven = u8::from(proven.contains(&suspect.id));
+            command.arg(suspect.id.to_string()).arg(suspect.beat).arg(is_proven);
         }
         for names in [&request.kinds, &request.queues] {
             command.arg(names.len());
             names.iter().for_each(|name| _ = command.arg(name.as_str()));
         }
         let written = calls.write(&SCRIPTS.rescue, &command).await?;
-        let [why, dead, tasks] = array(written.body)?;
+        let [why, dead, tasks, claimers] = array(written.body)?;
         objection(request.replica, &why)?;
         let tasks = rows::tasks(tasks)?;
         let taken = tasks.len();
+        for claimer in items(claimers)?.chunks_exact(2) {
+            if is_proven_dead(calls, &claimer[1])? {
+                rescued.claimed_here.push(TaskId::new(text(&claimer[0])?)?);
+            }
+        }
         rescued.tasks.extend(tasks);
         rescued.now = written.now;
         rescued.dead = texts(dead)?.iter().map(|id| id.parse()).collect::<Result<_>>()?;

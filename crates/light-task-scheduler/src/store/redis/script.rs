@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::compose::compose;
 use crate::database::redis::Script;
 
 /// What a script may do.
@@ -24,7 +25,8 @@ fn script(kind: Kind, parts: &[&str]) -> Script {
         Kind::Grows => "",
         Kind::Always => " flags=allow-oom",
     };
-    Script::new(format!("#!lua{flags}\n{PRELUDE}\n{}", parts.join("\n")))
+    let files: Vec<_> = [&[PRELUDE], parts].concat();
+    Script::new(format!("#!lua{flags}\n{}", compose(&files)))
 }
 
 /// All of them.

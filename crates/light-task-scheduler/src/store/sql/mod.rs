@@ -9,7 +9,6 @@
 //! | `gate` | what a queue lets through |
 //! | `gather` | small calls, written together |
 //! | `hints` | what changed here, and whom to tell |
-//! | `home` | whether a process of this host has ended |
 //! | `incoming` | which tasks are new |
 //! | `lanes` | small numbers for queues and kinds |
 //! | `moves` | what becomes of locked rows |
@@ -27,8 +26,6 @@ mod gate;
 mod gather;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod hints;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-mod home;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod incoming;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

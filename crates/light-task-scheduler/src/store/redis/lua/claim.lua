@@ -30,9 +30,21 @@ local kinds, _, after = names(first + 4)
 local queues, queue_count, among_at = names(after)
 local among = ARGV[among_at] ~= '' and among_at + 1 or nil
 
-local expired = {}
+-- The first time of a key that is in order by time; nil if it has none.
+local function soonest(key)
+  return tonumber(call('ZRANGE', prefix .. key, 0, 0, 'WITHSCORES')[2])
+end
+
+local function has_passed(time)
+  return time and time <= now
+end
+
+local expired, next_deadline = {}, soonest('deadlines')
 -- Fails what is overdue; whether there is more.
 local function expire_overdue()
+  if not has_passed(next_deadline) then
+    return false
+  end
   local key = prefix .. 'deadlines'
   local overdue = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, EXPIRE_MAX)
   fetch(overdue)
@@ -41,7 +53,8 @@ local function expire_overdue()
     expired[#expired + 1] = overdue[at]
   end
   flush()
-  return #overdue == EXPIRE_MAX
+  next_deadline = soonest('deadlines')
+  return has_passed(next_deadline)
 end
 
 local gates = {}
@@ -112,26 +125,36 @@ local function open_lanes()
   return lanes
 end
 
--- Moves what has become due to the ready ones; whether there is more.
+-- Moves what has become due in a lane to its ready ones, up to `most`. Answers how many they were.
+local function promote_in(lane, most)
+  local key = 'sched:' .. lane.name
+  local due = call('ZRANGE', prefix .. key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  for at = 1, #due, 2 do
+    local rank, n = struct.unpack('>I4I8', due[at])
+    -- The score is exact: it is not above now.
+    local t = { [RANK] = rank, [N] = n, [RA] = tonumber(due[at + 1]), id = sub(due[at], SCHED_HEAD + 1) }
+    plan('ZREM', key, due[at])
+    plan('ZADD', 'ready:' .. lane.name, '0', ready_member(t))
+  end
+  flush()
+  return #due / 2
+end
+
+-- The same in all lanes, which learn what comes next in them; whether there is more.
 local function promote(lanes)
   local room = PROMOTE_MAX
   for _, lane in ipairs(lanes) do
-    local key = prefix .. 'sched:' .. lane.name
-    local due = call('ZRANGE', key, '-inf', now_text, 'BYSCORE', 'LIMIT', 0, room, 'WITHSCORES')
-    for at = 1, #due, 2 do
-      local rank, n = struct.unpack('>I4I8', due[at])
-      -- The score is exact: it is not above now.
-      local t = { [RANK] = rank, [N] = n, [RA] = tonumber(due[at + 1]), id = sub(due[at], SCHED_HEAD + 1) }
-      plan('ZREM', 'sched:' .. lane.name, due[at])
-      plan('ZADD', 'ready:' .. lane.name, '0', ready_member(t))
-    end
-    room = room - #due / 2
-    if room <= 0 then
-      break
+    local key = 'sched:' .. lane.name
+    lane.soonest = soonest(key)
+    if has_passed(lane.soonest) then
+      room = room - promote_in(lane, room)
+      lane.soonest = soonest(key)
+      if room <= 0 then
+        return true
+      end
     end
   end
-  flush()
-  return room <= 0
+  return false
 end
 
 -- By list: how many of its entries were of tasks that had left it otherwise than from its front.
@@ -235,14 +258,15 @@ local function orders_of(lanes, chunk)
     local any = false
     lane.orders = {}
     for kind in pairs(READS) do
-      local order = { kind = kind, lane = lane, ahead = {}, at = 0, from = 0, taken = 0, passed = 0 }
+      local order = { kind = kind, lane = lane, ahead = {}, at = 0, from = 0, taken = 0, passed = 0, passed_then = 0,
+        dry = false, is_holey = false, head = false }
       lane.orders[#lane.orders + 1] = order
       if advance(order, chunk) then
         any = true
         sort_in(heads, order)
       end
     end
-    if not any and call('EXISTS', prefix .. 'sched:' .. lane.name) == 0 then
+    if not any and not lane.soonest then
       call('SREM', prefix .. 'lanes', lane.name)
     end
   end
@@ -406,10 +430,9 @@ end
 
 local function next_scheduled(lanes)
   for _, lane in ipairs(lanes) do
-    local soonest = call('ZRANGE', prefix .. 'sched:' .. lane.name, 0, 0, 'WITHSCORES')
-    ask_again(tonumber(soonest[2]))
+    ask_again(lane.soonest)
   end
-  ask_again(tonumber(call('ZRANGE', prefix .. 'deadlines', 0, 0, 'WITHSCORES')[2]))
+  ask_again(next_deadline)
 end
 
 local refused = not_living(replica)
@@ -434,6 +457,7 @@ end
 if among then
   -- What else is due: only the first of each lane is looked at.
   flush()
+  next_deadline = soonest('deadlines')
   pick(lanes, 0)
 end
 for queue, it in pairs(gates) do

@@ -59,20 +59,22 @@ local function prepare(group)
   group.times = pack('>I4i8i8', group.rank, run_at, now) .. deadline
 end
 
-local records, filed = planned('HSET', 'rec'), {}
+-- What was taken in: the ids in order, and beside the records. Nothing is flushed meanwhile.
+local records, filed, size = planned('HSET', 'rec'), {}, 0
 
 local function insert(group, ready, at)
   local id = ARGV[at]
-  seq = seq + 1
-  filed[#filed + 1] = id
+  seq, size = seq + 1, size + 1
+  filed[size] = id
   local number = pack('>I8', seq)
   local bytes = group.head .. number .. group.times .. ARGV[at + 1]
-  stored[id], moved[id], cache[id] = bytes, false, nil
+  records[2 * size - 1], records[2 * size] = id, bytes
+  if not (group.is_fresh and group.is_due) then
+    stored[id], moved[id], cache[id] = bytes, false, nil
+  end
   if group.is_large then
     plan('HSET', 'spec', id, ARGV[at + 2])
   end
-  local size = #records
-  records[size + 1], records[size + 2] = id, bytes
   if group.is_due then
     if not group.is_listed then
       ready[#ready + 1] = '0'
@@ -84,7 +86,6 @@ local function insert(group, ready, at)
     -- It has not moved.
     dirty[id] = nil
   end
-  group.taken_in = true
   return 'n '
 end
 
@@ -94,6 +95,7 @@ local function insert_group(group)
   local ready = group.is_listed and planned('RPUSH', 'due:' .. group.lane)
     or planned('ZADD', named('ready:', group.lane))
   local tombs = not group.is_fresh and tombs_of(group)
+  local before = size
   for at = group.from, group.last, group.stride do
     local tomb = tombs and tombs[(at - group.from) / group.stride + 1]
     local used = tombs and taken(ARGV[at], sub(ARGV[at + 1], 1, FINGERPRINT_BYTES), tomb)
@@ -104,7 +106,7 @@ local function insert_group(group)
     count(queue, 1, group.due)
     waits_in(group.lane)
   end
-  if group.taken_in and not known_queues[queue] then
+  if size > before and not known_queues[queue] then
     known_queues[queue] = true
     call('SADD', prefix .. 'queues', queue)
   end
@@ -122,15 +124,17 @@ while place <= #ARGV do
 end
 
 -- The ids of what was taken in go onto their pages.
-local from = seq - #filed
+local from = seq - size
 while from < seq do
   local page, at = place_of(from + 1)
   local till = math.min(from + PAGE - at, seq)
   local list = planned('RPUSH', 'page:' .. page)
   for number = from + 1, till do
-    list[#list + 1] = filed[#filed - seq + number]
+    list[#list + 1] = filed[size - seq + number]
   end
-  call('ZADD', prefix .. 'pages', page, page)
+  if at == 0 then
+    call('ZADD', prefix .. 'pages', page, page)
+  end
   call('HINCRBY', prefix .. 'alive', page, till - from)
   from = till
 end

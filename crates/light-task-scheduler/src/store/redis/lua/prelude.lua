@@ -42,7 +42,7 @@
 --   queues        S  every queue that has settings or ever had a task
 --   queue:QUEUE   H  json: its settings; limit, interval, window (of the rate), paused: the same for scripts; tat
 --   count:QUEUE   H  by number of the state: how many tasks; that of the running ones is what a limit is compared with
---   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number)
+--   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number), home (where its process lives, '' if unknown)
 --   live          S  replicas that have not been declared dead and have not left
 --   reps          S  every replica that ever registered
 --   tombs, tomb   Z  removed_at, H fingerprint and removed_at: ids of removed tasks
@@ -90,15 +90,14 @@ local BODY = '>I8I4i8i8'
 local NOBODY = string.rep('\0', 36)
 local NEVER = -9223372036854775808
 -- The flags: place and weight of what is 1 or 0; the weight of a result in res, in run, of the parts of RUN.
-local FLAGS = { { C, 1 }, { U, 2 }, { DET, 4 }, { SEP, 8 }, { TIL, 16 }, { LISTED, 256 },
-  { LATER, 512 } }
+local FLAGS = { C, 1, U, 2, DET, 4, SEP, 8, TIL, 16, LISTED, 256, LATER, 512 }
 local IN_RES, IN_RUN, HAS_RUN = 32, 64, 128
 -- The parts of RUN of a task that was never claimed and has not ended.
 local FRESH = { NOBODY, 0, 0, 0, 0, 0, 0, 0, NEVER, NEVER }
 
--- A whole number as text; `tostring` would round it.
+-- A whole number as text; `tostring` would round it, and `%.0f` takes twice as long.
 local function int(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 local meta = call('HMGET', KEYS[1], 'now', 'op', 'epoch', 'seq', 'work', 'wishes', 'ends')
@@ -111,10 +110,11 @@ else
 end
 now = math.max(now, tonumber(meta[1] or 0), tonumber(ARGV[2]))
 local now_text = int(now)
-local seq = tonumber(meta[4] or 0)
+local seq_before = tonumber(meta[4] or 0)
+local seq = seq_before
 
--- What this script gives a hint of.
-local hint = { work = false, wishes = false, ends = false }
+-- What this script gives a hint of: work, wishes, ends.
+local hint = {}
 -- By how much the counts have changed: queue → state → number.
 local tally = {}
 -- What is to be done with many members of a key at once: command → key → arguments.
@@ -122,6 +122,8 @@ local plans = {}
 -- By id: the two parts of records that were read, as bytes; false: there is none. The same taken apart, where it was
 -- needed, and those of them that are to be written.
 local stored, moved, cache, dirty, results = {}, {}, {}, {}, {}
+
+--- What scripts do with them.
 
 -- Most arguments of one command: Lua's stack is bounded.
 local ARGUMENTS_MAX = 4000
@@ -178,11 +180,14 @@ end
 local ORDER = { 'ZREM', 'SREM', 'HDEL', 'ZADD', 'SADD', 'HSET', 'RPUSH' }
 local function flush()
   for at = 1, #ORDER do
-    for key, arguments in pairs(plans[ORDER[at]] or {}) do
-      send(ORDER[at], prefix .. key, arguments)
-      -- Emptied in place: somebody may be adding to it.
-      for place = #arguments, 1, -1 do
-        arguments[place] = nil
+    local keys = plans[ORDER[at]]
+    if keys then
+      for key, arguments in pairs(keys) do
+        send(ORDER[at], prefix .. key, arguments)
+        -- Emptied in place: somebody may be adding to it.
+        for place = #arguments, 1, -1 do
+          arguments[place] = nil
+        end
       end
     end
   end
@@ -190,22 +195,23 @@ end
 
 -- An owner is text in keys and answers, and 16 bytes in records.
 local owner_texts, owner_bytes = { [string.rep('\0', 16)] = NOBODY }, { [NOBODY] = string.rep('\0', 16) }
-local UUID = '%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x'
+local UUID, DIGITS = '>I4I2I2I2I2I4', '%08x-%04x-%04x-%04x-%04x%08x'
 local function owner_text(bytes)
   local text = owner_texts[bytes]
   if not text then
-    text = string.format(UUID, byte(bytes, 1, 16))
+    text = string.format(DIGITS, struct.unpack(UUID, bytes))
     owner_texts[bytes] = text
   end
   return text
 end
-local function hex(digits)
-  return string.char(tonumber(digits, 16))
+local function hex(text, from, to)
+  return tonumber(sub(text, from, to), 16)
 end
 local function bytes_of_owner(text)
   local bytes = owner_bytes[text]
   if not bytes then
-    bytes = string.gsub(string.gsub(text, '-', ''), '..', hex)
+    bytes = pack(UUID, hex(text, 1, 8), hex(text, 10, 13), hex(text, 15, 18), hex(text, 20, 23), hex(text, 25, 28),
+      hex(text, 29, 36))
     owner_bytes[text] = bytes
   end
   return bytes
@@ -225,26 +231,26 @@ local function head_of(bytes)
     return head
   end
   local _, state, flags = struct.unpack(HEAD, bytes)
-  head = { state, bytes = bytes }
-  for at = 1, #FLAGS do
-    head[FLAGS[at][1]] = bit.band(flags, FLAGS[at][2]) > 0 and 1 or 0
-  end
-  head[RES] = bit.band(flags, IN_RES) > 0 and 1 or bit.band(flags, IN_RUN) > 0 and 2 or 0
   local has_run = bit.band(flags, HAS_RUN) > 0
   local run = has_run and { struct.unpack(RUN, bytes, HEAD_BYTES + 1) } or FRESH
-  for at = OW, FA do
-    head[at] = run[at - OW + 1]
+  local lane = sub(bytes, 1 + HEAD_BYTES + (has_run and RUN_BYTES or 0))
+  local result = bit.band(flags, IN_RES) > 0 and 1 or bit.band(flags, IN_RUN) > 0 and 2 or 0
+  -- With all places at once: a table that grows is copied.
+  head = { bytes = bytes, lane = lane, state, 0, 0, 0, 0, 0, 0, 0, result, unpack(run) }
+  for at = 1, #FLAGS, 2 do
+    head[FLAGS[at]] = bit.band(flags, FLAGS[at + 1]) > 0 and 1 or 0
   end
-  head[OW] = has_run and owner_text(head[OW]) or NOBODY
-  head.lane = sub(bytes, 1 + HEAD_BYTES + (has_run and RUN_BYTES or 0))
+  if has_run then
+    head[OW] = owner_text(head[OW])
+  end
   heads[bytes] = head
   return head
 end
 
 local function head_bytes(t)
   local flags, run = t[RES] * 32, ''
-  for at = 1, #FLAGS do
-    flags = flags + t[FLAGS[at][1]] * FLAGS[at][2]
+  for at = 1, #FLAGS, 2 do
+    flags = flags + t[FLAGS[at]] * FLAGS[at + 1]
   end
   if t[R] > 0 or t[G] > 0 or t[FA] ~= NEVER then
     flags = flags + HAS_RUN
@@ -409,9 +415,13 @@ local function is_limited(queue)
 end
 
 -- Names of keys, made once: prefix of the name → rest → name.
-local made = { ['owner:'] = {}, ['ready:'] = {}, ['sched:'] = {} }
+local made = {}
 local function named(kind, rest)
   local names = made[kind]
+  if not names then
+    names = {}
+    made[kind] = names
+  end
   local name = names[rest]
   if not name then
     name = kind .. (rest == NOBODY and '' or rest)
@@ -720,24 +730,36 @@ local function write_back()
   end
 end
 
+-- A counter of `Changes`; one more if there is a hint.
+local function counter(name, value)
+  if not hint[name] then
+    return value or '0'
+  end
+  value = int((value or 0) + 1)
+  plan('HSET', 'meta', name, value)
+  return value
+end
+
 -- Writes what every writing script writes, and makes its answer.
 local function finish(body)
-  local seen, op, epoch = tonumber(ARGV[4]), tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+  local seen, op, epoch = tonumber(ARGV[4]), tonumber(meta[2] or 0), meta[3] or '0'
   if seen > 0 and tonumber(call('ZSCORE', prefix .. 'handles', ARGV[3]) or 0) < seen then
     -- A write of this handle was acknowledged and is not there.
-    epoch = epoch + 1
+    epoch = int(epoch + 1)
     op = math.max(op, seen)
+    plan('HSET', 'meta', 'epoch', epoch)
   end
-  op = op + 1
+  op = int(op + 1)
+  local work, wishes, ends = counter('work', meta[5]), counter('wishes', meta[6]), counter('ends', meta[7])
+  plan('HSET', 'meta', 'now', now_text)
+  plan('HSET', 'meta', 'op', op)
+  if seq ~= seq_before then
+    plan('HSET', 'meta', 'seq', int(seq))
+  end
+  plan('ZADD', 'handles', op, ARGV[3])
   write_back()
-  local work = int(tonumber(meta[5] or 0) + (hint.work and 1 or 0))
-  local wishes = int(tonumber(meta[6] or 0) + (hint.wishes and 1 or 0))
-  local ends = int(tonumber(meta[7] or 0) + (hint.ends and 1 or 0))
-  call('HSET', KEYS[1], 'now', now_text, 'op', int(op), 'epoch', int(epoch), 'seq', int(seq),
-    'work', work, 'wishes', wishes, 'ends', ends)
-  call('ZADD', prefix .. 'handles', int(op), ARGV[3])
   if hint.work or hint.wishes or hint.ends then
     call('PUBLISH', prefix .. 'hint', work .. ' ' .. wishes .. ' ' .. ends)
   end
-  return { now_text, int(op), int(epoch), work, wishes, ends, body }
+  return { now_text, op, epoch, work, wishes, ends, body }
 end

@@ -1,6 +1,6 @@
 -- Registers a replica, renews it, or ends its registration.
 --
--- ARGV from 5: register, id, name, ttl (microseconds)
+-- ARGV from 5: register, id, name, ttl (microseconds), home or ''
 --           or beat, id, 1 if to list what it owns or 0, most bytes of reports
 --           or leave, id
 -- Answers to register: 1, or 0 if the id was used before
@@ -17,7 +17,7 @@ local function register()
   end
   local ttl = tonumber(ARGV[first + 3])
   call('HSET', row_key, 'name', ARGV[first + 2], 'ttl', int(ttl), 'beat', 0, 'exp', int(now + ttl), 'dead', 0,
-    'claim', 0)
+    'claim', 0, 'home', ARGV[first + 4])
   call('SADD', prefix .. 'live', replica)
   call('SADD', prefix .. 'reps', replica)
   return 1

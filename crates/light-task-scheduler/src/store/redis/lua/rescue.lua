@@ -1,11 +1,12 @@
 -- Declares suspects dead and adopts tasks without a living owner, oldest claim first.
 --
--- ARGV from 7: replica, limit, how many suspects, for each its id and the beat that was seen,
---   how many kinds, the kinds, how many queues, the queues (none: all)
--- Answers { why the replica may not rescue or '', the dead, tasks (see `tell`) }
+-- ARGV from 7: replica, limit, how many suspects, for each its id, the beat that was seen, and 1 if it is proven dead
+--   or 0; how many kinds, the kinds, how many queues, the queues (none: all)
+-- Answers { why the replica may not rescue or '', the dead, tasks (see `tell`), of those that only their claimer ever
+--   owned id and home of that }
 
 local replica, limit, suspects = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])
-local after = first + 3 + 2 * suspects
+local after = first + 3 + 3 * suspects
 -- The names of which there are so many at this place, how many, and the place behind them.
 local function names(at)
   local known, count = {}, tonumber(ARGV[at])
@@ -18,12 +19,12 @@ local kinds, _, queues_at = names(after)
 local queues, queue_count = names(queues_at)
 
 -- Whether the suspect is dead now.
-local function declare_dead(id, seen)
+local function declare_dead(id, seen, is_proven)
   local key = prefix .. 'rep:' .. id
   local row = call('HMGET', key, 'dead', 'beat', 'exp', 'ttl')
   if not row[1] or row[1] == '1' then
     return true
-  elseif row[2] ~= seen or not is_expired(row[3], row[4]) then
+  elseif not is_proven and (row[2] ~= seen or not is_expired(row[3], row[4])) then
     return false
   end
   call('HSET', key, 'dead', 1)
@@ -49,11 +50,11 @@ end
 
 local refused = not_living(replica)
 if refused then
-  return finish({ refused, {}, tell({}) })
+  return finish({ refused, {}, tell({}), {} })
 end
 local dead = {}
-for at = first + 3, after - 1, 2 do
-  if declare_dead(ARGV[at], ARGV[at + 1]) then
+for at = first + 3, after - 1, 3 do
+  if declare_dead(ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1') then
     dead[#dead + 1] = ARGV[at]
   end
 end
@@ -71,9 +72,14 @@ table.sort(orphans, function(a, b)
   end
   return a[N] < b[N]
 end)
-local adopted = {}
+local adopted, claimers = {}, {}
 for at = 1, math.min(limit, #orphans) do
-  adopt(orphans[at], replica)
-  adopted[at] = orphans[at].id
+  local t = orphans[at]
+  if t[OW] ~= NOBODY and t[R] == t[X] then
+    claimers[#claimers + 1] = t.id
+    claimers[#claimers + 1] = call('HGET', prefix .. 'rep:' .. t[OW], 'home') or ''
+  end
+  adopt(t, replica)
+  adopted[at] = t.id
 end
-return finish({ '', dead, tell(adopted) })
+return finish({ '', dead, tell(adopted), claimers })

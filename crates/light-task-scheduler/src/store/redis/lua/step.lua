@@ -92,8 +92,12 @@ end
 -- same head.
 
 local function changed(head)
-  local to = { unpack(head, 1, FA) }
-  to.lane, to.tasks = head.lane, 0
+  return { bytes = false, lane = head.lane, tasks = 0, unpack(head, 1, FA) }
+end
+
+local function finished(to)
+  to.bytes = head_bytes(to)
+  heads[to.bytes] = to
   return to
 end
 
@@ -102,8 +106,7 @@ local function claimed(head, owner, number)
   local to = changed(head)
   to[S], to[OW], to[CL], to[R], to[X], to[A], to[SA] = 2, owner, number, to[R] + 1, to[R] + 1, to[A] + 1, now
   to[LISTED] = 0
-  to.bytes = head_bytes(to)
-  return to
+  return finished(to)
 end
 
 -- Whether the success of a task that is there, with a small result, changes no more than its head.
@@ -115,6 +118,5 @@ end
 local function succeeded(head)
   local to = changed(head)
   to[S], to[U], to[RES], to[L], to[FA], to[LISTED] = 4, 0, 2, 0, now, 1
-  to.bytes = head_bytes(to)
-  return to
+  return finished(to)
 end

@@ -8,11 +8,11 @@ use sqlx::mysql::MySqlRow;
 use super::rows::{self, replica_id, task_columns, uuid};
 use super::tx::{Tx, bind_all, filled, now, text};
 use crate::clock::{Timestamp, micros};
+use crate::database::home::{self, Home};
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::error::{Error, ErrorKind};
 use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT};
-use crate::store::sql::home::{self, Home};
 use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{

@@ -8,11 +8,11 @@ use sqlx::query::Query;
 use sqlx::{Encode, MySql, MySqlConnection, Row, Type};
 
 use crate::clock::Timestamp;
+use crate::database::home::Home;
 use crate::database::mysql::sql::LIST_MAX;
 use crate::database::mysql::{Database, Session, Work};
 use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
-use crate::store::sql::home::Home;
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::EmptyClaims;
 use crate::task::TaskId;

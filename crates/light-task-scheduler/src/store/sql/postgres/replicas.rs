@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::rows::{self, task_columns, uuid};
 use super::tx::{Tx, now};
 use crate::clock::{Timestamp, micros};
+use crate::database::home::{self, Home};
 use crate::database::postgres::Work;
 use crate::error::{Error, ErrorKind};
 use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT, unreadable};
-use crate::store::sql::home::{self, Home};
 use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{

@@ -9,11 +9,11 @@ use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::database::home::Home;
 use crate::database::postgres::{Database, Session, Work};
 use crate::store::sql::floors::{Floors, Looks};
 use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
-use crate::store::sql::home::Home;
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::{EmptyClaims, Key};
 use crate::store::sql::tally::Tally;

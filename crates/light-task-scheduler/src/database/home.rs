@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// One process, told apart from every other one that ever was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Home {
+pub(crate) struct Home {
     place: Place,
     pid: u32,
     /// When it started, in the kernel's ticks since the boot: a number that is used again has another.
@@ -35,14 +35,14 @@ struct Place {
 }
 
 /// Whether a process that lives at `ours` sees that the one whose home a store has kept does not live any more.
-pub(super) fn proves_dead(ours: Option<&Home>, kept: Option<&str>) -> bool {
+pub(crate) fn proves_dead(ours: Option<&Home>, kept: Option<&str>) -> bool {
     let other = kept.and_then(Home::from_text);
     ours.zip(other).is_some_and(|(ours, other)| ours.proves_dead(&other))
 }
 
 impl Home {
     /// That of this process. `None`: this system does not tell, or does not show all processes.
-    pub(super) fn here() -> Option<Self> {
+    pub(crate) fn here() -> Option<Self> {
         let pid = std::process::id();
         // The list of another namespace's processes, or one without those of other users, lacks some that live.
         let lists_us = fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&pid.to_string()));
@@ -61,7 +61,7 @@ impl Home {
     }
 
     /// As a store keeps it.
-    pub(super) fn to_text(&self) -> Option<String> {
+    pub(crate) fn to_text(&self) -> Option<String> {
         serde_json::to_string(self).ok()
     }
 
