@@ -5,7 +5,7 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use light_task_scheduler::results::{LogKey, LogStore, RedisLogs, RedisResults, ResultStore, Stream};
@@ -329,6 +329,51 @@ async fn a_killed_server_comes_back_with_all_that_was_accepted() {
     assert_eq!(done, ended);
     assert_eq!(patiently(|| beat(&store, owner)).await.epoch, 0, "no acknowledged write was lost");
     assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+}
+
+/// Passes everything on between a store and a server, except that it ends within the next answer once it is told to.
+async fn cutting(server: u16) -> (String, Arc<AtomicBool>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// The beginning of an answer of many values.
+    const PASSED_BYTES: usize = 20;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let cut = Arc::new(AtomicBool::new(false));
+    let told = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let cut = told.clone();
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let asks = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    let is_last = cut.swap(false, SeqCst);
+                    let passed = if is_last { PASSED_BYTES.min(read) } else { read };
+                    if to_client.write_all(&buffer[..passed]).await.is_err() || is_last {
+                        break;
+                    }
+                }
+                asks.abort();
+            });
+        }
+    });
+    (url, cut)
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_asked_for_again() {
+    let server = Server::start(&ALWAYS);
+    let (url, cut) = cutting(server.port).await;
+    let store = RedisStore::open_with(&url, strict()).await.unwrap();
+    let inserted = store.insert((0..50).map(task).collect()).await.unwrap();
+    let ids: Vec<TaskId> = inserted.into_iter().map(|inserted| inserted.unwrap().id().clone()).collect();
+    cut.store(true, SeqCst);
+    let error = store.get(&ids).await.unwrap_err();
+    assert!(error.is_retryable() && error.kind() == ErrorKind::Unavailable, "{:?}: {error}", error.kind());
+    assert!(patiently(|| store.get(&ids)).await.iter().all(Option::is_some));
 }
 
 /// Two schedulers share a queue with a limit, and go on when their server was killed and has come back.

@@ -41,7 +41,9 @@ fn other(error: &RedisError) -> (ErrorKind, &'static str) {
         | Redis::MasterNameNotFoundBySentinel
         | Redis::NoValidReplicasFoundBySentinel => (ErrorKind::Unavailable, "; try again later"),
         // The connection gave up, or is gone: whether the command took effect is not known.
-        _ if error.is_timeout() || error.is_connection_dropped() => (ErrorKind::Unavailable, "; try again later"),
+        _ if error.is_timeout() || error.is_connection_dropped() || is_cut_off(error) => {
+            (ErrorKind::Unavailable, "; try again later")
+        }
         _ => (ErrorKind::Internal, ""),
     }
 }
@@ -53,10 +55,19 @@ fn text(error: &RedisError) -> String {
     }
 }
 
+/// Whether the connection has ended within an answer: the server was killed while it wrote it.
+fn is_cut_off(error: &RedisError) -> bool {
+    // The client library tells it apart in words only.
+    error.code().is_none() && error.to_string().contains("Unexpected end of input")
+}
+
 /// Whether the connection that gave this error is of no more use.
 pub(crate) fn needs_new_connection(error: &RedisError) -> bool {
     // A master that became a replica: the sentinels know the new one.
-    error.is_connection_dropped() || error.is_timeout() || matches!(error.code(), Some("READONLY" | "MASTERDOWN"))
+    error.is_connection_dropped()
+        || error.is_timeout()
+        || is_cut_off(error)
+        || matches!(error.code(), Some("READONLY" | "MASTERDOWN"))
 }
 
 /// An answer that no release of this program gives.
