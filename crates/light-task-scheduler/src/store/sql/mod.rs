@@ -10,6 +10,7 @@
 //! | `gather` | small calls, written together |
 //! | `hints` | what changed here, and whom to tell |
 //! | `home` | whether a process of this host has ended |
+//! | `ids` | ids that say where their row is |
 //! | `incoming` | which tasks are new |
 //! | `lanes` | small numbers for queues and kinds |
 //! | `moves` | what becomes of locked rows |
@@ -29,6 +30,8 @@ mod gather;
 mod hints;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod home;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod ids;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod incoming;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
