@@ -103,7 +103,7 @@ fn a_store_in_a_server_is_looked_at_without_its_password() {
         said.stdout
     };
     let new = lts(&["store", "status"], CONFLICT);
-    assert!(new.contains("tasks not made yet (version 3 is needed), results not made"), "{new}");
+    assert!(new.contains("tasks not made yet (version 4 is needed), results not made"), "{new}");
     assert_eq!(lts(&["store", "migrate", "--dry-run"], 0).lines().count(), 2);
     assert_eq!(lts(&["store", "migrate"], 0).lines().count(), 2);
     assert!(lts(&["store", "status"], 0).contains("PostgreSQL 1"));

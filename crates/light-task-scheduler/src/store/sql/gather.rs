@@ -124,11 +124,12 @@ mod tests {
     use crate::task::{NewTask, TaskId};
 
     fn tasks(count: usize) -> Vec<Incoming> {
-        incoming((0..count).map(|n| NewTask::new("k", &n).unwrap()).collect(), &SystemClock)
+        let task = |n| NewTask::new("k", &n).unwrap().id(&TaskId::generate(&SystemClock).to_string()).unwrap();
+        incoming((0..count).map(task).collect())
     }
 
     fn answers(tasks: &[Incoming]) -> Answers {
-        tasks.iter().map(|one| Ok(Inserted::New(one.id.clone()))).collect()
+        tasks.iter().map(|one| Ok(Inserted::New(one.id.clone().unwrap()))).collect()
     }
 
     fn ids(answers: Answers) -> Vec<TaskId> {
@@ -143,7 +144,7 @@ mod tests {
         let first = gather.next().unwrap();
         let (twos, threes) = (tasks(2), tasks(3));
         let wanted: Vec<Vec<TaskId>> =
-            [&twos, &threes].iter().map(|tasks| tasks.iter().map(|one| one.id.clone()).collect()).collect();
+            [&twos, &threes].iter().map(|tasks| tasks.iter().map(|one| one.id.clone().unwrap()).collect()).collect();
         let (two, _) = gather.join(twos);
         let (three, writes) = gather.join(threes);
         assert!(!writes, "there are as many writers as may be");

@@ -2,51 +2,63 @@
 
 use std::collections::HashMap;
 
-use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Inserted;
 use crate::task::{Name, NewTask, Payload, Start, State, TaskId, fingerprint};
 
-/// A task to take in, with its id.
+/// A task to take in.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    pub(super) id: TaskId,
-    /// Made here just now: nobody can have used it before.
-    pub(super) fresh: bool,
+    /// The id that its submitter gave; the others get theirs from their rows.
+    pub(super) id: Option<TaskId>,
     pub(super) task: NewTask,
 }
 
-/// Gives ids to the tasks that have none.
-pub(super) fn incoming(tasks: Vec<NewTask>, clock: &dyn Clock) -> Vec<Incoming> {
-    let incoming = |mut task: NewTask| {
-        let given = task.id.take();
-        Incoming { fresh: given.is_none(), id: given.unwrap_or_else(|| TaskId::generate(clock)), task }
-    };
-    tasks.into_iter().map(incoming).collect()
+/// Tasks to take in.
+pub(super) fn incoming(tasks: Vec<NewTask>) -> Vec<Incoming> {
+    tasks.into_iter().map(|mut task| Incoming { id: task.id.take(), task }).collect()
 }
 
-/// One answer each, and the tasks of which rows are to be made.
-pub(super) fn sort_out<'i>(
-    incoming: &'i [Incoming],
-    known: &HashMap<TaskId, Known>,
-) -> (Vec<Result<Inserted>>, Vec<&'i Incoming>) {
-    let mut new: Vec<&Incoming> = Vec::with_capacity(incoming.len());
-    let mut first: HashMap<&TaskId, usize> = HashMap::with_capacity(incoming.len());
-    let mut answers = Vec::with_capacity(incoming.len());
-    for one in incoming {
-        answers.push(if let Err(e) = one.task.check() {
-            Err(e)
-        } else if let Some(known) = known.get(&one.id) {
-            known.answer(one)
-        } else if let Some(index) = first.get(&one.id) {
-            twice(new[*index], one)
-        } else {
-            first.insert(&one.id, new.len());
-            new.push(one);
-            Ok(Inserted::New(one.id.clone()))
-        });
+/// Tasks of which some are to be made.
+pub(super) struct Sorted<'i> {
+    /// One for each task; `None`: its row is to be made, and it has the id that follows from that.
+    answers: Vec<Option<Result<Inserted>>>,
+    /// Of which rows are to be made.
+    pub(super) new: Vec<&'i Incoming>,
+}
+
+impl Sorted<'_> {
+    /// One answer each, now that rows were made. `ids` are those of the new tasks without a given id, in order.
+    pub(super) fn answers(self, ids: impl IntoIterator<Item = Result<TaskId>>) -> Vec<Result<Inserted>> {
+        let mut ids = ids.into_iter();
+        let mut made = || ids.next().unwrap_or_else(|| Err(Error::internal("a row was not made"))).map(Inserted::New);
+        self.answers.into_iter().map(|answer| answer.unwrap_or_else(&mut made)).collect()
     }
-    (answers, new)
+}
+
+/// Looks which tasks are new.
+pub(super) fn sort_out<'i>(incoming: &'i [Incoming], known: &HashMap<TaskId, Known>) -> Sorted<'i> {
+    let mut sorted = Sorted { answers: Vec::with_capacity(incoming.len()), new: Vec::with_capacity(incoming.len()) };
+    let mut first: HashMap<&TaskId, &Incoming> = HashMap::new();
+    for one in incoming {
+        let (answer, is_new) = match (one.task.check(), &one.id) {
+            (Err(e), _) => (Some(Err(e)), false),
+            (Ok(()), None) => (None, true),
+            (Ok(()), Some(id)) => match (known.get(id), first.get(id)) {
+                (Some(known), _) => (Some(known.answer(id, &one.task)), false),
+                (None, Some(first)) => (Some(twice(id, &first.task, &one.task)), false),
+                (None, None) => {
+                    first.insert(id, one);
+                    (Some(Ok(Inserted::New(id.clone()))), true)
+                }
+            },
+        };
+        if is_new {
+            sorted.new.push(one);
+        }
+        sorted.answers.push(answer);
+    }
+    sorted
 }
 
 /// What is known of an id.
@@ -56,8 +68,7 @@ pub(super) enum Known {
 }
 
 impl Known {
-    fn answer(&self, incoming: &Incoming) -> Result<Inserted> {
-        let Incoming { id, task, .. } = incoming;
+    fn answer(&self, id: &TaskId, task: &NewTask) -> Result<Inserted> {
         match self {
             Known::Task { kind, payload, state } if *kind == task.kind && *payload == task.payload => {
                 Ok(Inserted::Existing(id.clone(), *state))
@@ -71,12 +82,12 @@ impl Known {
 }
 
 /// The answer for an id that came before in the same call.
-fn twice(first: &Incoming, again: &Incoming) -> Result<Inserted> {
-    if first.task.kind != again.task.kind || first.task.payload != again.task.payload {
-        return Err(conflict(&again.id));
+fn twice(id: &TaskId, first: &NewTask, again: &NewTask) -> Result<Inserted> {
+    if first.kind != again.kind || first.payload != again.payload {
+        return Err(conflict(id));
     }
-    let state = if first.task.start == Start::Held { State::Held } else { State::Waiting };
-    Ok(Inserted::Existing(again.id.clone(), state))
+    let state = if first.start == Start::Held { State::Held } else { State::Waiting };
+    Ok(Inserted::Existing(id.clone(), state))
 }
 
 fn conflict(id: &TaskId) -> Error {

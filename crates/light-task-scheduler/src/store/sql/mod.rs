@@ -9,6 +9,7 @@
 //! | `gate` | what a queue lets through |
 //! | `gather` | small calls, written together |
 //! | `hints` | what changed here, and whom to tell |
+//! | `ids` | ids that say where their row is |
 //! | `incoming` | which tasks are new |
 //! | `lanes` | small numbers for queues and kinds |
 //! | `moves` | what becomes of locked rows |
@@ -26,6 +27,8 @@ mod gate;
 mod gather;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod hints;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod ids;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod incoming;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

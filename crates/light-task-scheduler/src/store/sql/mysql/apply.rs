@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row;
 
 use super::rows::{self, RECORD_COLUMNS, TASK_COLUMNS, record_columns, task_columns};
-use super::tx::{Tx, now, texts};
+use super::tx::{Tx, now};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::parts;
@@ -15,20 +15,20 @@ use crate::store::sql::texts;
 use crate::store::{Answer, Change, Report, Said};
 use crate::task::TaskId;
 
-// Locked in the order of their ids, so that no two transactions wait for each other in a circle.
+// Locked in the order of their numbers, so that no two transactions wait for each other in a circle.
 pub(super) const RECORDS: &str = concat!(
     "SELECT ",
     record_columns!(),
     ", ",
     now!(),
-    " FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*}) ORDER BY t.id FOR UPDATE"
+    " FROM {p}tasks AS t FORCE INDEX (PRIMARY) WHERE t.seq IN ({*?*}) ORDER BY t.seq FOR UPDATE"
 );
 const TASKS: &str = concat!(
     "SELECT ",
     task_columns!(),
     ", ",
     now!(),
-    " FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*}) ORDER BY t.id FOR UPDATE"
+    " FROM {p}tasks AS t FORCE INDEX (PRIMARY) WHERE t.seq IN ({*?*}) ORDER BY t.seq FOR UPDATE"
 );
 const SAID: &str = "SELECT task, execution, ended FROM {p}reports WHERE task IN ({*?*})";
 const KEEP: &str = "INSERT INTO {p}reports (task, execution, ended, said, output) VALUES {*(?, ?, ?, ?, ?)*}
@@ -38,16 +38,17 @@ const PRIORITISE: &str = "UPDATE {p}tasks SET nice = ? WHERE seq = ?";
 const MARK: &str = "UPDATE {p}tasks SET flags = flags | 4 WHERE seq IN ({*?*})";
 
 /// Records that were read and locked, and the store's time.
-async fn lock(tx: &mut Tx<'_>, ids: Vec<Vec<u8>>) -> Work<(Vec<Stored>, Timestamp)> {
-    let found = tx.find_all(RECORDS, &ids).await?;
-    let rows = found.iter().map(rows::stored).collect::<Work<Vec<_>>>()?;
+async fn lock<'i>(tx: &mut Tx<'_>, ids: impl Iterator<Item = &'i TaskId>) -> Work<(Vec<Stored>, Timestamp)> {
+    let found = rows::find(tx, RECORDS, ids).await?;
+    let salt = tx.shared.salt;
+    let rows = found.iter().map(|row| rows::stored(salt, row)).collect::<Work<Vec<_>>>()?;
     let last = found.last().map(|row| row.try_get(RECORD_COLUMNS)).transpose()?;
     Ok((rows, tx.time(last.unwrap_or(0))))
 }
 
 /// Applies what owners report.
 pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
-    let (mut locked, now) = lock(tx, texts(changes.iter().map(|change| &change.id))).await?;
+    let (mut locked, now) = lock(tx, changes.iter().map(|change| &change.id)).await?;
     let Applied { answers, changed, left } = moves::apply(&mut locked, &changes.iter().collect::<Vec<_>>(), now);
     let changed = |ends: bool| -> Vec<moves::Change<'_>> {
         let those = changed.iter().filter(|(_, is_end)| *is_end == ends);
@@ -61,7 +62,7 @@ pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answe
 
 /// Applies what operators wish.
 pub(super) async fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Work<Vec<Answer>> {
-    let found = tx.find_all(TASKS, &texts(commands.iter().map(|(id, _)| id))).await?;
+    let found = rows::find(tx, TASKS, commands.iter().map(|(id, _)| id)).await?;
     let server: Option<i64> = found.last().map(|row| row.try_get(TASK_COLUMNS)).transpose()?;
     let now = tx.time(server.unwrap_or(0));
     let Commanded { answers, changed, removed, priorities, left } =
@@ -85,7 +86,7 @@ async fn prioritise(tx: &mut Tx<'_>, wished: &[Priority]) -> Work<()> {
 
 /// Keeps what executions push, until their owner fetches it.
 pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Vec<bool>> {
-    let (locked, _) = lock(tx, texts(reports.iter().map(|report| &report.id))).await?;
+    let (locked, _) = lock(tx, reports.iter().map(|report| &report.id)).await?;
     let current = moves::current(&locked, reports);
     let seqs: Vec<i64> = current.iter().flatten().copied().collect();
     // What is kept for these, whose rows are locked: nobody else changes it.

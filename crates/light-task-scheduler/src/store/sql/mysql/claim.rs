@@ -1,12 +1,14 @@
 //! Claiming: due tasks in order, within each queue's limit, rate and pause.
 
+use std::collections::HashSet;
+
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use super::hints::{self, counter_columns};
 use super::replicas::{self, Replica, replica_columns};
 use super::rows::{self, NICE, task_columns, uuid};
-use super::tx::{Tx, bind_all, filled, filled_len, now, text, texts};
+use super::tx::{Tx, bind_all, filled, filled_len, now, text};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::LIST_MAX;
@@ -77,7 +79,7 @@ pub(super) const HEADS: &str = concat!(
 pub(super) const AMONG: &str = concat!(
     "SELECT ",
     task_columns!(),
-    " FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*}) AND t.lane IN ({*?*}) AND t.stage = 1
+    " FROM {p}tasks AS t FORCE INDEX (PRIMARY) WHERE t.seq IN ({*?*}) AND t.lane IN ({*?*}) AND t.stage = 1
     AND t.run_at <= ? FOR UPDATE SKIP LOCKED"
 );
 const GATES: &str = "SELECT name, settings, tat FROM {p}queues WHERE name IN ({*?*}) ORDER BY name FOR UPDATE";
@@ -320,11 +322,17 @@ async fn heads(tx: &mut Tx<'_>, rooms: &[(i32, usize)], now: Timestamp) -> Work<
 async fn among(tx: &mut Tx<'_>, ids: &[TaskId], rooms: &[(i32, usize)], now: Timestamp) -> Work<Vec<MySqlRow>> {
     let lanes: Vec<i32> = rooms.iter().map(|(lane, _)| *lane).collect();
     let mut found = Vec::new();
-    for part in texts(ids.iter()).chunks(LIST_MAX) {
+    let asked: HashSet<&TaskId> = ids.iter().collect();
+    for part in rows::seqs(tx, ids).await?.chunks(LIST_MAX) {
         let len = part.len().max(lanes.len());
         let query = bind_all(tx.listed(AMONG, len), filled(part, len));
         let query = bind_all(query, filled(&lanes, len)).bind(now.as_micros());
-        found.append(&mut query.fetch_all(tx.connection()).await?);
+        for row in query.fetch_all(tx.connection()).await? {
+            // Where an id leads may be another task's row.
+            if asked.contains(&rows::id(tx.shared.salt, &row, rows::ID)?) {
+                found.push(row);
+            }
+        }
     }
     Ok(found)
 }

@@ -5,28 +5,49 @@ use std::collections::HashMap;
 use sqlx::Row;
 
 use super::lanes;
-use super::rows::nice;
-use super::tx::{Tx, text, texts};
+use super::rows::{self, nice};
+use super::tx::{Tx, now, text, texts};
 use crate::clock::Timestamp;
 use crate::database::mysql::sql::parts;
 use crate::database::mysql::{Trouble, Work};
 use crate::error::Result;
 use crate::store::sql::codec::{self, READY, SCHEDULED, options_json, unreadable};
+use crate::store::sql::ids::{self, Place};
 use crate::store::sql::incoming::{Incoming, Known, sort_out};
 use crate::store::sql::lanes::Lane;
 use crate::store::sql::texts::{label, label_name};
 use crate::store::{Inserted, TOMBSTONE_TTL};
 use crate::task::{Name, NewTask, Options, Payload, Start, State, TaskId};
 
-// What is known of ids: the tasks that have them, and the tombstones of those that had them.
-const TASKS: &str = "SELECT t.id, l.kind, t.payload, t.stage FROM {p}tasks AS t FORCE INDEX (tasks_id)
-    JOIN {p}lanes AS l ON l.id = t.lane WHERE t.id IN ({*?*})";
-const TOMBSTONES: &str = "SELECT id, fingerprint, removed_at FROM {p}tombstones WHERE id IN ({*?*})";
-// The same as they are now, also in a transaction of somebody else's that sees an older state.
-const TASKS_NOW: &str = "SELECT t.id, l.kind, t.payload, t.stage FROM {p}tasks AS t FORCE INDEX (tasks_id)
-    JOIN {p}lanes AS l ON l.id = t.lane WHERE t.id IN ({*?*}) LOCK IN SHARE MODE";
-const TOMBSTONES_NOW: &str =
-    "SELECT id, fingerprint, removed_at FROM {p}tombstones WHERE id IN ({*?*}) LOCK IN SHARE MODE";
+/// The time, and how far apart the numbers of rows are.
+const NOW: &str = concat!("SELECT ", now!(), ", CAST(@@auto_increment_increment AS SIGNED)");
+/// The tasks that have ids, by these or by their numbers.
+macro_rules! tasks {
+    ($index:literal, $column:literal, $lock:literal) => {
+        concat!(
+            "SELECT t.id, l.kind, t.payload, t.stage, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (",
+            $index,
+            ") JOIN {p}lanes AS l ON l.id = t.lane WHERE t.",
+            $column,
+            " IN ({*?*})",
+            $lock
+        )
+    };
+}
+/// The tombstones of tasks that had them.
+macro_rules! tombstones {
+    ($lock:literal) => {
+        concat!("SELECT id, fingerprint, removed_at FROM {p}tombstones WHERE id IN ({*?*})", $lock)
+    };
+}
+/// What is known of ids: by given ids, by numbers, and of removed tasks.
+const KNOWN: [&str; 3] = [tasks!("tasks_id", "id", ""), tasks!("PRIMARY", "seq", ""), tombstones!("")];
+/// The same as they are now, also in a transaction of somebody else's that sees an older state.
+const KNOWN_NOW: [&str; 3] = [
+    tasks!("tasks_id", "id", " LOCK IN SHARE MODE"),
+    tasks!("PRIMARY", "seq", " LOCK IN SHARE MODE"),
+    tombstones!(" LOCK IN SHARE MODE"),
+];
 const FORGET: &str = "DELETE FROM {p}tombstones WHERE id IN ({*?*})";
 const INSERT: &str =
     "INSERT INTO {p}tasks (id, lane, stage, nice, run_at, created_at, payload, deadline, options, labels)
@@ -43,27 +64,31 @@ pub(super) enum Look {
 
 /// Takes tasks in, one answer each.
 pub(super) async fn insert(tx: &mut Tx<'_>, incoming: &[Incoming], look: Look) -> Work<Vec<Result<Inserted>>> {
-    let now = tx.now().await?;
+    let row = tx.query(NOW).fetch_one(tx.connection()).await?;
+    let (now, step) = (tx.time(row.try_get(0)?), row.try_get(1)?);
     let known = known(tx, incoming, look, now).await?;
-    let (answers, new) = sort_out(incoming, &known);
-    if !new.is_empty() {
-        make_rows(tx, &new, now).await?;
-    }
-    Ok(answers)
+    let sorted = sort_out(incoming, &known);
+    let seqs = if sorted.new.is_empty() { Vec::new() } else { make_rows(tx, &sorted.new, now, step).await? };
+    let salt = tx.shared.salt;
+    Ok(sorted.answers(seqs.into_iter().map(|seq| ids::id(salt, Place { seq, created_at: now }))))
 }
 
 /// Looks up the ids that others may have used. Tombstones that are too old are removed.
 async fn known(tx: &mut Tx<'_>, incoming: &[Incoming], look: Look, now: Timestamp) -> Work<HashMap<TaskId, Known>> {
-    let given = texts(incoming.iter().filter(|one| !one.fresh).map(|one| &one.id));
+    let given = texts(incoming.iter().filter_map(|one| one.id.as_ref()));
     let mut known = HashMap::new();
-    let (tasks, tombstones) = match look {
-        Look::Plain => (TASKS, TOMBSTONES),
-        Look::Locking => (TASKS_NOW, TOMBSTONES_NOW),
+    let [tasks, made, tombstones] = match look {
+        Look::Plain => KNOWN,
+        Look::Locking => KNOWN_NOW,
     };
+    let place = |one: &Incoming| Some(ids::place(tx.shared.salt, one.id.as_ref()?)?.seq);
+    let mut seqs: Vec<i64> = incoming.iter().filter_map(place).collect();
+    seqs.sort_unstable();
     let mut forgotten = Vec::new();
     // In this order, so that a task that is removed in between is found as one or the other. A task comes second: it
     // may have been taken in under the id of a tombstone that was too old.
-    let found = tx.find_all(tasks, &given).await?;
+    let mut found = tx.find_all(tasks, &given).await?;
+    found.append(&mut tx.find_all(made, &seqs).await?);
     for row in tx.find_all(tombstones, &given).await? {
         let id: &[u8] = row.try_get(0)?;
         if now >= Timestamp::from_micros(row.try_get(2)?) + TOMBSTONE_TTL {
@@ -78,21 +103,23 @@ async fn known(tx: &mut Tx<'_>, incoming: &[Incoming], look: Look, now: Timestam
             payload: Payload::from_bytes(row.try_get::<&[u8], _>(2)?),
             state: codec::state(row.try_get(3)?)?,
         };
-        known.entry(TaskId::new(text(row.try_get(0)?)?)?).or_insert(task);
+        known.entry(rows::id(tx.shared.salt, row, [0, 4, 5])?).or_insert(task);
     }
     tx.for_all(FORGET, &forgotten).await?;
     Ok(known)
 }
 
-/// Makes rows. Others may have used one of the ids in the meantime: then all is tried again.
-async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming], now: Timestamp) -> Work<()> {
+/// Makes rows, and answers the numbers of those that have no given id; the server's numbers are `step` apart. Others may
+/// have used one of the ids in the meantime: then all is tried again.
+async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming], now: Timestamp, step: i64) -> Work<Vec<i64>> {
     let lanes = numbers(tx, new).await?;
     let rows = new.iter().zip(lanes).map(|(one, lane)| NewRow::of(one, lane, now)).collect::<Result<Vec<_>>>()?;
+    let mut made = Vec::with_capacity(new.len());
     for part in parts(&rows, NewRow::bytes) {
         let mut query = tx.rows(INSERT, part.len());
         for row in part {
             query = query
-                .bind(row.id.as_bytes().to_vec())
+                .bind(row.id.map(|id| id.with_str(|id| id.as_bytes().to_vec())))
                 .bind(row.lane)
                 .bind(row.stage)
                 .bind(row.nice)
@@ -103,15 +130,17 @@ async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming], now: Timestamp) -> Work<(
                 .bind(row.options.as_ref().map(|json| json.as_bytes().to_vec()))
                 .bind(row.labels.as_ref().map(|labels| labels.as_bytes().to_vec()));
         }
-        query.execute(tx.connection()).await?;
+        // Of rows that are written out in one statement the numbers follow one another, and the first one is told.
+        let seqs = (query.execute(tx.connection()).await?.last_insert_id().cast_signed()..).step_by(step as usize);
+        made.extend(part.iter().zip(seqs).filter(|(row, _)| row.id.is_none()).map(|(_, seq)| seq));
     }
-    let given = texts(new.iter().filter(|one| !one.fresh).map(|one| &one.id));
+    let given = texts(new.iter().filter_map(|one| one.id.as_ref()));
     // From now on nobody can use these ids, so that this sees whoever has inserted and removed one before.
-    if !tx.find_all(TOMBSTONES_NOW, &given).await?.is_empty() {
+    if !tx.find_all(KNOWN_NOW[2], &given).await?.is_empty() {
         return Err(Trouble::Again);
     }
     tx.hint.work |= new.iter().any(|one| one.task.start != Start::Held);
-    Ok(())
+    Ok(made)
 }
 
 /// The lanes of these tasks. Only a task that is really taken in may make a lane.
@@ -145,7 +174,8 @@ async fn numbers(tx: &mut Tx<'_>, new: &[&Incoming]) -> Work<Vec<i32>> {
 
 /// A row to be made.
 struct NewRow<'t> {
-    id: String,
+    /// If it was given.
+    id: Option<&'t TaskId>,
     lane: i32,
     stage: i64,
     nice: i32,
@@ -171,7 +201,7 @@ impl<'t> NewRow<'t> {
         };
         let options = options.as_deref();
         Ok(NewRow {
-            id: one.id.to_string(),
+            id: one.id.as_ref(),
             lane,
             stage,
             nice: nice(*priority),

@@ -7,10 +7,11 @@ use sqlx::Row;
 use super::insert::element;
 use super::lanes;
 use super::rows::{self, TASK_COLUMNS, task_columns};
-use super::tx::{Tx, text, texts};
+use super::tx::{Tx, text};
 use crate::database::mysql::Work;
 use crate::error::Error;
 use crate::store::sql::codec::{self, SCHEDULED, unreadable};
+use crate::store::sql::ids;
 use crate::store::sql::texts::{self, label};
 use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
 use crate::task::{Name, State, Task, TaskId};
@@ -19,7 +20,7 @@ use crate::task::{Name, State, Task, TaskId};
 const PAGE_BYTES_MAX: i64 = 64 << 20;
 
 const BY_ID: &str =
-    concat!("SELECT ", task_columns!(), " FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*})");
+    concat!("SELECT ", task_columns!(), " FROM {p}tasks AS t FORCE INDEX (PRIMARY) WHERE t.seq IN ({*?*})");
 const COUNTS: &str =
     "SELECT lane, stage, COUNT(*), CAST(SUM(CASE WHEN stage = -1 AND run_at > ? THEN 1 ELSE 0 END) AS SIGNED)
     FROM {p}tasks FORCE INDEX (tasks_ready) GROUP BY lane, stage";
@@ -33,7 +34,7 @@ const QUEUES: &str = "SELECT name, settings FROM {p}queues
 
 /// Reads tasks by id.
 pub(super) async fn get(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<Option<Task>>> {
-    let found = tx.find_all(BY_ID, &texts(ids.iter())).await?;
+    let found = rows::find(tx, BY_ID, ids.iter()).await?;
     let mut by_id: HashMap<TaskId, Task> = HashMap::with_capacity(found.len());
     for (_, task) in rows::tasks(tx, &found).await? {
         by_id.insert(task.id.clone(), task);
@@ -56,7 +57,7 @@ impl Value {
 /// Lists tasks, newest first.
 pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
     let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
-    let (condition, values) = condition(query);
+    let (condition, values) = condition(tx.shared.salt, query);
     // One row more than the page holds, to see whether there is another page. The lengths are added up without the
     // bytes, which are fetched for the page alone.
     let sql = format!(
@@ -94,7 +95,7 @@ pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
 }
 
 /// The condition of a query, and the values in it.
-fn condition(query: &TaskQuery) -> (String, Vec<Value>) {
+fn condition(salt: i64, query: &TaskQuery) -> (String, Vec<Value>) {
     let (mut terms, mut values) = (vec!["TRUE".to_owned()], Vec::new());
     let mut term = |text: &str, value: Value| {
         values.push(value);
@@ -122,8 +123,14 @@ fn condition(query: &TaskQuery) -> (String, Vec<Value>) {
         const ABOVE_ALL: u8 = 0xff;
         let mut end = prefix.as_bytes().to_vec();
         end.push(ABOVE_ALL);
-        term("t.id >= ?", Value::text(prefix));
-        term("t.id < ?", Value::Bytes(end));
+        values.extend([Value::text(prefix), Value::Bytes(end)]);
+        // Those that say where their row is: read in the order of the rows, as there is no index on their beginnings.
+        let made = ids::places(salt, prefix).map_or(String::new(), |(created_at, seqs)| {
+            let (from, to) = (created_at.start().as_micros(), created_at.end().as_micros());
+            let seqs = format!("t.seq BETWEEN {} AND {}", seqs.start(), seqs.end());
+            format!(" OR t.id IS NULL AND t.created_at BETWEEN {from} AND {to} AND {seqs}")
+        });
+        terms.push(format!("(t.id >= ? AND t.id < ?{made})"));
     }
     if !query.states.is_empty() {
         terms.extend(stages(&query.states));

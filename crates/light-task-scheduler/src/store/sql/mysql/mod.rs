@@ -35,11 +35,10 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Acquire, MySql, Transaction};
+use sqlx::{Acquire, MySql, Row, Transaction};
 
 use self::insert::Look;
 use self::tx::{Shared, Tx};
-use crate::clock::{Clock, SystemClock};
 use crate::database::engine::Engine;
 use crate::database::home::Home;
 use crate::database::mysql::{Access, Database, Migrations, Purpose, Session, Target, Work};
@@ -60,7 +59,11 @@ use crate::task::{Name, NewTask, ReplicaId, Task, TaskId};
 
 const MIGRATIONS: Migrations = Migrations {
     component: "tasks",
-    steps: &[include_str!("../migrations/mysql/0001_tasks.sql"), include_str!("../migrations/mysql/0002_homes.sql")],
+    steps: &[
+        include_str!("../migrations/mysql/0001_tasks.sql"),
+        include_str!("../migrations/mysql/0002_homes.sql"),
+        include_str!("../migrations/mysql/0003_ids.sql"),
+    ],
 };
 
 /// How to use a server as a [`MySqlStore`].
@@ -79,8 +82,6 @@ pub struct MySqlOptions {
     /// refused as [`Incompatible`](crate::ErrorKind::Incompatible), so that an operator can choose the moment.
     /// `migrate=false` in the URL switches it off too.
     pub migrate: bool,
-    /// Where fresh ids come from. Times are the server's. Default [`SystemClock`].
-    pub clock: Arc<dyn Clock>,
     /// Microseconds added to the server's time: for tests that let time pass.
     #[doc(hidden)]
     pub time_offset: Arc<AtomicI64>,
@@ -96,7 +97,6 @@ impl Default for MySqlOptions {
             connections: 8,
             poll_interval: Duration::from_millis(500),
             migrate: true,
-            clock: Arc::new(SystemClock),
             time_offset: Arc::default(),
             time_stopped: false,
         }
@@ -153,7 +153,6 @@ pub struct MySqlStore {
 struct Inner {
     engine: Engine,
     shared: Arc<Shared>,
-    clock: Arc<dyn Clock>,
     poll_interval: Duration,
 }
 
@@ -178,13 +177,15 @@ impl MySqlStore {
     /// Opens a database.
     pub async fn open_with(url: &str, options: MySqlOptions) -> Result<Self> {
         let access = options.access(url)?;
-        let MySqlOptions { poll_interval, clock, time_offset, time_stopped, .. } = options;
+        let MySqlOptions { poll_interval, time_offset, time_stopped, .. } = options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
         }
         let (database, engine) = Database::open(access, MIGRATIONS).await?;
+        let salt = salt(&engine, Arc::clone(&database)).await?;
         let shared = Arc::new(Shared {
             database,
+            salt,
             home: Home::here(),
             lanes: Lanes::default(),
             hints: Hints::default(),
@@ -194,7 +195,7 @@ impl MySqlStore {
             gather: Gather::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
-        Ok(MySqlStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
+        Ok(MySqlStore { inner: Arc::new(Inner { engine, shared, poll_interval }) })
     }
 
     /// Looks at a database without opening it as a store: nothing is made or migrated. Fails as opening it does.
@@ -233,7 +234,7 @@ impl MySqlStore {
         tasks: Vec<NewTask>,
     ) -> Result<Vec<Result<Inserted>>> {
         check_batch(tasks.len())?;
-        let incoming = incoming(tasks, &*self.inner.clock);
+        let incoming = incoming(tasks);
         let Inner { shared, .. } = &*self.inner;
         let database = &shared.database;
         let (mut tries, mut look) = (0, Look::Plain);
@@ -294,6 +295,19 @@ impl MySqlStore {
         };
         self.inner.engine.run(work).await
     }
+}
+
+/// The salt of the ids that are made in this database.
+async fn salt(engine: &Engine, database: Arc<Database>) -> Result<i64> {
+    let read = async move {
+        let asked = async {
+            let mut session = database.reading().await?;
+            let query = database.query("SELECT salt FROM {p}salt", 1);
+            Ok(i64::from(query.fetch_one(session.connection()).await?.try_get::<i32, _>(0)?))
+        };
+        database.within(Purpose::Work, asked).await.map_err(|trouble| database.explain(trouble))
+    };
+    engine.run(read).await
 }
 
 /// Takes tasks in, as a job.
@@ -367,7 +381,7 @@ impl Store for MySqlStore {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        let tasks = incoming(tasks, &*self.inner.clock);
+        let tasks = incoming(tasks);
         let Inner { engine, shared, .. } = &*self.inner;
         if tasks.len() > SMALL {
             return self.write(Purpose::Work, tasks, INSERT).await;

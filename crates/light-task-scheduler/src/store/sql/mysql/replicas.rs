@@ -18,7 +18,7 @@ use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
-use crate::task::{Name, Record, ReplicaId, State, TaskId};
+use crate::task::{Name, Record, ReplicaId, State};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: i64 = 16 << 20;
@@ -65,11 +65,11 @@ const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
 pub(super) const OWNED: &str = concat!(
     "SELECT ",
     now!(),
-    ", t.id, t.run, t.stage, t.flags FROM (SELECT 1 AS one) AS o
+    ", t.seq, t.run, t.stage, t.flags, t.id, t.created_at FROM (SELECT 1 AS one) AS o
     LEFT JOIN {p}tasks AS t FORCE INDEX (tasks_holder) ON t.holder = ?"
 );
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
-const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again FROM (
+const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again, t.created_at FROM (
         SELECT s.task, s.again, SUM(s.bytes) OVER (ORDER BY s.again, s.task) - s.bytes AS ahead FROM (
             SELECT r.task, CASE WHEN r.handed <=> t.run THEN 1 ELSE 0 END AS again,
                 LENGTH(r.said) + COALESCE(LENGTH(r.output), 0) AS bytes
@@ -200,8 +200,10 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
     let mut reply = HeartbeatReply { now, ..HeartbeatReply::default() };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
     for row in &held {
-        let Some(id) = row.try_get::<Option<&[u8]>, _>(1)? else { continue };
-        let (id, run) = (TaskId::new(text(id)?)?, row.try_get::<i64, _>(2)?.cast_unsigned());
+        if row.try_get::<Option<i64>, _>(1)?.is_none() {
+            continue;
+        }
+        let (id, run) = (rows::id(tx.shared.salt, row, [5, 1, 6])?, row.try_get::<i64, _>(2)?.cast_unsigned());
         let (stage, flags): (i64, i64) = (row.try_get(3)?, row.try_get(4)?);
         holdings.add(&id, run);
         if flags & CANCEL_REQUESTED != 0 && stage == State::Running as i64 {
@@ -226,7 +228,8 @@ async fn hand_out_reports(tx: &mut Tx<'_>, owner: Vec<u8>) -> Work<Vec<Report>> 
     let (mut reports, mut handed) = (Vec::new(), Vec::new());
     let found = tx.query(REPORTS).bind(owner).bind(REPORT_BYTES_MAX).fetch_all(tx.connection()).await?;
     for row in &found {
-        let (id, execution) = (TaskId::new(text(row.try_get(0)?)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        let id = rows::id(tx.shared.salt, row, [0, 5, 7])?;
+        let execution = row.try_get::<i64, _>(1)?.cast_unsigned();
         reports.push(texts::report(id, execution, row.try_get(2)?, row.try_get(3)?)?);
         if row.try_get::<i64, _>(6)? == 0 {
             handed.push((row.try_get::<i64, _>(5)?, row.try_get::<i64, _>(4)?));

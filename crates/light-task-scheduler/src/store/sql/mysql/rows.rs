@@ -1,10 +1,12 @@
 //! Tasks as rows: reading, writing and removing them. The only place that writes the table `tasks`.
 
+use std::collections::HashSet;
+
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use super::lanes;
-use super::tx::{Tx, bind_all, filled, text};
+use super::tx::{Tx, bind_all, filled, text, texts};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::{LIST_MAX, parts};
@@ -13,6 +15,7 @@ use crate::state::Moved;
 use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
 };
+use crate::store::sql::ids::{self, Place};
 use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
@@ -20,13 +23,13 @@ use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId
 macro_rules! record_columns {
     () => {
         "t.seq, t.lane, t.stage, t.run_at, t.owner, t.claim, t.run, t.execution, t.generation, t.attempt, \
-         t.interruptions, t.lost_in_a_row, t.flags, t.started_at, t.finished_at, t.details, t.output, t.result, t.id"
+         t.interruptions, t.lost_in_a_row, t.flags, t.started_at, t.finished_at, t.details, t.output, t.result, t.id, t.created_at"
     };
 }
 /// Those of a whole task, in the order in which [`task`] reads them.
 macro_rules! task_columns {
     () => {
-        concat!(super::rows::record_columns!(), ", t.nice, t.created_at, t.options, t.payload")
+        concat!(super::rows::record_columns!(), ", t.nice, t.options, t.payload")
     };
 }
 pub(super) use {record_columns, task_columns};
@@ -34,16 +37,18 @@ pub(super) use {record_columns, task_columns};
 /// How many columns a whole task has; what a statement selects beside it comes behind.
 pub(super) const TASK_COLUMNS: usize = 23;
 /// How many columns a record has.
-pub(super) const RECORD_COLUMNS: usize = 19;
+pub(super) const RECORD_COLUMNS: usize = 20;
+/// Where the columns of an [`id`] are among those of a record.
+pub(super) const ID: [usize; 3] = [18, 0, 19];
 /// Where [`nice`] is among the columns of a whole task.
-pub(super) const NICE: usize = 19;
+pub(super) const NICE: usize = 20;
 
 // The rows are there and locked: an insertion that always meets them, as nothing else updates many rows with
 // different values in one statement that both MariaDB and MySQL understand.
 const SAVE: &str = "INSERT INTO {p}tasks (seq, stage, run_at, owner, claim, run, execution, generation, attempt,
         interruptions, lost_in_a_row, flags, started_at, finished_at, details, output, result,
         lane, nice, created_at, id, payload)
-    VALUES {*(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '')*}
+    VALUES {*(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, NULL, '')*}
     ON DUPLICATE KEY UPDATE stage = VALUES(stage), run_at = VALUES(run_at), owner = VALUES(owner),
         claim = VALUES(claim), run = VALUES(run), execution = VALUES(execution), generation = VALUES(generation),
         attempt = VALUES(attempt), interruptions = VALUES(interruptions), lost_in_a_row = VALUES(lost_in_a_row),
@@ -55,6 +60,7 @@ const SAVE_ENDS: &str = "UPDATE {p}tasks SET stage = ?, finished_at = ?, lost_in
 const ENDS_MIN: usize = 8;
 const SAVE_OWNED: &str = "UPDATE {p}tasks SET stage = ?, owner = ?, claim = ?, run = ?, execution = ?, attempt = ?,
     started_at = ? WHERE seq IN ({*?*})";
+pub(super) const SEQS: &str = "SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*})";
 const FORGET_REPORTS: &str = "DELETE FROM {p}reports WHERE task IN ({*?*})";
 const REMOVE: &str = "DELETE FROM {p}tasks WHERE seq IN ({*?*})";
 const BURY: &str = "INSERT INTO {p}tombstones (id, fingerprint, removed_at) VALUES {*(?, ?, ?)*}
@@ -68,8 +74,63 @@ pub(super) fn nice(priority: i32) -> i32 {
     !priority
 }
 
+/// The id of a task, from the columns `id`, `seq` and `created_at`.
+pub(super) fn id(salt: i64, row: &MySqlRow, [given, seq, created_at]: [usize; 3]) -> Work<TaskId> {
+    if let Some(given) = row.try_get::<Option<&[u8]>, _>(given)? {
+        return Ok(TaskId::new(text(given)?)?);
+    }
+    let created_at = Timestamp::from_micros(row.try_get(created_at)?);
+    Ok(ids::id(salt, Place { seq: row.try_get(seq)?, created_at })?)
+}
+
+/// The rows that a statement finds by a list of their numbers, of these ids; its first columns are those of a record.
+pub(super) async fn find<'i>(
+    tx: &mut Tx<'_>,
+    template: &'static str,
+    ids: impl Iterator<Item = &'i TaskId>,
+) -> Work<Vec<MySqlRow>> {
+    let (mut wanted, mut seqs, mut given) = (HashSet::new(), Vec::new(), Vec::new());
+    for id in ids {
+        match ids::place(tx.shared.salt, id) {
+            Some(place) => seqs.push(place.seq),
+            None => given.push(id),
+        }
+        wanted.insert(id);
+    }
+    let mut found = Vec::with_capacity(wanted.len());
+    // Once more for those that only look as if they were made here.
+    for _ in 0..2 {
+        seqs.append(&mut given_seqs(tx, &given).await?);
+        seqs.sort_unstable();
+        seqs.dedup();
+        for row in tx.find_all(template, &seqs).await? {
+            if wanted.remove(&id(tx.shared.salt, &row, ID)?) {
+                found.push(row);
+            }
+        }
+        seqs.clear();
+        given = wanted.iter().copied().filter(|id| ids::place(tx.shared.salt, id).is_some()).collect();
+    }
+    Ok(found)
+}
+
+/// The numbers of the rows that have these ids, and maybe others to which an id leads: both ways for each.
+pub(super) async fn seqs(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<i64>> {
+    let mut seqs = given_seqs(tx, &ids.iter().collect::<Vec<_>>()).await?;
+    seqs.extend(ids.iter().filter_map(|id| Some(ids::place(tx.shared.salt, id)?.seq)));
+    seqs.sort_unstable();
+    seqs.dedup();
+    Ok(seqs)
+}
+
+/// The numbers of the tasks with these given ids.
+async fn given_seqs(tx: &mut Tx<'_>, ids: &[&TaskId]) -> Work<Vec<i64>> {
+    let found = tx.find_all(SEQS, &texts(ids.iter().copied())).await?;
+    Ok(found.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<_>>()?)
+}
+
 /// Reads the record from the first columns of a row.
-pub(super) fn stored(row: &MySqlRow) -> Work<Stored> {
+pub(super) fn stored(salt: i64, row: &MySqlRow) -> Work<Stored> {
     let (stage, flags): (i64, i64) = (row.try_get(2)?, row.try_get(12)?);
     let owner = row.try_get::<Option<&[u8]>, _>(4)?.map(replica_id).transpose()?;
     let payload = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&[u8]>, _>(column)?.map(Payload::from_bytes));
@@ -90,13 +151,13 @@ pub(super) fn stored(row: &MySqlRow) -> Work<Stored> {
         details: codec::details(row.try_get(15)?, payload(16)?, payload(17)?)?,
     };
     let (seq, lane, claim) = (row.try_get(0)?, row.try_get(1)?, row.try_get(5)?);
-    let id = TaskId::new(text(row.try_get(18)?)?)?;
+    let id = id(salt, row, ID)?;
     Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, id, record })
 }
 
 /// Reads a whole task. The record moves from the first to the second.
 pub(super) async fn task(tx: &mut Tx<'_>, row: &MySqlRow) -> Work<(Stored, Task)> {
-    let mut stored = stored(row)?;
+    let mut stored = stored(tx.shared.salt, row)?;
     let options = match row.try_get::<Option<&[u8]>, _>(21)? {
         Some(json) => Some(
             serde_json::from_slice::<Box<Options>>(json)
@@ -110,7 +171,7 @@ pub(super) async fn task(tx: &mut Tx<'_>, row: &MySqlRow) -> Work<(Stored, Task)
         kind: lane.kind,
         payload: Payload::from_bytes(row.try_get::<&[u8], _>(22)?),
         priority: !row.try_get::<i32, _>(NICE)?,
-        created_at: Timestamp::from_micros(row.try_get(20)?),
+        created_at: Timestamp::from_micros(row.try_get(19)?),
         options,
     };
     let task = Task { id: stored.id.clone(), spec, record: std::mem::take(&mut stored.record) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
-use super::{MySqlStore, apply, claim, replicas, window};
+use super::{MySqlStore, apply, claim, replicas, rows, window};
 use crate::clock::SystemClock;
 use crate::database::mysql::sql::{with_prefix, with_repeated};
 use crate::store::{ClaimRequest, NewReplica, Store};
@@ -60,17 +60,18 @@ async fn claims_and_reports_follow_an_index_and_sort_nothing() {
     let own = format!("{}/{name}", url().rsplit_once('/').unwrap().0);
     let store = full_store(&own).await;
     let mut connection = MySqlConnection::connect(&own).await.unwrap();
-    let statements: [(&str, &[&str]); 11] = [
+    let statements: [(&str, &[&str]); 12] = [
         (claim::PEEK, &["'k'", "1", "''", "'0123456789abcdef'"]),
         (replicas::PEEK, &["'0123456789abcdef'"]),
         (claim::LOOK, &["'k'", "1", "''"]),
         (claim::OVERDUE, &[NOW, "100"]),
         (claim::DUE, &["1", NOW, "100"]),
         (claim::HEADS, &["1", NOW, "100"]),
-        (claim::AMONG, &["'a'", "1", NOW]),
+        (claim::AMONG, &["1", "1", NOW]),
+        (rows::SEQS, &["'a'"]),
         (claim::RUNNING, &["'q0'"]),
         (claim::CLAIMED, &["'0123456789abcdef'", "1"]),
-        (apply::RECORDS, &["'a'"]),
+        (apply::RECORDS, &["1"]),
         (replicas::OWNED, &["'0123456789abcdef'"]),
     ];
     let mut seen = 0;

@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) database: Arc<Database>,
     /// Where the replicas of this handle live.
     pub(super) home: Option<Home>,
+    /// In the ids that are made in this database.
+    pub(super) salt: i64,
     pub(super) lanes: Lanes,
     pub(super) hints: Hints,
     /// Added to the server's time: zero outside tests.

@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 
+use super::rows;
 use super::tx::{Tx, text};
 use crate::database::mysql::Work;
 use crate::store::sql::verify::{QUESTIONS, lost_reports, lost_reports_in_words, queue_problem};
@@ -29,11 +30,13 @@ async fn look(tx: &mut Tx<'_>) -> Work<Vec<String>> {
     for question in QUESTIONS {
         // A list with a limit is not allowed as such, but it is as a table.
         let named = format!(
-            "SELECT t.id FROM {{p}}tasks AS t JOIN ({}) AS f ON f.seq = t.seq ORDER BY t.id",
+            "SELECT t.id, t.seq, t.created_at FROM {{p}}tasks AS t JOIN ({}) AS f ON f.seq = t.seq ORDER BY t.id, t.seq",
             question.statement(TABLES, "id")
         );
         let found = tx.session.database().dynamic(&named).fetch_all(tx.connection()).await?;
-        let ids = found.iter().map(|row| Ok(text(row.try_get(0)?)?.to_owned())).collect::<Work<Vec<String>>>()?;
+        let salt = tx.shared.salt;
+        let id = |row| Ok(rows::id(salt, row, [0, 1, 2])?.to_string());
+        let ids = found.iter().map(id).collect::<Work<Vec<String>>>()?;
         problems.extend(question.sentences(&ids));
     }
     let lost = tx.session.database().dynamic(&lost_reports(TABLES)).fetch_one(tx.connection()).await?;

@@ -4,11 +4,11 @@ use sqlx::Row;
 
 use super::claim::names;
 use super::lanes;
-use super::tx::{Tx, now, text};
+use super::rows;
+use super::tx::{Tx, now};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::store::{BATCH_MAX, Candidate, Candidates, CandidatesRequest};
-use crate::task::TaskId;
 
 /// The lanes that are asked for and not paused, and the time.
 const OPEN: &str = concat!(
@@ -19,9 +19,10 @@ const OPEN: &str = concat!(
 );
 /// The first of a lane: the ready ones, and those that have become due since the last claim, which few are.
 /// One statement, so that a claim in between that makes them ready shows none twice.
-pub(super) const FIRST: &str = "(SELECT t.id, t.nice, t.run_at, t.seq FROM {p}tasks AS t FORCE INDEX (tasks_ready)
+pub(super) const FIRST: &str =
+    "(SELECT t.id, t.nice, t.run_at, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (tasks_ready)
         WHERE t.lane = ? AND t.stage = 1 AND t.run_at <= ? ORDER BY t.place, t.run_at, t.seq LIMIT ?)
-    UNION ALL (SELECT t.id, t.nice, t.run_at, t.seq FROM {p}tasks AS t FORCE INDEX (tasks_ready)
+    UNION ALL (SELECT t.id, t.nice, t.run_at, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (tasks_ready)
         WHERE t.lane = ? AND t.stage = -1 AND t.place = 0 AND t.run_at <= ?
         ORDER BY t.nice, t.run_at, t.seq LIMIT ?)";
 
@@ -42,7 +43,7 @@ pub(super) async fn candidates(tx: &mut Tx<'_>, request: &CandidatesRequest) -> 
         let mut first = Vec::new();
         for row in query.fetch_all(tx.connection()).await? {
             first.push(Candidate {
-                id: TaskId::new(text(row.try_get(0)?)?)?,
+                id: rows::id(tx.shared.salt, &row, [0, 3, 4])?,
                 queue: lane.queue.clone(),
                 kind: lane.kind.clone(),
                 priority: !row.try_get::<i32, _>(1)?,

@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use super::rows::{self, RECORD_COLUMNS, TASK_COLUMNS, record_columns, task_columns};
-use super::tx::{Tx, now, texts};
+use super::tx::{Tx, has_id, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::state::Command;
@@ -13,20 +13,24 @@ use crate::store::sql::texts;
 use crate::store::{Answer, Change, Report};
 use crate::task::TaskId;
 
-// Locked in the order of their ids, so that no two transactions wait for each other in a circle.
+// Locked in the order of their numbers, so that no two transactions wait for each other in a circle.
 const RECORDS: &str = concat!(
     "SELECT ",
     record_columns!(),
     ", ",
     now!(),
-    " FROM {s}.tasks AS t WHERE t.id = ANY($1) ORDER BY t.id FOR UPDATE"
+    " FROM {s}.tasks AS t WHERE ",
+    has_id!(),
+    " ORDER BY t.seq FOR UPDATE"
 );
 const TASKS: &str = concat!(
     "SELECT ",
     task_columns!(),
     ", ",
     now!(),
-    " FROM {s}.tasks AS t WHERE t.id = ANY($1) ORDER BY t.id FOR UPDATE"
+    " FROM {s}.tasks AS t WHERE ",
+    has_id!(),
+    " ORDER BY t.seq FOR UPDATE"
 );
 // The first outcome of an execution is kept; anything replaces a progress, or what an earlier execution said.
 const KEEP: &str = "INSERT INTO {s}.reports AS r (task, execution, ended, said, output) VALUES ($1, $2, $3, $4, $5)
@@ -38,9 +42,10 @@ const PRIORITISE: &str = "UPDATE {s}.tasks AS t SET rank = u.rank
 const MARK: &str = "UPDATE {s}.tasks SET flags = flags | 4 WHERE seq = ANY($1)";
 
 /// Records that were read and locked, and the store's time.
-async fn lock(tx: &mut Tx<'_>, ids: Vec<String>) -> Work<(Vec<Stored>, Timestamp)> {
-    let found = tx.query(RECORDS).bind(ids).fetch_all(tx.connection()).await?;
-    let rows = found.iter().map(rows::stored).collect::<Work<Vec<_>>>()?;
+async fn lock<'i>(tx: &mut Tx<'_>, ids: impl Iterator<Item = &'i TaskId> + Clone) -> Work<(Vec<Stored>, Timestamp)> {
+    let found = tx.of_ids(RECORDS, ids).fetch_all(tx.connection()).await?;
+    let salt = tx.shared.salt;
+    let rows = found.iter().map(|row| rows::stored(salt, row)).collect::<Work<Vec<_>>>()?;
     let last = found.last().map(|row| row.try_get(RECORD_COLUMNS)).transpose()?;
     Ok((rows, tx.time(last.unwrap_or(0))))
 }
@@ -49,7 +54,7 @@ async fn lock(tx: &mut Tx<'_>, ids: Vec<String>) -> Work<(Vec<Stored>, Timestamp
 pub(super) async fn apply_rest(tx: &mut Tx<'_>, changes: &[Change], answers: &[Option<Answer>]) -> Work<Vec<Answer>> {
     let rest: Vec<&Change> =
         changes.iter().zip(answers).filter(|(_, answer)| answer.is_none()).map(|(change, _)| change).collect();
-    let (mut locked, now) = lock(tx, texts(rest.iter().map(|change| &change.id))).await?;
+    let (mut locked, now) = lock(tx, rest.iter().map(|change| &change.id)).await?;
     let Applied { answers: late, changed, left } = moves::apply(&mut locked, &rest, now);
     let changed: Vec<moves::Change<'_>> =
         changed.into_iter().filter_map(|(index, _)| locked.get(index)).map(|stored| (stored, &stored.record)).collect();
@@ -62,7 +67,7 @@ pub(super) async fn apply_rest(tx: &mut Tx<'_>, changes: &[Change], answers: &[O
 
 /// Applies what operators wish.
 pub(super) async fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> Work<Vec<Answer>> {
-    let found = tx.query(TASKS).bind(texts(commands.iter().map(|(id, _)| id))).fetch_all(tx.connection()).await?;
+    let found = tx.of_ids(TASKS, commands.iter().map(|(id, _)| id)).fetch_all(tx.connection()).await?;
     let server: Option<i64> = found.last().map(|row| row.try_get(TASK_COLUMNS)).transpose()?;
     let now = tx.time(server.unwrap_or(0));
     let Commanded { answers, changed, removed, priorities, left } =
@@ -89,7 +94,7 @@ async fn prioritise(tx: &mut Tx<'_>, wished: &[Priority]) -> Work<()> {
 
 /// Keeps what executions push, until their owner fetches it.
 pub(super) async fn post_reports(tx: &mut Tx<'_>, reports: &[Report]) -> Work<Vec<bool>> {
-    let (locked, _) = lock(tx, texts(reports.iter().map(|report| &report.id))).await?;
+    let (locked, _) = lock(tx, reports.iter().map(|report| &report.id)).await?;
     let current = moves::current(&locked, reports);
     let mut kept = Vec::new();
     for (report, seq) in reports.iter().zip(&current) {

@@ -1,6 +1,6 @@
 //! Claiming: due tasks in order, within each queue's limit, rate and pause.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::Row;
@@ -9,8 +9,8 @@ use sqlx::postgres::PgRow;
 use super::hints;
 use super::quick;
 use super::replicas::{self, Replica, replica_columns};
-use super::rows::{self, task_columns};
-use super::tx::{Statement, Tx, now, texts};
+use super::rows::{self, RANK, task_columns};
+use super::tx::{Statement, Tx, has_id, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::Error;
@@ -100,8 +100,9 @@ pub(super) const HEADS: &str = concat!(
 pub(super) const AMONG: &str = concat!(
     "SELECT ",
     task_columns!(),
-    " FROM {s}.tasks AS t WHERE t.id = ANY($1) AND t.lane = ANY($2) AND t.stage + 0 = 1 AND t.run_at <= $3
-    FOR UPDATE SKIP LOCKED"
+    " FROM {s}.tasks AS t WHERE ",
+    has_id!(),
+    " AND t.lane = ANY($3) AND t.stage + 0 = 1 AND t.run_at <= $4 FOR UPDATE SKIP LOCKED"
 );
 const GATES: &str = "SELECT name, settings, tat FROM {s}.queues WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE";
 pub(super) const RUNNING: &str = "SELECT l.queue, count(*) FROM {s}.lanes AS l JOIN {s}.tasks AS t ON t.lane = l.id
@@ -340,8 +341,16 @@ async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut 
         None => heads(tx, view, &rooms, claim.now).await?,
         Some(ids) => {
             let lanes: Vec<i32> = rooms.iter().map(|(lane, _)| *lane).collect();
-            let query = tx.query(AMONG).bind(texts(ids.iter())).bind(lanes).bind(claim.now.as_micros());
-            query.fetch_all(tx.connection()).await?
+            let query = tx.of_ids(AMONG, ids.iter()).bind(lanes).bind(claim.now.as_micros());
+            let asked: HashSet<&TaskId> = ids.iter().collect();
+            let mut found = Vec::with_capacity(ids.len());
+            for row in query.fetch_all(tx.connection()).await? {
+                // Where an id leads may be another task's row.
+                if asked.contains(&rows::id(tx.shared.salt, &row, rows::ID)?) {
+                    found.push(row);
+                }
+            }
+            found
         }
     };
     sort(&mut heads)?;
@@ -374,7 +383,7 @@ async fn heads(tx: &mut Tx<'_>, view: &View, rooms: &[(i32, usize)], now: Timest
 /// Into the order of claims: by rank, due time and number.
 fn sort(heads: &mut [PgRow]) -> Work<()> {
     let key = |row: &PgRow| {
-        Ok::<_, sqlx::Error>((row.try_get::<i32, _>(19)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?))
+        Ok::<_, sqlx::Error>((row.try_get::<i32, _>(RANK)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?))
     };
     if let Some(Err(e)) = heads.iter().map(key).find(Result::is_err) {
         return Err(e.into());

@@ -6,10 +6,11 @@ use sqlx::Row;
 
 use super::lanes;
 use super::rows::{self, TASK_COLUMNS, task_columns};
-use super::tx::{Tx, now, texts};
+use super::tx::{Tx, has_id, now};
 use crate::database::postgres::Work;
 use crate::error::Error;
 use crate::store::sql::codec::{self, SCHEDULED, unreadable};
+use crate::store::sql::ids;
 use crate::store::sql::texts::{self, label};
 use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
 use crate::task::{Name, State, Task, TaskId};
@@ -17,7 +18,7 @@ use crate::task::{Name, State, Task, TaskId};
 /// A page ends early once its payloads and outputs have this many bytes (64 MiB).
 const PAGE_BYTES_MAX: i64 = 64 << 20;
 
-const BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM {s}.tasks AS t WHERE t.id = ANY($1) ORDER BY t.id");
+const BY_ID: &str = concat!("SELECT ", task_columns!(), " FROM {s}.tasks AS t WHERE ", has_id!());
 /// Of the delayed tasks those that have become due since the last claim, which few are, count as waiting.
 pub(super) const COUNTS: &str = concat!(
     "SELECT c.lane, c.stage, c.n, CASE WHEN c.stage = -1 THEN c.n - (SELECT count(*) FROM {s}.tasks AS t
@@ -35,7 +36,7 @@ const QUEUES: &str = "SELECT name, settings FROM {s}.queues
 
 /// Reads tasks by id.
 pub(super) async fn get(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<Option<Task>>> {
-    let found = tx.query(BY_ID).bind(texts(ids.iter())).fetch_all(tx.connection()).await?;
+    let found = tx.of_ids(BY_ID, ids.iter()).fetch_all(tx.connection()).await?;
     let mut by_id: HashMap<TaskId, Task> = HashMap::with_capacity(found.len());
     for (_, task) in rows::tasks(tx, &found).await? {
         by_id.insert(task.id.clone(), task);
@@ -53,7 +54,7 @@ enum Value {
 /// Lists tasks, newest first.
 pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
     let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
-    let (condition, values) = condition(query);
+    let (condition, values) = condition(tx.shared.salt, query);
     // One row more than the page holds, to see whether there is another page.
     let sql = format!(
         concat!(
@@ -90,7 +91,7 @@ pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
 }
 
 /// The condition of a query, and the values in it.
-fn condition(query: &TaskQuery) -> (String, Vec<Value>) {
+fn condition(salt: i64, query: &TaskQuery) -> (String, Vec<Value>) {
     let (mut terms, mut values) = (vec!["TRUE".to_owned()], Vec::new());
     let mut term = |text: &str, value: Value| {
         values.push(value);
@@ -121,8 +122,16 @@ fn condition(query: &TaskQuery) -> (String, Vec<Value>) {
             return (terms.join(" AND "), values);
         }
         // No character sorts after the last one, and an id that begins with the prefix is below prefix + it.
-        term("t.id >= ?", Value::Text(prefix.to_owned()));
-        term("t.id < ?", Value::Text(format!("{prefix}{}", char::MAX)));
+        values.extend([Value::Text(prefix.to_owned()), Value::Text(format!("{prefix}{}", char::MAX))]);
+        let given = format!("t.id >= ${} AND t.id < ${}", values.len() - 1, values.len());
+        // Those that say where their row is: read in the order of the rows, as there is no index on their beginnings.
+        let made = ids::places(salt, prefix).map_or(String::new(), |(created_at, seqs)| {
+            let (from, to) = (created_at.start().as_micros(), created_at.end().as_micros());
+            let places =
+                format!("t.created_at BETWEEN {from} AND {to} AND t.seq BETWEEN {} AND {}", seqs.start(), seqs.end());
+            format!(" OR t.id IS NULL AND {places}")
+        });
+        terms.push(format!("({given}{made})"));
     }
     if !query.states.is_empty() {
         terms.extend(stages(&query.states));

@@ -35,10 +35,10 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Acquire, Postgres, Transaction};
+use sqlx::{Acquire, Postgres, Row, Transaction};
 
 use self::tx::{Shared, Tx};
-use crate::clock::{Clock, SystemClock, new_uuid};
+use crate::clock::{SystemClock, new_uuid};
 use crate::database::engine::Engine;
 use crate::database::home::Home;
 use crate::database::postgres::{Access, Database, Migrations, Purpose, Session, Target, Work};
@@ -65,6 +65,7 @@ const MIGRATIONS: Migrations = Migrations {
         include_str!("../migrations/postgres/0001_tasks.sql"),
         include_str!("../migrations/postgres/0002_tallies.sql"),
         include_str!("../migrations/postgres/0003_homes.sql"),
+        include_str!("../migrations/postgres/0004_ids.sql"),
     ],
 };
 
@@ -88,8 +89,6 @@ pub struct PostgresOptions {
     /// refused as [`Incompatible`](crate::ErrorKind::Incompatible), so that an operator can choose the moment.
     /// `migrate=false` in the URL switches it off too.
     pub migrate: bool,
-    /// Where fresh ids come from. Times are the server's. Default [`SystemClock`].
-    pub clock: Arc<dyn Clock>,
     /// Microseconds added to the server's time: for tests that let time pass.
     #[doc(hidden)]
     pub time_offset: Arc<AtomicI64>,
@@ -106,7 +105,6 @@ impl Default for PostgresOptions {
             pgbouncer: false,
             poll_interval: Duration::from_millis(500),
             migrate: true,
-            clock: Arc::new(SystemClock),
             time_offset: Arc::default(),
             time_stopped: false,
         }
@@ -167,7 +165,6 @@ pub struct PostgresStore {
 struct Inner {
     engine: Engine,
     shared: Arc<Shared>,
-    clock: Arc<dyn Clock>,
     poll_interval: Duration,
 }
 
@@ -193,24 +190,26 @@ impl PostgresStore {
     /// Opens a database.
     pub async fn open_with(url: &str, options: PostgresOptions) -> Result<Self> {
         let access = options.access(url)?;
-        let PostgresOptions { poll_interval, clock, time_offset, .. } = options;
+        let PostgresOptions { poll_interval, time_offset, .. } = options;
         if poll_interval.is_zero() {
             return Err(Error::invalid("poll_interval is 0; the default is 500 ms"));
         }
         let (database, engine) = Database::open(access, MIGRATIONS).await?;
+        let salt = salt(&engine, Arc::clone(&database)).await?;
         let shared = Arc::new(Shared {
             database,
+            salt,
             home: Home::here(),
             lanes: Lanes::default(),
             hints: Hints::default(),
-            origin: new_uuid(&*clock),
+            origin: new_uuid(&SystemClock),
             time_offset,
             empty_claims: EmptyClaims::default(),
             gather: Gather::default(),
             floors: Floors::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
-        Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, clock, poll_interval }) })
+        Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, poll_interval }) })
     }
 
     /// Looks at a database without opening it as a store: nothing is made or migrated. Fails as opening it does.
@@ -247,7 +246,7 @@ impl PostgresStore {
         tasks: Vec<NewTask>,
     ) -> Result<Vec<Result<Inserted>>> {
         check_batch(tasks.len())?;
-        let incoming = incoming(tasks, &*self.inner.clock);
+        let incoming = incoming(tasks);
         let Inner { shared, .. } = &*self.inner;
         let database = &shared.database;
         let mut tries = 0;
@@ -307,6 +306,20 @@ impl PostgresStore {
         };
         self.inner.engine.run(work).await
     }
+}
+
+/// The salt of the ids that are made in this database.
+async fn salt(engine: &Engine, database: Arc<Database>) -> Result<i64> {
+    let read = async move {
+        let asked = async {
+            let mut session = database.reading().await?;
+            let row = session.query("SELECT salt FROM {s}.salt").fetch_one(session.connection()).await?;
+            session.commit().await?;
+            Ok(i64::from(row.try_get::<i32, _>(0)?))
+        };
+        database.within(Purpose::Work, asked).await.map_err(|trouble| database.explain(trouble))
+    };
+    engine.run(read).await
 }
 
 /// Takes tasks in, as a job.
@@ -388,7 +401,7 @@ impl Store for PostgresStore {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        let tasks = incoming(tasks, &*self.inner.clock);
+        let tasks = incoming(tasks);
         let Inner { engine, shared, .. } = &*self.inner;
         if tasks.len() > SMALL {
             return self.write(Purpose::Work, tasks, INSERT).await;

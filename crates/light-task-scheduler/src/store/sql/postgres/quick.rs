@@ -4,9 +4,9 @@
 //! most of the time, and is written only where the row is so. A claim is made in the server, and every
 //! row that it answers is compared with what `step` makes of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use sqlx::Row;
+use sqlx::{Decode, Encode, Postgres, Row, Type};
 
 use super::rows::{self, task_columns};
 use super::tx::{Tx, now};
@@ -15,8 +15,9 @@ use crate::database::postgres::Work;
 use crate::error::{Error, Result};
 use crate::state::{Event, RunEvent, step};
 use crate::store::sql::codec::{READY, details_json, inline_result};
+use crate::store::sql::ids;
 use crate::store::{Answer, Change, ClaimRequest};
-use crate::task::{Record, State, Task, TaskId};
+use crate::task::{Details, Record, ReplicaId, State, Task, TaskId};
 
 /// What a claim takes of these lanes, from their heads on, if no queue of theirs lets less than the limit through.
 /// By the place of the row on the disk, which stays as it is while the row is locked: one whose place has changed
@@ -36,23 +37,54 @@ pub(super) const CLAIM: &str = concat!(
     FROM picked WHERE t.ctid = picked.tid RETURNING ",
     task_columns!()
 );
-/// Successes of running tasks of which nothing is kept in `details`, of which nobody has wished a cancellation and
-/// that have no report. Found by their ids: the sum keeps the planner from the index on what runs, which it
-/// would read as a whole for each of them while it does not know better.
-pub(super) const COMPLETE: &str = concat!(
-    "WITH done AS (UPDATE {s}.tasks AS t SET stage = 4, finished_at = n.now, lost_in_a_row = 0, flags = 0, details = u.details,
-        result = u.result
+/// Keys and what is written of the tasks that they name.
+macro_rules! ends {
+    ($type:literal, $name:literal) => {
+        concat!(
+            "unnest($3::",
+            $type,
+            ", $4::bigint[], $5::bigint[], $6::text[], $7::bytea[]) AS ",
+            $name,
+            " (key, created_at, run, details, result)"
+        )
+    };
+}
+/// Successes of running tasks of one owner, of which nothing is kept in `details`, of which nobody has wished a
+/// cancellation and that have no report. Found by their numbers or ids: the sum keeps the planner from the index on what
+/// runs, which it would read as a whole for each of them while it does not know better.
+macro_rules! complete {
+    ($ends:expr, $found:literal) => {
+        concat!(
+            "WITH done AS (UPDATE {s}.tasks AS t SET stage = 4, finished_at = n.now, lost_in_a_row = 0, flags = 0,
+        details = u.details, result = u.result
     FROM (SELECT ",
-    now!(),
-    " + $1 AS now OFFSET 0) AS n,
-        unnest($2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::bytea[]) AS u (id, owner, run, details, result)
-    WHERE t.id = u.id AND t.owner = u.owner AND t.run = u.run AND t.stage + 0 = 2 AND t.flags & 5 = 0
+            now!(),
+            " + $1 AS now OFFSET 0) AS n,
+        ",
+            $ends,
+            " WHERE ",
+            $found,
+            " AND t.owner = $2 AND t.run = u.run AND t.stage + 0 = 2 AND t.flags & 5 = 0
         AND t.details IS NULL AND t.output IS NULL AND t.result IS NULL
-    RETURNING t.id, t.lane),
+    RETURNING u.key, t.lane),
     told AS (INSERT INTO {s}.tallies (lane, stage, n) SELECT d.lane, m.stage, m.n * d.n
         FROM (SELECT lane, count(*) AS n FROM done GROUP BY lane) AS d,
         (VALUES (2::smallint, -1), (4::smallint, 1)) AS m (stage, n))
-    SELECT done.id, EXISTS (SELECT 1 FROM {s}.queues WHERE limited) FROM done"
+    SELECT array_agg(key), EXISTS (SELECT 1 FROM {s}.queues WHERE limited) FROM done"
+        )
+    };
+}
+/// Those whose ids say where their rows are.
+pub(super) const COMPLETE: &str =
+    complete!(ends!("bigint[]", "u"), "t.seq = u.key AND t.created_at = u.created_at AND t.id IS NULL");
+/// Those with other ids, in the order of their numbers all the same.
+pub(super) const COMPLETE_GIVEN: &str = complete!(
+    concat!(
+        "(SELECT i.seq, v.* FROM ",
+        ends!("text[]", "v"),
+        " JOIN {s}.tasks AS i ON i.id = v.key ORDER BY i.seq OFFSET 0) AS u"
+    ),
+    "t.seq = u.seq"
 );
 
 /// Claims up to `limit` of the first ready tasks of these lanes, in order, and notes the claim's number.
@@ -102,45 +134,91 @@ pub(super) async fn complete(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Op
     let mut answers = vec![None; changes.len()];
     let mut times: HashMap<&TaskId, usize> = HashMap::with_capacity(changes.len());
     changes.iter().for_each(|change| *times.entry(&change.id).or_default() += 1);
-    // What is said twice of a task is left to those who look.
-    let is_quick = |change: &Change| matches!(change.event, RunEvent::Complete(_)) && times.get(&change.id) == Some(&1);
-    let mut quick: Vec<(String, usize)> = changes
-        .iter()
-        .enumerate()
-        .filter(|(_, change)| is_quick(change))
-        .map(|(n, change)| (change.id.to_string(), n))
-        .collect();
-    if quick.is_empty() {
-        return Ok(answers);
-    }
-    // Locked in the order of their ids, as everywhere.
-    quick.sort_unstable();
-    let (mut ids, mut owners, mut runs) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut details, mut results) = (Vec::new(), Vec::new());
-    let mut places = HashMap::with_capacity(quick.len());
-    for (id, place) in quick {
-        let Some(Change { token, event, .. }) = changes.get(place) else { continue };
+    let Some(owner) = changes.first().map(|change| change.token.owner) else { return Ok(answers) };
+    let (mut here, mut given) = (Ends::default(), Ends::default());
+    for (place, Change { id, token, event }) in changes.iter().enumerate() {
+        // What is said twice of a task is left to those who look.
+        if !matches!(event, RunEvent::Complete(_)) || times.get(id) != Some(&1) || token.owner != owner {
+            continue;
+        }
         let mut record =
             Record { state: State::Running, owner: Some(token.owner), run: token.run, ..Record::default() };
         if step(&mut record, Event::Run(*token, event.clone()), Timestamp::default()).is_err() {
             continue;
         }
-        let made = record.details.unwrap_or_default();
-        details.push(details_json(&made).transpose()?);
-        results.push(inline_result(&made).map(|bytes| bytes.as_bytes().to_vec()));
-        owners.push(rows::uuid(token.owner));
-        runs.push(token.run.cast_signed());
-        places.insert(id.clone(), place);
-        ids.push(id);
-    }
-    let query =
-        tx.query(COMPLETE).bind(tx.shared.offset()).bind(ids).bind(owners).bind(runs).bind(details).bind(results);
-    for row in query.fetch_all(tx.connection()).await? {
-        if let Some(answer) = places.get(row.try_get::<&str, _>(0)?).and_then(|place| answers.get_mut(*place)) {
-            *answer = Some(Answer::Applied(Some(State::Succeeded)));
+        let details = record.details.unwrap_or_default();
+        match ids::place(tx.shared.salt, id) {
+            Some(row) => here.push(row.seq, row.created_at, token.run, &details, place)?,
+            None => given.push(id.to_string(), Timestamp::default(), token.run, &details, place)?,
         }
-        tx.hint.ends = true;
-        tx.hint.work |= row.try_get::<bool, _>(1)?;
     }
+    here.write(tx, COMPLETE, owner, &mut answers).await?;
+    given.write(tx, COMPLETE_GIVEN, owner, &mut answers).await?;
     Ok(answers)
+}
+
+/// Successes of tasks that are found by a key.
+struct Ends<K> {
+    /// By their keys, so that they are locked in this order, as everywhere.
+    by_key: BTreeMap<K, End>,
+}
+
+/// The end of one task.
+struct End {
+    created_at: Timestamp,
+    run: u64,
+    details: Option<String>,
+    result: Option<Vec<u8>>,
+    /// Where its answer belongs.
+    place: usize,
+}
+
+impl<K> Default for Ends<K> {
+    fn default() -> Self {
+        Ends { by_key: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> Ends<K>
+where
+    Vec<K>: for<'q> Encode<'q, Postgres> + Type<Postgres> + for<'r> Decode<'r, Postgres>,
+{
+    fn push(&mut self, key: K, created_at: Timestamp, run: u64, details: &Details, place: usize) -> Result<()> {
+        let result = inline_result(details).map(|bytes| bytes.as_bytes().to_vec());
+        let details = details_json(details).transpose()?;
+        self.by_key.insert(key, End { created_at, run, details, result, place });
+        Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        tx: &mut Tx<'_>,
+        statement: &'static str,
+        owner: ReplicaId,
+        answers: &mut [Option<Answer>],
+    ) -> Work<()> {
+        if self.by_key.is_empty() {
+            return Ok(());
+        }
+        let column = |value: fn(&End) -> i64| self.by_key.values().map(value).collect::<Vec<i64>>();
+        let query = tx
+            .query(statement)
+            .bind(tx.shared.offset())
+            .bind(rows::uuid(owner))
+            .bind(self.by_key.keys().cloned().collect::<Vec<K>>())
+            .bind(column(|end| end.created_at.as_micros()))
+            .bind(column(|end| end.run.cast_signed()))
+            .bind(self.by_key.values_mut().map(|end| end.details.take()).collect::<Vec<_>>())
+            .bind(self.by_key.values_mut().map(|end| end.result.take()).collect::<Vec<_>>());
+        let row = query.fetch_one(tx.connection()).await?;
+        let done: Vec<K> = row.try_get::<Option<_>, _>(0)?.unwrap_or_default();
+        for end in done.iter().filter_map(|key| self.by_key.get(key)) {
+            if let Some(answer) = answers.get_mut(end.place) {
+                *answer = Some(Answer::Applied(Some(State::Succeeded)));
+            }
+        }
+        tx.hint.ends |= !done.is_empty();
+        tx.hint.work |= !done.is_empty() && row.try_get::<bool, _>(1)?;
+        Ok(())
+    }
 }

@@ -18,7 +18,7 @@ use crate::store::sql::texts;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
 };
-use crate::task::{Record, ReplicaId, State, TaskId};
+use crate::task::{Record, ReplicaId, State};
 
 /// Most bytes of reports in one heartbeat's reply (16 MiB); the next one brings more.
 const REPORT_BYTES_MAX: i64 = 16 << 20;
@@ -77,11 +77,11 @@ const RENEW: &str = concat!(
 );
 const KNOWN: &str = "SELECT 1 FROM {s}.replicas WHERE id = $1";
 // Lane by lane, as the index has it.
-const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags FROM {s}.lanes AS l
+const OWNED: &str = "SELECT t.id, t.run, t.stage, t.flags, t.seq, t.created_at FROM {s}.lanes AS l
     JOIN {s}.tasks AS t ON t.lane = l.id WHERE t.owner = $1 AND t.stage IN (2, 3)";
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
-const REPORTS: &str = "SELECT id, execution, said, output, run, task, again FROM (
-    SELECT t.id, r.execution, r.said, r.output, t.run, r.task, t.run IS NOT DISTINCT FROM r.handed AS again,
+const REPORTS: &str = "SELECT id, execution, said, output, run, task, again, created_at FROM (
+    SELECT t.id, t.created_at, r.execution, r.said, r.output, t.run, r.task, t.run IS NOT DISTINCT FROM r.handed AS again,
         sum(coalesce(octet_length(r.output), 0) + octet_length(r.said))
             OVER (ORDER BY t.run IS NOT DISTINCT FROM r.handed, r.task) - coalesce(octet_length(r.output), 0)
             - octet_length(r.said) AS before
@@ -207,7 +207,8 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
     };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
     for row in tx.query(OWNED).bind(id).fetch_all(tx.connection()).await? {
-        let (id, run) = (TaskId::new(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.cast_unsigned());
+        let id = rows::id(tx.shared.salt, &row, [0, 4, 5])?;
+        let run = row.try_get::<i64, _>(1)?.cast_unsigned();
         let (stage, flags): (i16, i16) = (row.try_get(2)?, row.try_get(3)?);
         holdings.add(&id, run);
         if i64::from(flags) & CANCEL_REQUESTED != 0 && stage == State::Running as i16 {
@@ -229,7 +230,7 @@ async fn hand_out_reports(tx: &mut Tx<'_>, owner: Uuid) -> Work<Vec<Report>> {
     let (mut reports, mut tasks, mut runs) = (Vec::new(), Vec::new(), Vec::new());
     let found = tx.query(REPORTS).bind(owner).bind(REPORT_BYTES_MAX).fetch_all(tx.connection()).await?;
     for row in &found {
-        reports.push(report(row)?);
+        reports.push(report(tx.shared.salt, row)?);
         if !row.try_get::<bool, _>(6)? {
             tasks.push(row.try_get::<i64, _>(5)?);
             runs.push(row.try_get::<i64, _>(4)?);
@@ -241,8 +242,8 @@ async fn hand_out_reports(tx: &mut Tx<'_>, owner: Uuid) -> Work<Vec<Report>> {
     Ok(reports)
 }
 
-fn report(row: &PgRow) -> Work<Report> {
-    let id = TaskId::new(row.try_get(0)?)?;
+fn report(salt: i64, row: &PgRow) -> Work<Report> {
+    let id = rows::id(salt, row, [0, 5, 7])?;
     let (execution, said): (i64, &str) = (row.try_get(1)?, row.try_get(2)?);
     Ok(texts::report(id, execution.cast_unsigned(), said.as_bytes(), row.try_get(3)?)?)
 }

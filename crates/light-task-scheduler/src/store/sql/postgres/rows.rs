@@ -13,6 +13,7 @@ use crate::state::Moved;
 use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
 };
+use crate::store::sql::ids::{self, Place};
 use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::store::sql::plan::Key;
 use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
@@ -21,13 +22,13 @@ use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId
 macro_rules! record_columns {
     () => {
         "t.seq, t.lane, t.stage, t.run_at, t.owner, t.claim, t.run, t.execution, t.generation, t.attempt, \
-         t.interruptions, t.lost_in_a_row, t.flags, t.started_at, t.finished_at, t.details, t.output, t.result, t.id"
+         t.interruptions, t.lost_in_a_row, t.flags, t.started_at, t.finished_at, t.details, t.output, t.result, t.id, t.created_at"
     };
 }
 /// Those of a whole task, in the order in which [`task`] reads them.
 macro_rules! task_columns {
     () => {
-        concat!(super::rows::record_columns!(), ", t.rank, t.created_at, t.options, t.payload")
+        concat!(super::rows::record_columns!(), ", t.rank, t.options, t.payload")
     };
 }
 pub(super) use {record_columns, task_columns};
@@ -35,7 +36,11 @@ pub(super) use {record_columns, task_columns};
 /// How many columns a whole task has; what a statement selects beside it comes behind.
 pub(super) const TASK_COLUMNS: usize = 23;
 /// How many columns a record has.
-pub(super) const RECORD_COLUMNS: usize = 19;
+pub(super) const RECORD_COLUMNS: usize = 20;
+/// Where the columns of an [`id`] are among those of a record.
+pub(super) const ID: [usize; 3] = [18, 0, 19];
+/// Where [`rank`] is among the columns of a whole task.
+pub(super) const RANK: usize = 20;
 
 const SAVE: &str = "UPDATE {s}.tasks AS t SET stage = u.stage, run_at = u.run_at, owner = u.owner, claim = u.claim,
     run = u.run, execution = u.execution, generation = u.generation, attempt = u.attempt,
@@ -64,8 +69,17 @@ pub(super) fn rank(priority: i32) -> i32 {
     !priority
 }
 
+/// The id of a task, from the columns `id`, `seq` and `created_at`.
+pub(super) fn id(salt: i64, row: &PgRow, [given, seq, created_at]: [usize; 3]) -> Work<TaskId> {
+    if let Some(given) = row.try_get::<Option<&str>, _>(given)? {
+        return Ok(TaskId::new(given)?);
+    }
+    let created_at = Timestamp::from_micros(row.try_get(created_at)?);
+    Ok(ids::id(salt, Place { seq: row.try_get(seq)?, created_at })?)
+}
+
 /// Reads the record from the first columns of a row.
-pub(super) fn stored(row: &PgRow) -> Work<Stored> {
+pub(super) fn stored(salt: i64, row: &PgRow) -> Work<Stored> {
     let (stage, flags) = (i64::from(row.try_get::<i16, _>(2)?), i64::from(row.try_get::<i16, _>(12)?));
     let owner: Option<Uuid> = row.try_get(4)?;
     let payload = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&[u8]>, _>(column)?.map(Payload::from_bytes));
@@ -87,13 +101,13 @@ pub(super) fn stored(row: &PgRow) -> Work<Stored> {
         details: codec::details(json.map(str::as_bytes), payload(16)?, payload(17)?)?,
     };
     let (seq, lane, claim) = (row.try_get(0)?, row.try_get(1)?, row.try_get(5)?);
-    let id = TaskId::new(row.try_get(18)?)?;
+    let id = id(salt, row, ID)?;
     Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, id, record })
 }
 
 /// Reads a whole task. The record moves from the first to the second.
 pub(super) async fn task(tx: &mut Tx<'_>, row: &PgRow) -> Work<(Stored, Task)> {
-    let mut stored = stored(row)?;
+    let mut stored = stored(tx.shared.salt, row)?;
     let options = match row.try_get::<Option<&str>, _>(21)? {
         Some(json) => Some(
             serde_json::from_str::<Box<Options>>(json)
@@ -106,8 +120,8 @@ pub(super) async fn task(tx: &mut Tx<'_>, row: &PgRow) -> Work<(Stored, Task)> {
         queue: lane.queue,
         kind: lane.kind,
         payload: Payload::from_bytes(row.try_get::<&[u8], _>(22)?),
-        priority: !row.try_get::<i32, _>(19)?,
-        created_at: Timestamp::from_micros(row.try_get(20)?),
+        priority: !row.try_get::<i32, _>(RANK)?,
+        created_at: Timestamp::from_micros(row.try_get(19)?),
         options,
     };
     let task = Task { id: stored.id.clone(), spec, record: std::mem::take(&mut stored.record) };

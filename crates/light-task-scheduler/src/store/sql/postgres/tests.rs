@@ -6,9 +6,11 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row};
 use uuid::Uuid;
 
 use super::*;
+use crate::state::RunEvent;
 use crate::store::NewReplica;
+use crate::store::sql::ids;
 use crate::store::sql::plan::Key;
-use crate::task::Start;
+use crate::task::{Payload, ResultRef, Start, State};
 
 /// How many tasks wait: as many as make a scan of the table the worst plan by far.
 const WAITING: usize = 20_000;
@@ -93,6 +95,21 @@ async fn claims_go_by_their_indexes() {
         let (lanes, counts, now) = (vec![1], vec![50_i64], i64::MAX / 2);
         let look = plan(c, &store, claim::LOOK, |q| looking(q, &[])).await;
         let peek = plan(c, &store, claim::PEEK, |q| looking(q, &[]).bind(rows::uuid(replica))).await;
+        let among =
+            plan(c, &store, claim::AMONG, |q| q.bind(vec![1_i64]).bind(vec!["a"]).bind(lanes.clone()).bind(now)).await;
+        let end = || (vec![1_i64], vec![None::<String>], vec![None::<Vec<u8>>]);
+        let here = plan(c, &store, quick::COMPLETE, |q| {
+            let (numbers, details, results) = end();
+            let q = q.bind(0_i64).bind(rows::uuid(replica)).bind(numbers.clone()).bind(numbers.clone());
+            q.bind(numbers).bind(details).bind(results)
+        })
+        .await;
+        let given = plan(c, &store, quick::COMPLETE_GIVEN, |q| {
+            let (numbers, details, results) = end();
+            let q = q.bind(0_i64).bind(rows::uuid(replica)).bind(vec!["a"]).bind(numbers.clone());
+            q.bind(numbers).bind(details).bind(results)
+        })
+        .await;
         let again = plan(c, &store, claim::LOOK_AGAIN, |q| looking_again(q, &[(1, Key::FIRST)])).await;
         let plans = [
             ("tasks_ready", look.clone()),
@@ -114,7 +131,8 @@ async fn claims_go_by_their_indexes() {
             ("tasks_deadline", plan(c, &store, claim::OVERDUE, |q| q.bind(now).bind(9_i64)).await),
             ("tasks_active", plan(c, &store, claim::RUNNING, |q| q.bind(vec!["default"])).await),
             ("tasks_active", plan(c, &store, claim::CLAIMED, |q| q.bind(rows::uuid(replica)).bind(1_i64)).await),
-            ("tasks_id", plan(c, &store, claim::AMONG, |q| q.bind(vec!["a"]).bind(lanes.clone()).bind(now)).await),
+            ("tasks_id", among.clone()),
+            ("tasks_id", given.clone()),
             (
                 "tasks_ready",
                 plan(c, &store, quick::CLAIM, |q| {
@@ -132,6 +150,10 @@ async fn claims_go_by_their_indexes() {
         ];
         let counts = plan(c, &store, list::COUNTS, |q| q.bind(0_i64)).await;
         assert!(counts.contains("tasks_scheduled") && !counts.contains("Seq Scan on tasks"), "{counts}");
+        for plan in [among, here, given] {
+            let by_number = ["on tasks_pkey", "using tasks_pkey on"].iter().any(|how| plan.contains(how));
+            assert!(by_number && !plan.contains("Seq Scan on tasks"), "analyzed: {analyzed}\n{plan}");
+        }
         for (index, plan) in plans {
             assert!(plan.contains(&format!("using {index} on")), "analyzed: {analyzed}, wanted {index}:\n{plan}");
             assert!(!plan.contains("Seq Scan on tasks"), "analyzed: {analyzed}\n{plan}");
@@ -221,10 +243,98 @@ async fn counts_are_those_of_the_rows() {
     for most in [CALLS, 1] {
         let counts = store.counts().await.unwrap();
         assert_eq!(counts.len(), 1);
-        assert_eq!(counts[0].of(crate::State::Waiting), CALLS as u64);
+        assert_eq!(counts[0].of(State::Waiting), CALLS as u64);
         let row = sqlx::query(AssertSqlSafe(rows.clone())).fetch_one(&mut connection).await.unwrap();
         assert!(row.get::<i64, _>(0) <= most, "put together");
         store.sweep(SweepRequest::default()).await.unwrap();
     }
+    close(&store, connection).await;
+}
+
+fn claim_request(replica: ReplicaId, number: u64) -> ClaimRequest {
+    ClaimRequest { replica, number, kinds: vec![Name::new("k").unwrap()], queues: vec![], limit: 9, among: None }
+}
+
+async fn register(store: &PostgresStore) -> ReplicaId {
+    let replica = ReplicaId::generate(&SystemClock);
+    let new = NewReplica { id: replica, name: String::new(), ttl: Duration::from_secs(999), remote: false };
+    store.register(new).await.unwrap();
+    replica
+}
+
+/// Reports the success of these tasks.
+async fn complete(store: &PostgresStore, tasks: &[Task]) -> Vec<Answer> {
+    let end = |task: &Task| Change {
+        id: task.id.clone(),
+        token: task.record.token().unwrap(),
+        event: RunEvent::Complete(ResultRef::Inline(Payload::from_bytes(*b"1"))),
+    };
+    store.apply(tasks.iter().map(end).collect()).await.unwrap()
+}
+
+const SUCCEEDED: Answer = Answer::Applied(Some(State::Succeeded));
+
+/// An id may say where a row is, and be another task's: the row is not the one, and the text is.
+#[tokio::test]
+async fn an_id_that_looks_like_one_made_here_is_a_task_of_its_own() {
+    let store = open().await;
+    let replica = register(&store).await;
+    let made = store.insert(vec![NewTask::new("k", "made").unwrap()]).await.unwrap().remove(0).unwrap();
+    let salt = store.inner.shared.salt;
+    let place = ids::place(salt, made.id()).unwrap();
+    let alike = ids::id(salt, ids::Place { created_at: place.created_at + Duration::from_micros(1), ..place }).unwrap();
+    assert_eq!(store.get(std::slice::from_ref(&alike)).await.unwrap(), [None], "no task has it");
+    let task = NewTask::new("k", "alike").unwrap().id(&alike.to_string()).unwrap();
+    let answers = store.insert(vec![task.clone(), NewTask::new("k", "last").unwrap()]).await.unwrap();
+    assert_eq!(answers[0].as_ref().unwrap().id(), &alike);
+    let last = answers[1].as_ref().unwrap().id();
+    let again = store.insert(vec![task]).await.unwrap().remove(0).unwrap();
+    assert_eq!(again, Inserted::Existing(alike.clone(), State::Waiting));
+
+    let found = store.get(&[alike.clone(), made.id().clone(), last.clone()]).await.unwrap();
+    let payloads: Vec<_> = found.into_iter().map(|task| task.unwrap().spec.payload).collect();
+    assert_eq!(payloads, ["alike", "made", "last"].map(|text| NewTask::new("k", text).unwrap().payload));
+    let begins = TaskQuery { id_prefix: Some(alike.to_string()), ..TaskQuery::default() };
+    assert_eq!(store.list(&begins).await.unwrap().tasks.len(), 1);
+
+    let tasks = store.claim(claim_request(replica, 1)).await.unwrap().tasks;
+    // As a handle would say it of a row that was there before the database was put back to an earlier state.
+    let mut stale = tasks.iter().find(|task| task.id == *last).unwrap().clone();
+    let place = ids::place(salt, last).unwrap();
+    stale.id = ids::id(salt, ids::Place { created_at: place.created_at + Duration::from_secs(1), ..place }).unwrap();
+    assert_eq!(complete(&store, &[stale]).await, [Answer::Missing]);
+    assert_eq!(complete(&store, &tasks).await, [SUCCEEDED; 3]);
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    close(&store, PgConnection::connect(&url()).await.unwrap()).await;
+}
+
+/// Tables from before ids said where rows are: what is there keeps its ids, and goes on beside new ones.
+#[tokio::test]
+async fn older_tables_are_brought_up_to_date() {
+    const BEFORE_IDS: usize = 3;
+    let schema = format!("t_{}", Uuid::new_v4().simple());
+    let mut connection = PgConnection::connect(&url()).await.unwrap();
+    let steps = MIGRATIONS.steps[..BEFORE_IDS].concat();
+    let older = format!(
+        "CREATE SCHEMA {{s}}; CREATE TABLE {{s}}.versions (component text PRIMARY KEY, version integer NOT NULL);
+        {steps}; INSERT INTO {{s}}.versions VALUES ('tasks', {BEFORE_IDS});
+        INSERT INTO {{s}}.lanes (queue, kind) VALUES ('default', 'k');
+        INSERT INTO {{s}}.tasks (run_at, created_at, lane, rank, stage, id, payload)
+            VALUES (1, 1, 1, -1, 1, '01890000-0000-7000-8000-000000000001', '1');
+        INSERT INTO {{s}}.tallies VALUES (1, 1, 1)"
+    );
+    let older = older.replace("{s}", &format!("\"{schema}\""));
+    sqlx::raw_sql(AssertSqlSafe(older)).execute(&mut connection).await.unwrap();
+
+    let options = PostgresOptions { schema, connections: 2, ..PostgresOptions::default() };
+    let store = PostgresStore::open_with(&url(), options).await.unwrap();
+    let new = store.insert(vec![NewTask::new("k", "new").unwrap()]).await.unwrap().remove(0).unwrap();
+    let replica = register(&store).await;
+    let tasks = store.claim(claim_request(replica, 1)).await.unwrap().tasks;
+    let claimed: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
+    assert_eq!(claimed, [TaskId::new("01890000-0000-7000-8000-000000000001").unwrap(), new.id().clone()]);
+    assert_eq!(complete(&store, &tasks).await, [SUCCEEDED; 2]);
+    assert_eq!(store.counts().await.unwrap()[0].of(State::Succeeded), 2);
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
     close(&store, connection).await;
 }

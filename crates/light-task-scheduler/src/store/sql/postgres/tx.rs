@@ -14,6 +14,7 @@ use crate::database::postgres::{Database, Session, Work};
 use crate::store::sql::floors::{Floors, Looks};
 use crate::store::sql::gather::Gather;
 use crate::store::sql::hints::{Hint, Hints};
+use crate::store::sql::ids;
 use crate::store::sql::lanes::{Lane, Lanes};
 use crate::store::sql::plan::{EmptyClaims, Key};
 use crate::store::sql::tally::Tally;
@@ -37,6 +38,8 @@ pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) database: Arc<Database>,
+    /// In the ids that are made in this database.
+    pub(super) salt: i64,
     /// Where the replicas of this handle live.
     pub(super) home: Option<Home>,
     pub(super) lanes: Lanes,
@@ -109,6 +112,16 @@ impl<'c> Tx<'c> {
         Ok(())
     }
 
+    /// A statement from a constant whose first values are the ids that [`has_id`] names.
+    pub(super) fn of_ids<'q, 'i>(
+        &self,
+        template: &'static str,
+        ids: impl Iterator<Item = &'i TaskId> + Clone,
+    ) -> Statement<'q> {
+        let Ids { seqs, texts } = Ids::new(self.shared.salt, ids);
+        self.query(template).bind(seqs).bind(texts)
+    }
+
     /// A statement from a constant.
     pub(super) fn query<'q>(&self, template: &'static str) -> Statement<'q> {
         self.session.query(template)
@@ -132,10 +145,29 @@ impl<'c> Tx<'c> {
     }
 }
 
-/// Ids as a statement takes them, in order and each once.
-pub(super) fn texts<'i>(ids: impl Iterator<Item = &'i TaskId>) -> Vec<String> {
-    let mut texts: Vec<String> = ids.map(TaskId::to_string).collect();
-    texts.sort_unstable();
-    texts.dedup();
-    texts
+/// The condition on a table called `t` that a row has one of some [`Ids`], the first two values of the statement. It may
+/// find more: who asks looks at the ids of what was found.
+macro_rules! has_id {
+    () => {
+        "t.seq = ANY($1::bigint[] || ARRAY(SELECT i.seq FROM {s}.tasks AS i WHERE i.id = ANY($2::text[])))"
+    };
+}
+pub(super) use has_id;
+
+/// Ids as a statement takes them.
+pub(super) struct Ids {
+    /// The numbers of the rows to which those lead that may have been made here.
+    pub(super) seqs: Vec<i64>,
+    /// All of them, in order and each once: anybody may give any id.
+    pub(super) texts: Vec<String>,
+}
+
+impl Ids {
+    pub(super) fn new<'i>(salt: i64, ids: impl Iterator<Item = &'i TaskId> + Clone) -> Self {
+        let seqs = ids.clone().filter_map(|id| ids::place(salt, id)).map(|place| place.seq).collect();
+        let mut texts: Vec<String> = ids.map(TaskId::to_string).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        Ids { seqs, texts }
+    }
 }

@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 
+use super::rows;
 use super::tx::Tx;
 use crate::database::postgres::Work;
 use crate::store::sql::verify::{QUESTIONS, lost_reports, lost_reports_in_words, queue_problem};
@@ -25,11 +26,13 @@ pub(super) async fn verify(tx: &mut Tx<'_>) -> Work<Vec<String>> {
     let mut problems = Vec::new();
     for question in QUESTIONS {
         let named = format!(
-            "SELECT t.id FROM {{s}}.tasks AS t WHERE t.seq IN ({}) ORDER BY t.id",
+            "SELECT t.id, t.seq, t.created_at FROM {{s}}.tasks AS t WHERE t.seq IN ({}) ORDER BY t.id, t.seq",
             question.statement(TABLES, "id")
         );
         let found = tx.session.database().dynamic(&named).fetch_all(tx.connection()).await?;
-        let ids = found.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+        let salt = tx.shared.salt;
+        let id = |row| Ok(rows::id(salt, row, [0, 1, 2])?.to_string());
+        let ids = found.iter().map(id).collect::<Work<Vec<String>>>()?;
         problems.extend(question.sentences(&ids));
     }
     let lost = tx.session.database().dynamic(&lost_reports(TABLES)).fetch_one(tx.connection()).await?;

@@ -1,9 +1,9 @@
 //! Taking tasks in.
 
-use super::ids;
 use super::rows::{self, Insertion, NewRow};
 use super::tx::Tx;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::sql::ids;
 use crate::store::{Inserted, TOMBSTONE_TTL};
 use crate::task::{NewTask, Start, State, TaskId, fingerprint};
 

@@ -7,12 +7,12 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::error::unreadable;
-use super::ids;
 use super::names::Names;
 use super::rows::{self, Finder, SCHEDULED, task_columns};
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::store::sql::ids;
 use crate::store::{Cursor, PAGE_MAX, Page, QueueCounts, QueueSettings, TaskQuery};
 use crate::task::{Name, State, Task, TaskId};
 

@@ -8,7 +8,6 @@
 //! | `rows` | tasks as rows |
 //! | `claimed` | records whose ends need no read |
 //! | `names` | small numbers for names |
-//! | `ids` | ids that say where their row is |
 //! | `insert`, `claim`, `window`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
 //! | `locks` | proof of death |
 //! | `hints` | `changed` |
@@ -19,7 +18,6 @@ mod claim;
 mod claimed;
 mod error;
 mod hints;
-mod ids;
 mod insert;
 mod list;
 mod locks;

@@ -3,7 +3,6 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::unreadable;
-use super::ids::Place;
 use super::locks::Locks;
 use super::names::Names;
 use super::rows;
@@ -11,6 +10,7 @@ use super::tx::Tx;
 use crate::clock::{Timestamp, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::{Event, step};
+use crate::store::sql::ids::Place;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
 };

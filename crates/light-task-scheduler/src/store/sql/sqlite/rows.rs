@@ -6,7 +6,6 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
 use super::error::unreadable;
-use super::ids::{self, Place};
 use super::names::Names;
 use super::tx::Tx;
 use crate::clock::Timestamp;
@@ -16,6 +15,7 @@ use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, STOP_UNCONFIRMED, details_json, flags, inline_result, options_json, stage,
 };
 pub(super) use crate::store::sql::codec::{READY, SCHEDULED};
+use crate::store::sql::ids::{self, Place};
 use crate::task::{Details, Options, Payload, Record, Spec, State, Task, TaskId, fingerprint};
 
 /// Larger bytes are kept beside the row, which is written again at every move.

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
-use super::ids::Place;
 use super::names::Names;
 use super::open;
 use super::rows;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::store::sql::ids::Place;
 use crate::store::sql::verify::{NAMED_MAX, QUESTIONS, lost_reports, lost_reports_in_words};
 
 /// The numbers of tasks, as they are kept and as they are.

@@ -3,12 +3,12 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::unreadable;
-use super::ids::Place;
 use super::list;
 use super::names::{Lane, Names};
 use super::rows;
 use crate::clock::Timestamp;
 use crate::error::Result;
+use crate::store::sql::ids::Place;
 use crate::store::{BATCH_MAX, Candidate, Candidates, CandidatesRequest};
 use crate::task::Name;
 

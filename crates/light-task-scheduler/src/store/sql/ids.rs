@@ -10,8 +10,8 @@
 //! | 10 | the microseconds beyond these |
 //! | 2 | zero |
 //! | 2 | the variant |
-//! | 22 | the salt of this file, so that two files never make the same id |
-//! | 40 | the number of the row, never used twice in a file |
+//! | 22 | the salt of this store, so that two stores never make the same id |
+//! | 40 | the number of the row, never used twice in a store |
 
 use std::ops::RangeInclusive;
 
@@ -25,7 +25,7 @@ use crate::task::TaskId;
 const SALT_BITS: u32 = 22;
 /// How many bits of an id are the row's number.
 const SEQ_BITS: u32 = 40;
-/// Everything that is the same in all ids of a file: version, zeroes, variant and salt.
+/// Everything that is the same in all ids of a store: version, zeroes, variant and salt.
 const FIXED: u128 = (0xf << 76) | (0b1111 << 62) | (((1 << SALT_BITS) - 1) << SEQ_BITS);
 const MICROS_PER_MILLI: u64 = 1_000;
 
@@ -45,13 +45,13 @@ fn fixed(salt: i64) -> u128 {
 pub(super) fn id(salt: i64, place: Place) -> Result<TaskId> {
     let (micros, seq) = (place.created_at.as_micros().cast_unsigned(), place.seq.cast_unsigned());
     if seq >> SEQ_BITS != 0 {
-        return Err(Error::new(ErrorKind::Full, format!("the file has numbered 2^{SEQ_BITS} tasks; begin a new one")));
+        return Err(Error::new(ErrorKind::Full, format!("the store has numbered 2^{SEQ_BITS} tasks; begin a new one")));
     }
     let (millis, rest) = (u128::from(micros / MICROS_PER_MILLI), u128::from(micros % MICROS_PER_MILLI));
     Ok(TaskId::from_uuid(Uuid::from_u128((millis << 80) | (rest << 66) | fixed(salt) | u128::from(seq))))
 }
 
-/// The place that an id leads to, if it can be one of this file's.
+/// The place that an id leads to, if it can be one of this store's.
 pub(super) fn place(salt: i64, id: &TaskId) -> Option<Place> {
     let bits = id.as_uuid()?.as_u128();
     (bits & FIXED == fixed(salt)).then(|| read(bits))
@@ -89,7 +89,7 @@ mod tests {
     const PLACE: Place = Place { seq: 0x12_3456_789a, created_at: Timestamp::from_micros(1_700_000_000_123_999) };
 
     #[test]
-    fn an_id_leads_to_its_place_in_its_own_file_only() {
+    fn an_id_leads_to_its_place_in_its_own_store_only() {
         let made = id(SALT, PLACE).unwrap();
         assert_eq!(made.as_uuid().unwrap().get_version_num(), 7);
         assert_eq!(place(SALT, &made), Some(PLACE));
