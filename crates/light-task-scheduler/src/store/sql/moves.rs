@@ -115,6 +115,7 @@ pub(super) struct Commanded {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Priority {
     pub(super) seq: i64,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL notes where a claim may begin"))]
     pub(super) lane: i32,
     pub(super) priority: i32,
 }
