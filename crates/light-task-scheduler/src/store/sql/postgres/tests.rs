@@ -69,10 +69,8 @@ fn from_first(query: Bound<'_>) -> Bound<'_> {
     query.bind(ranks).bind(run_ats).bind(seqs)
 }
 
-/// Every statement of a claim goes by its partial index, under the server's own settings: as behind a
-/// pooler, and whether the tables were analyzed or not.
-#[tokio::test]
-async fn claims_go_by_their_indexes() {
+/// A store in which tasks wait, are late and run, and who runs them.
+async fn filled() -> (PostgresStore, ReplicaId) {
     let store = open().await;
     let task = |n: usize| NewTask::new("k", &n).unwrap().priority(i32::try_from(n % 3).unwrap());
     let late = Start::After(Duration::from_secs(9_999));
@@ -84,7 +82,34 @@ async fn claims_go_by_their_indexes() {
     let kinds = vec![Name::new("k").unwrap()];
     let request = ClaimRequest { replica, number: 1, kinds, queues: vec![], limit: 50, among: None };
     assert_eq!(store.claim(request).await.unwrap().tasks.len(), 50);
+    (store, replica)
+}
 
+/// The plans of what names its rows: candidates of a claim, and ends by number and by a given id.
+async fn plans_by_number(c: &mut PgConnection, store: &PostgresStore, replica: ReplicaId) -> [String; 3] {
+    let (lanes, now) = (vec![1], i64::MAX / 2);
+    let end = || (vec![1_i64], vec![None::<String>], vec![None::<Vec<u8>>]);
+    let among = plan(c, store, claim::AMONG, |q| q.bind(vec![1_i64]).bind(vec!["a"]).bind(lanes.clone()).bind(now));
+    let among = among.await;
+    let here = plan(c, store, quick::COMPLETE, |q| {
+        let (numbers, details, results) = end();
+        let q = q.bind(0_i64).bind(rows::uuid(replica)).bind(numbers.clone()).bind(numbers.clone());
+        q.bind(numbers).bind(details).bind(results)
+    });
+    let here = here.await;
+    let given = plan(c, store, quick::COMPLETE_GIVEN, |q| {
+        let (numbers, details, results) = end();
+        let q = q.bind(0_i64).bind(rows::uuid(replica)).bind(vec!["a"]).bind(numbers.clone());
+        q.bind(numbers).bind(details).bind(results)
+    });
+    [among, here, given.await]
+}
+
+/// Every statement of a claim goes by its partial index, under the server's own settings: as behind a
+/// pooler, and whether the tables were analyzed or not.
+#[tokio::test]
+async fn claims_go_by_their_indexes() {
+    let (store, replica) = filled().await;
     let mut connection = PgConnection::connect(&url()).await.unwrap();
     for analyzed in [false, true] {
         if analyzed {
@@ -95,21 +120,7 @@ async fn claims_go_by_their_indexes() {
         let (lanes, counts, now) = (vec![1], vec![50_i64], i64::MAX / 2);
         let look = plan(c, &store, claim::LOOK, |q| looking(q, &[])).await;
         let peek = plan(c, &store, claim::PEEK, |q| looking(q, &[]).bind(rows::uuid(replica))).await;
-        let among =
-            plan(c, &store, claim::AMONG, |q| q.bind(vec![1_i64]).bind(vec!["a"]).bind(lanes.clone()).bind(now)).await;
-        let end = || (vec![1_i64], vec![None::<String>], vec![None::<Vec<u8>>]);
-        let here = plan(c, &store, quick::COMPLETE, |q| {
-            let (numbers, details, results) = end();
-            let q = q.bind(0_i64).bind(rows::uuid(replica)).bind(numbers.clone()).bind(numbers.clone());
-            q.bind(numbers).bind(details).bind(results)
-        })
-        .await;
-        let given = plan(c, &store, quick::COMPLETE_GIVEN, |q| {
-            let (numbers, details, results) = end();
-            let q = q.bind(0_i64).bind(rows::uuid(replica)).bind(vec!["a"]).bind(numbers.clone());
-            q.bind(numbers).bind(details).bind(results)
-        })
-        .await;
+        let [among, here, given] = plans_by_number(c, &store, replica).await;
         let again = plan(c, &store, claim::LOOK_AGAIN, |q| looking_again(q, &[(1, Key::FIRST)])).await;
         let plans = [
             ("tasks_ready", look.clone()),
