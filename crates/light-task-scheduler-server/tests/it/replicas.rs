@@ -1,6 +1,9 @@
 //! Several replicas on one store, killed and halted at random, and so is the store's server: nothing is lost,
 //! nothing runs twice, no limit is overrun, and all goes on soon.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,6 +181,24 @@ fn killed(kind: Kind) {
     println!("counted: {kills} kills of a replica, {server_kills} of the server: each task ran once and ended once");
 }
 
+/// Whether a halted process is amid a write to an SQLite file: nobody else can write to it until it goes on.
+///
+/// Read from the kernel's list: to open the file here and close it again would end the locks of the observer.
+fn keeps_the_file(pid: u32, shared: &Path) -> bool {
+    /// The byte of the shared index that a writer locks.
+    const WRITER: u64 = 120;
+    while !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ") {
+        std::thread::yield_now();
+    }
+    let inode = fs::metadata(shared).unwrap().ino().to_string();
+    fs::read_to_string("/proc/locks").unwrap().lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, "POSIX", _, "WRITE", owner, file, first, last]
+            if owner == pid.to_string() && file.rsplit(':').next() == Some(&inode)
+                && first.parse::<u64>().unwrap() <= WRITER && last.parse().map_or(true, |last: u64| last >= WRITER))
+    })
+}
+
 /// A replica that stands still for longer than its lease writes nothing and starts nothing when it goes on.
 fn halted(kind: Kind) {
     let halt = lease() * HALT_LEASES;
@@ -186,7 +207,13 @@ fn halted(kind: Kind) {
     let mut fleet = Fleet::start(Home::new(kind), tasks + count(COMMANDS_PER_FAULT), HALT_COMMAND);
     Moments::new().pass(lease());
     let pids: Vec<u32> = fleet.replicas.iter().map(Running::pid).collect();
-    let (pid, halted) = fleet.watch.busiest(&pids, |pid| fleet.signal(pid, Signal::STOP));
+    let (pid, halted) = loop {
+        let (pid, halted) = fleet.watch.busiest(&pids, |pid| fleet.signal(pid, Signal::STOP));
+        if !(matches!(kind, Kind::Sqlite) && keeps_the_file(pid, &fleet.place.path("lts.db-shm"))) {
+            break (pid, halted);
+        }
+        fleet.signal(pid, Signal::CONT);
+    };
     fleet.killed.push((pid, halted));
     wait(halt);
     fleet.signal(pid, Signal::CONT);

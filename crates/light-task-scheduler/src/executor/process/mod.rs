@@ -248,16 +248,10 @@ impl ProcessExecutor {
 
     fn watch(&self, found: &Found, dir: RunDir, line: Line, reporter: Reporter) {
         let name = found.name();
-        let pump = self.logs.clone().map(|logs| Pump::new(logs, dir.clone(), &found.id, found.execution));
+        let pump = self.pump(found, &dir);
         let task = tokio::spawn(watch(dir, name.clone(), line, reporter, pump));
         if let Some(before) = self.watches().insert(name, task.abort_handle()) {
             before.abort();
-        }
-    }
-
-    fn end_watch(&self, found: &Found) {
-        if let Some(watch) = self.watches().remove(&found.name()) {
-            watch.abort();
         }
     }
 
@@ -356,12 +350,29 @@ impl ProcessExecutor {
         }
     }
 
+    fn pump(&self, found: &Found, dir: &RunDir) -> Option<Pump> {
+        self.logs.clone().map(|logs| Pump::new(logs, dir.clone(), &found.id, found.execution))
+    }
+
     /// Saves what is left of a run's output; `false` if the log store does not take it.
     async fn save_output(&self, found: &Found, dir: &RunDir) -> bool {
-        match self.logs.clone() {
-            Some(logs) => Pump::new(logs, dir.clone(), &found.id, found.execution).copy_the_rest().await,
+        match self.pump(found, dir) {
+            Some(mut pump) => pump.copy_the_rest().await,
             None => true,
         }
+    }
+
+    async fn status_of(&self, found: &Found) -> Status {
+        let dir = self.dir(found);
+        let status = status_of(&dir, &found.name()).await;
+        // Whoever hears of an end may read the output. Where it cannot be saved, the watch tries again, and tells.
+        if let (Status::Ended(_), Some(mut pump)) = (&status, self.pump(found, &dir))
+            && pump.copy().await.is_err()
+            && is_watched(&self.watches, &found.name())
+        {
+            return Status::Running(None);
+        }
+        status
     }
 
     async fn stop_supervisor(&self, dir: &RunDir, pid: Pid, grace: Duration) -> Result<(), String> {
@@ -480,11 +491,7 @@ impl Executor for ProcessExecutor {
         let mut answers = Vec::with_capacity(handles.len());
         for handle in handles {
             answers.push(match self.read(handle) {
-                Ok(found) => match status_of(&self.dir(&found), &found.name()).await {
-                    // Whoever hears of an end may read the output, which is on its way: its watch reports both.
-                    Status::Ended(_) if is_watched(&self.watches, &found.name()) => Status::Running(None),
-                    status => status,
-                },
+                Ok(found) => self.status_of(&found).await,
                 Err(why) => Status::Unreachable(why),
             });
         }
@@ -515,15 +522,15 @@ impl Executor for ProcessExecutor {
         let stopped = self.stop_run(&found, &dir, grace).await;
         if matches!(stopped, Stopped::Confirmed(_)) {
             self.save_output(&found, &dir).await;
-            // What it would report is told by this answer.
-            self.end_watch(&found);
         }
         stopped
     }
 
     async fn release(&self, handle: &Handle) {
         let Ok(found) = self.read(handle) else { return };
-        self.end_watch(&found);
+        if let Some(watch) = self.watches().remove(&found.name()) {
+            watch.abort();
+        }
         let dir = self.dir(&found);
         if dir.remove_if_silent() {
             return;

@@ -114,7 +114,8 @@ async fn no_end_is_told_before_the_output_is_saved() {
             logs.text(id, Stream::Stdout)
         };
         let opens = async {
-            let file = dir.path().join(format!("{}/{id}-1/run", run.namespace));
+            let namespace = run.namespace.as_str().replace(':', "%3a");
+            let file = dir.path().join(format!("{namespace}/{id}-1/run"));
             while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\nend ")) {
                 tokio::task::yield_now().await;
             }
