@@ -136,7 +136,7 @@ async fn a_task_that_is_rescheduled_to_now_runs_at_once_and_subscribers_see_both
     let mut events = scheduler.subscribe();
     let late = NewTask::new("work", &()).unwrap().start(Start::After(3_600 * second()));
     let late = scheduler.submit(late).await.unwrap();
-    // The dispatcher sleeps until then.
+    // Time that is paused goes on only when all wait: by then the dispatcher sleeps until the task is due.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let begun = tokio::time::Instant::now();
     scheduler.reschedule(late.id(), Some(Timestamp::default()), Some(3)).await.unwrap();

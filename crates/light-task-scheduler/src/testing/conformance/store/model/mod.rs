@@ -46,7 +46,7 @@ pub fn check<H: StoreHarness>(paused: bool, harness: impl Fn() -> H) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build();
         runtime.unwrap().block_on(async {
             let harness = harness();
-            let mut pair = Pair::open(&harness).await;
+            let mut pair = Pair::open(&harness, paused).await;
             for op in &ops {
                 pair.step(op).await;
                 pair.compare(op).await;
@@ -63,6 +63,8 @@ pub fn check<H: StoreHarness>(paused: bool, harness: impl Fn() -> H) {
 struct Pair<'a> {
     w: World<'a>,
     model: Reference,
+    /// The store's time stands still between operations, as the model's does.
+    paused: bool,
     /// The replicas that operations name by number.
     slots: [ReplicaId; ops::SLOTS],
     /// What was seen of them: the beat, and how many beats they had sent by then.
@@ -77,12 +79,13 @@ fn task_id(number: u8) -> TaskId {
 }
 
 impl<'a> Pair<'a> {
-    async fn open(harness: &'a dyn StoreHarness) -> Self {
+    async fn open(harness: &'a dyn StoreHarness, paused: bool) -> Self {
         let w = World::open(harness).await;
         let by_priority = w.store.capabilities().priority;
         let model = Reference::new(by_priority, w.now().await);
         let slots = [ReplicaId::from_bytes([0; 16]); ops::SLOTS];
-        let mut pair = Pair { w, model, slots, seen: BTreeMap::new(), claims: BTreeMap::new(), registered: 0, keys: 0 };
+        let (seen, claims) = (BTreeMap::new(), BTreeMap::new());
+        let mut pair = Pair { w, model, paused, slots, seen, claims, registered: 0, keys: 0 };
         for slot in 0..ops::SLOTS {
             pair.register(slot).await;
         }
@@ -116,7 +119,9 @@ impl<'a> Pair<'a> {
             Op::Reschedule { task, minutes, priority } => {
                 let at = |minutes: i8| match u32::try_from(minutes) {
                     Ok(minutes) => self.model.now + MINUTE * minutes + HALF,
-                    Err(_) => Timestamp::default(),
+                    // That means now. On a clock that goes on this is after what was inserted before; in the model, with it.
+                    Err(_) if self.paused => Timestamp::default(),
+                    Err(_) => self.model.now + HALF,
                 };
                 let run_at = minutes.map(at);
                 self.command(*task, Command::Reschedule { run_at, priority: *priority }).await;
