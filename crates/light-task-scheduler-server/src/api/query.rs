@@ -29,8 +29,8 @@ use super::task::phase;
 use crate::duration::parse_duration;
 use crate::output::did_you_mean;
 
-/// Most tasks that are looked at for one answer, where the store cannot look up what is asked.
-const LOOKED_AT_MAX: usize = 10_000;
+/// Most tasks that are looked at for one answer, where the store cannot look up what is asked: some 25 ms.
+const LOOKED_AT_MAX: usize = 5_000;
 /// Longest query, in bytes.
 const QUERY_BYTES_MAX: usize = 2_048;
 /// What a term may begin with.
