@@ -87,6 +87,11 @@ impl<B: Behind> Remote<B> {
         Remote { behind, clock: Arc::new(TestClock::new(1)), servers: Mutex::default() }
     }
 
+    /// With a clock that stands still between its steps.
+    fn stopped(behind: B) -> Self {
+        Remote { clock: Arc::new(TestClock::stopped(1)), ..Remote::new(behind) }
+    }
+
     fn serve(&self, store: Arc<dyn Store>) {
         let server = Serving::start(Bare::around(store), Admission::ThisHost, ANY_PORT);
         self.servers.lock().unwrap().push(server);
@@ -129,13 +134,17 @@ impl<B: Behind> StoreHarness for Remote<B> {
 mod over_memory {
     use super::*;
 
-    light_task_scheduler::store_conformance!(real_time, Remote::new(Memory));
+    light_task_scheduler::store_conformance!(real_time, Remote::new(Memory), model: Remote::stopped(Memory));
 }
 
 mod over_sqlite {
     use super::*;
 
-    light_task_scheduler::store_conformance!(real_time, Remote::new(Sqlite::new()));
+    light_task_scheduler::store_conformance!(
+        real_time,
+        Remote::new(Sqlite::new()),
+        model: Remote::stopped(Sqlite::new())
+    );
 }
 
 mod logs {

@@ -9,7 +9,8 @@ use crate::clock::{Clock, Timestamp, micros, monotonic};
 /// *and* leases; [`step`](TestClock::step) moves the wall clock alone. Randomness comes from a seed.
 #[derive(Debug)]
 pub struct TestClock {
-    started: tokio::time::Instant,
+    /// `None`: it stands still.
+    started: Option<tokio::time::Instant>,
     offset: AtomicI64,
     random: AtomicU64,
 }
@@ -20,7 +21,13 @@ pub const TEST_EPOCH: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 impl TestClock {
     /// A clock at [`TEST_EPOCH`] with a seeded generator.
     pub fn new(seed: u64) -> Self {
-        TestClock { started: monotonic(), offset: AtomicI64::new(0), random: AtomicU64::new(seed) }
+        TestClock { started: Some(monotonic()), offset: AtomicI64::new(0), random: AtomicU64::new(seed) }
+    }
+
+    /// A clock at [`TEST_EPOCH`] whose wall time stands still between its steps, whatever tokio's does: for a store
+    /// that is served from another runtime, where time cannot be paused.
+    pub fn stopped(seed: u64) -> Self {
+        TestClock { started: None, ..TestClock::new(seed) }
     }
 
     /// Steps the wall clock forward, timers untouched.
@@ -36,7 +43,7 @@ impl TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        let elapsed = micros(monotonic().duration_since(self.started));
+        let elapsed = self.started.map_or(0, |started| micros(monotonic().duration_since(started)));
         Timestamp::from_micros(TEST_EPOCH.as_micros() + elapsed + self.offset.load(SeqCst))
     }
 

@@ -273,14 +273,12 @@ crate::__store_cases! { [table] }
 ///
 /// The expression makes a fresh [`StoreHarness`](crate::testing::conformance::store::StoreHarness) and is
 /// evaluated once per test. By default tokio's time stands still; a store that talks to a server needs
-/// `store_conformance!(real_time, harness)`. With `, model: other` after it the model is compared with another
-/// harness, for a store that can run thousands of short cases faster in another mode.
+/// `store_conformance!(real_time, harness, model: other)`. With `model: other` the model is compared with another
+/// harness: one that runs thousands of short cases faster in another mode, and after `real_time` one whose store has
+/// a clock that stands still between its steps.
 /// See [the suite](crate::testing::conformance::store) for an example.
 #[macro_export]
 macro_rules! store_conformance {
-    (real_time, $harness:expr) => {
-        $crate::__store_conformance! { [] [$harness] [$harness] }
-    };
     (real_time, $harness:expr, model: $model:expr) => {
         $crate::__store_conformance! { [] [$harness] [$model] }
     };
