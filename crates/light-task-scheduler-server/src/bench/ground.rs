@@ -13,7 +13,7 @@ use light_task_scheduler::store::sql::{Durability, SqliteOptions};
 use light_task_scheduler::{CachedStore, Clock, Error, MemoryStore, Result, SqliteStore, Store, SystemClock};
 
 use super::measure::rss_bytes;
-use super::{CONCURRENCY, PAYLOAD_BYTES, memory_limit, sqlite_limit};
+use super::{PAYLOAD_BYTES, memory_limit, sqlite_limit};
 
 /// What the store can do without a scheduler: rows per second.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,10 @@ pub(super) fn fresh_name() -> String {
 
 /// This process.
 #[derive(Debug)]
-pub(super) struct Memory;
+pub(super) struct Memory {
+    /// How many jobs the limit has under way at once.
+    pub(super) concurrency: usize,
+}
 
 #[async_trait]
 impl Ground for Memory {
@@ -67,7 +70,7 @@ impl Ground for Memory {
     }
 
     async fn limit(&self, rows: u64) -> Result<Limit> {
-        let drain = memory_limit::spawned(rows, CONCURRENCY).await;
+        let drain = memory_limit::spawned(rows, self.concurrency).await;
         Ok(Limit { enqueue: memory_limit::sent(rows, &[7; PAYLOAD_BYTES]), drain })
     }
 

@@ -13,7 +13,7 @@ use light_task_scheduler::{
 
 use super::ground::Ground;
 use super::measure::{Watch, percentile};
-use super::{CONCURRENCY, PAYLOAD_BYTES, Report, Wanted, backlog};
+use super::{PAYLOAD_BYTES, Report, Wanted, backlog};
 
 /// The kind of all tasks.
 pub(super) const KIND: &str = "noop";
@@ -36,16 +36,16 @@ const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Measures a store on its ground, and then the limit of the same ground.
 pub(super) async fn measure(ground: &dyn Ground, wanted: Wanted) -> Result<Report> {
-    let Wanted { store, tasks, idle, waiting } = wanted;
+    let Wanted { store, tasks, concurrency, idle, waiting } = wanted;
     // The store first: memory that the limit has used and freed would hide what the store takes.
     let vectors = ground.fresh().await?;
     let before = ground.bytes().await?;
     let enqueue_per_s = enqueue_vectors(&vectors, tasks).await?;
     let bytes_per_waiting_task = (ground.bytes().await? - before) / tasks as f64;
-    let drain_per_s = drain(&vectors, tasks).await?;
+    let drain_per_s = drain(&vectors, tasks, concurrency).await?;
     drop(vectors);
     let enqueue_one_per_s = enqueue_one_by_one(&ground.fresh().await?, tasks / ONE_BY_ONE).await?;
-    let mut idly = idly(ground, idle).await?;
+    let mut idly = idly(ground, concurrency, idle).await?;
     let claims = match waiting {
         Some(many) => Some(backlog::claims(&ground.fresh().await?, many).await?),
         None => None,
@@ -54,6 +54,7 @@ pub(super) async fn measure(ground: &dyn Ground, wanted: Wanted) -> Result<Repor
     Ok(Report {
         store,
         tasks,
+        concurrency,
         enqueue_per_s,
         limit_enqueue_per_s: limit.enqueue,
         enqueue_one_per_s,
@@ -113,7 +114,7 @@ async fn enqueue(store: &Arc<dyn Store>, tasks: u64, callers: u64, vector: u64) 
 }
 
 /// From the start of a scheduler to the last task recorded as succeeded.
-async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
+async fn drain(store: &Arc<dyn Store>, tasks: u64, concurrency: usize) -> Result<f64> {
     let done = Arc::new(AtomicU64::new(0));
     let counter = done.clone();
     let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
@@ -121,7 +122,7 @@ async fn drain(store: &Arc<dyn Store>, tasks: u64) -> Result<f64> {
         async { Ok(()) }
     });
     let watch = Watch::start();
-    let scheduler = scheduler(store.clone(), functions).await?;
+    let scheduler = scheduler(store.clone(), concurrency, functions).await?;
     loop {
         tokio::time::sleep(LOOK).await;
         if done.load(Relaxed) >= tasks {
@@ -149,13 +150,13 @@ struct Idly {
     statements_per_s: Option<f64>,
 }
 
-async fn idly(ground: &dyn Ground, idle: Duration) -> Result<Idly> {
+async fn idly(ground: &dyn Ground, concurrency: usize, idle: Duration) -> Result<Idly> {
     let (entered, mut entries) = mpsc::unbounded_channel();
     let functions = FunctionExecutor::new().register(KIND, move |_: Context, _: IgnoredAny| {
         let _ = entered.send(Watch::start());
         async { Ok(()) }
     });
-    let scheduler = scheduler(ground.fresh().await?, functions).await?;
+    let scheduler = scheduler(ground.fresh().await?, concurrency, functions).await?;
     let (mut pickup, mut start) = (Vec::with_capacity(SAMPLES), Vec::with_capacity(SAMPLES));
     for sample in 0..SAMPLES as u64 {
         tokio::time::sleep(Duration::from_millis(PAUSE_MIN_MS + sample * 7 % PAUSE_SPREAD_MS)).await;
@@ -173,7 +174,7 @@ async fn idly(ground: &dyn Ground, idle: Duration) -> Result<Idly> {
     Ok(Idly { pickup, start, statements_per_s })
 }
 
-async fn scheduler(store: Arc<dyn Store>, functions: FunctionExecutor) -> Result<Scheduler> {
-    let config = Config { concurrency: CONCURRENCY, ..Config::default() };
+async fn scheduler(store: Arc<dyn Store>, concurrency: usize, functions: FunctionExecutor) -> Result<Scheduler> {
+    let config = Config { concurrency, ..Config::default() };
     Scheduler::builder(store).functions(functions).config(config).start().await
 }

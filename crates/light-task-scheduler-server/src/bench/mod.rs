@@ -39,8 +39,8 @@ use measure::Usage;
 
 /// Bytes of payload of every task of a benchmark.
 pub(crate) const PAYLOAD_BYTES: usize = 100;
-/// Slots of the draining scheduler.
-const CONCURRENCY: usize = 1_000;
+/// Slots of the draining scheduler, unless it is said.
+const CONCURRENCY: u32 = 1_000;
 /// How many tasks, unless it is said: what takes some seconds.
 const TASKS_IN_MEMORY: u64 = 1_000_000;
 const TASKS: u64 = 200_000;
@@ -67,6 +67,9 @@ pub(crate) struct BenchArgs {
     /// How many tasks [default: 1,000,000 in memory, else 200,000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     tasks: Option<u64>,
+    /// How many tasks the draining scheduler runs at once; it claims at most half of them at a time
+    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    concurrency: u32,
     /// Commits of SQLite that survive a crash of the program but maybe not of the machine
     #[arg(long)]
     relaxed: bool,
@@ -99,6 +102,8 @@ enum Which {
 struct Wanted {
     store: &'static str,
     tasks: u64,
+    /// Slots of the scheduler.
+    concurrency: usize,
     /// For how long to watch an idle scheduler.
     idle: Duration,
     /// How many tasks are many.
@@ -110,6 +115,7 @@ struct Wanted {
 struct Report {
     store: &'static str,
     tasks: u64,
+    concurrency: usize,
     /// Vectors of 1,000 tasks.
     enqueue_per_s: f64,
     limit_enqueue_per_s: f64,
@@ -191,13 +197,14 @@ impl Which {
 impl BenchArgs {
     fn wanted(&self) -> Wanted {
         let tasks = self.tasks.unwrap_or(if self.store == Which::Memory { TASKS_IN_MEMORY } else { TASKS });
-        Wanted { store: self.store.name(), tasks, idle: self.idle, waiting: self.waiting }
+        let (store, concurrency) = (self.store.name(), self.concurrency as usize);
+        Wanted { store, tasks, concurrency, idle: self.idle, waiting: self.waiting }
     }
 
     /// Where the benchmark is to be; nothing is made yet.
     fn ground(&self) -> Result<Box<dyn Ground>> {
         let wanted = match self.store {
-            Which::Memory => return Ok(Box::new(Memory)),
+            Which::Memory => return Ok(Box::new(Memory { concurrency: self.concurrency as usize })),
             Which::Sqlite => return self.sqlite(),
             Which::Cached => return Ok(Box::new(Cached(self.behind_the_cache()?))),
             Which::Postgres => Engine::Postgres,
@@ -262,7 +269,7 @@ fn on_a_server(server: &ServerUrl) -> Result<Box<dyn Ground>> {
 fn print(report: &Report, json: bool) -> Result<()> {
     let share = |ours: f64, limit: f64| format!("{:.2} of {limit:.0}", ours / limit);
     println!("store                  {}", report.store);
-    println!("tasks                  {}", report.tasks);
+    println!("tasks                  {}, {} at once", report.tasks, report.concurrency);
     println!(
         "enqueue, vectors       {:.0}/s  ({})",
         report.enqueue_per_s,
