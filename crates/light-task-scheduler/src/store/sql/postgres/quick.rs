@@ -1,27 +1,29 @@
 //! The two moves that nearly every task makes, without reading it first: a claim, and a success.
 //!
 //! Both are decided by [`step`] all the same. A success is what `step` makes of the record that a running task has
-//! most of the time, and is written only where the row is so. A claim is made in the server, and every
-//! row that it answers is compared with what `step` makes of it.
+//! most of the time, and is written only where the row is so. A claim is made in the server, which answers what a row
+//! had before and what no claim changes; the rest is not sent, as `step` makes the same of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 
+use sqlx::postgres::PgRow;
 use sqlx::{Decode, Encode, Postgres, Row, Type};
 
-use super::rows::{self, task_columns};
+use super::rows;
 use super::tx::{Tx, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::{Error, Result};
 use crate::state::{Event, RunEvent, step};
-use crate::store::sql::codec::{READY, details_json, inline_result};
+use crate::store::sql::codec::{CANCEL_REQUESTED, READY, STOP_UNCONFIRMED, details_json, inline_result};
 use crate::store::sql::ids;
 use crate::store::{Answer, Change, ClaimRequest};
 use crate::task::{Details, Record, ReplicaId, State, Task, TaskId};
 
 /// What a claim takes of these lanes, from their heads on, if no queue of theirs lets less than the limit through.
 /// By the place of the row on the disk, which stays as it is while the row is locked: one whose place has changed
-/// since the statement began is not found, and is left to the next claim.
+/// since the statement began is not found, and is left to the next claim. What comes back of a task is read by [`claimed`].
 pub(super) const CLAIM: &str = concat!(
     "WITH picked AS MATERIALIZED (
         SELECT h.tid FROM unnest($1::integer[], $6::integer[], $7::bigint[], $8::bigint[])
@@ -34,8 +36,9 @@ pub(super) const CLAIM: &str = concat!(
     noted AS (UPDATE {s}.replicas SET claim = $5 WHERE id = $4 AND EXISTS (SELECT 1 FROM picked))
     UPDATE {s}.tasks AS t SET stage = 2, owner = $4, claim = $5, run = t.run + 1, execution = t.run + 1,
         attempt = t.attempt + 1, started_at = $2
-    FROM picked WHERE t.ctid = picked.tid RETURNING ",
-    task_columns!()
+    FROM picked WHERE t.ctid = picked.tid
+    RETURNING t.seq, t.lane, t.run_at, t.run, t.generation, t.attempt, t.interruptions, t.lost_in_a_row, t.flags,
+        t.details, t.output, t.result, t.id, t.created_at, t.rank, t.options, t.payload"
 );
 /// Keys and what is written of the tasks that they name.
 macro_rules! ends {
@@ -105,28 +108,40 @@ pub(super) async fn claim(
         .bind(run_ats)
         .bind(seqs);
     let found = query.fetch_all(tx.connection()).await?;
-    let mut claimed = rows::tasks(tx, &found).await?;
-    for (stored, task) in &claimed {
-        tx.tally.moved(stored.lane, READY, stored.stage);
-        check_claim(&task.record, request, now).map_err(|why| {
-            Error::internal(format!(
-                "the claim of the task {} is not what the state machine makes of it: {why}",
-                task.id
-            ))
-        })?;
+    let mut taken = Vec::with_capacity(found.len());
+    for row in &found {
+        let (seq, lane) = (row.try_get::<i64, _>(0)?, row.try_get(1)?);
+        taken.push((seq, claimed(tx, row, lane, (request.replica, now)).await?));
+        tx.tally.moved(lane, READY, State::Running as i64);
     }
-    claimed.sort_by_key(|(stored, task)| (!task.spec.priority, task.record.run_at, stored.seq));
-    Ok(claimed.into_iter().map(|(_, task)| task).collect())
+    taken.sort_by_key(|(seq, task)| (!task.spec.priority, task.record.run_at, *seq));
+    Ok(taken.into_iter().map(|(_, task)| task).collect())
 }
 
-/// Whether the server has made of a record what [`step`] makes of it. All that it overwrites, `step` does too, so
-/// that the record before can be had from the one after.
-fn check_claim(after: &Record, request: &ClaimRequest, now: Timestamp) -> Result<(), String> {
-    let run = after.run.checked_sub(1).ok_or("the run is 0")?;
-    let attempt = after.attempt.checked_sub(1).ok_or("the attempt is 0")?;
-    let mut record = Record { state: State::Waiting, run, attempt, ..after.clone() };
-    step(&mut record, Event::Claim { owner: request.replica }, now).map_err(|refusal| refusal.to_string())?;
-    if record == *after { Ok(()) } else { Err(format!("{after:?} in place of {record:?}")) }
+/// A task that [`CLAIM`] has taken: what [`step`] makes of what its row was.
+async fn claimed(tx: &mut Tx<'_>, row: &PgRow, lane: i32, (owner, now): (ReplicaId, Timestamp)) -> Work<Task> {
+    let id = rows::id(tx.shared.salt, row, [12, 0, 13])?;
+    let impossible = |why: &dyn Display| Error::internal(format!("the ready task {id} cannot be claimed: {why}"));
+    let number = |column| Ok::<_, sqlx::Error>(row.try_get::<i32, _>(column)?.cast_unsigned());
+    let flags = i64::from(row.try_get::<i16, _>(8)?);
+    // The statement has counted both up.
+    let (run, attempt) = (row.try_get::<i64, _>(3)?.cast_unsigned(), number(5)?);
+    let mut record = Record {
+        state: State::Waiting,
+        cancel_requested: flags & CANCEL_REQUESTED != 0,
+        stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
+        run_at: Timestamp::from_micros(row.try_get(2)?),
+        run: run.checked_sub(1).ok_or_else(|| impossible(&"it has no run"))?,
+        generation: number(4)?,
+        attempt: attempt.checked_sub(1).ok_or_else(|| impossible(&"it has no attempt"))?,
+        interruptions: number(6)?,
+        lost_in_a_row: number(7)?,
+        details: rows::details(row, [9, 10, 11])?,
+        ..Record::default()
+    };
+    step(&mut record, Event::Claim { owner }, now).map_err(|refusal| impossible(&refusal))?;
+    let spec = rows::spec(tx, row, (&id, lane), [13, 14, 15, 16]).await?;
+    Ok(Task { id, spec, record })
 }
 
 /// Applies the successes among these changes that can be applied without reading; the others have no answer.

@@ -16,7 +16,7 @@ use crate::store::sql::codec::{
 use crate::store::sql::ids::{self, Place};
 use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::store::sql::plan::Key;
-use crate::task::{Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
+use crate::task::{Details, Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
 
 /// The columns of a [`Stored`], in the order in which it reads them, of a table called `t`.
 macro_rules! record_columns {
@@ -82,8 +82,6 @@ pub(super) fn id(salt: i64, row: &PgRow, [given, seq, created_at]: [usize; 3]) -
 pub(super) fn stored(salt: i64, row: &PgRow) -> Work<Stored> {
     let (stage, flags) = (i64::from(row.try_get::<i16, _>(2)?), i64::from(row.try_get::<i16, _>(12)?));
     let owner: Option<Uuid> = row.try_get(4)?;
-    let payload = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&[u8]>, _>(column)?.map(Payload::from_bytes));
-    let json: Option<&str> = row.try_get(15)?;
     let record = Record {
         state: codec::state(stage)?,
         cancel_requested: flags & CANCEL_REQUESTED != 0,
@@ -98,34 +96,51 @@ pub(super) fn stored(salt: i64, row: &PgRow) -> Work<Stored> {
         lost_in_a_row: row.try_get::<i32, _>(11)?.cast_unsigned(),
         started_at: row.try_get::<Option<i64>, _>(13)?.map(Timestamp::from_micros),
         finished_at: row.try_get::<Option<i64>, _>(14)?.map(Timestamp::from_micros),
-        details: codec::details(json.map(str::as_bytes), payload(16)?, payload(17)?)?,
+        details: details(row, [15, 16, 17])?,
     };
     let (seq, lane, claim) = (row.try_get(0)?, row.try_get(1)?, row.try_get(5)?);
     let id = id(salt, row, ID)?;
     Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, id, record })
 }
 
+/// Reads the details from the columns `details`, `output` and `result`.
+pub(super) fn details(row: &PgRow, [json, output, result]: [usize; 3]) -> Work<Option<Box<Details>>> {
+    let bytes = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&[u8]>, _>(column)?.map(Payload::from_bytes));
+    let json: Option<&str> = row.try_get(json)?;
+    Ok(codec::details(json.map(str::as_bytes), bytes(output)?, bytes(result)?)?)
+}
+
 /// Reads a whole task. The record moves from the first to the second.
 pub(super) async fn task(tx: &mut Tx<'_>, row: &PgRow) -> Work<(Stored, Task)> {
     let mut stored = stored(tx.shared.salt, row)?;
-    let options = match row.try_get::<Option<&str>, _>(21)? {
+    let spec = spec(tx, row, (&stored.id, stored.lane), [19, RANK, 21, 22]).await?;
+    let task = Task { id: stored.id.clone(), spec, record: std::mem::take(&mut stored.record) };
+    Ok((stored, task))
+}
+
+/// Reads what a submitter gave, from the columns `created_at`, `rank`, `options` and `payload`.
+pub(super) async fn spec(
+    tx: &mut Tx<'_>,
+    row: &PgRow,
+    (id, lane): (&TaskId, i32),
+    [created_at, rank, options, payload]: [usize; 4],
+) -> Work<Spec> {
+    let options = match row.try_get::<Option<&str>, _>(options)? {
         Some(json) => Some(
             serde_json::from_str::<Box<Options>>(json)
-                .map_err(|e| unreadable("options of a task", format!("{}: {e}", stored.id)))?,
+                .map_err(|e| unreadable("options of a task", format!("{id}: {e}")))?,
         ),
         None => None,
     };
-    let lane = lanes::lane(tx, stored.lane).await?;
-    let spec = Spec {
+    let lane = lanes::lane(tx, lane).await?;
+    Ok(Spec {
         queue: lane.queue,
         kind: lane.kind,
-        payload: Payload::from_bytes(row.try_get::<&[u8], _>(22)?),
-        priority: !row.try_get::<i32, _>(RANK)?,
-        created_at: Timestamp::from_micros(row.try_get(19)?),
+        payload: Payload::from_bytes(row.try_get::<&[u8], _>(payload)?),
+        priority: !row.try_get::<i32, _>(rank)?,
+        created_at: Timestamp::from_micros(row.try_get(created_at)?),
         options,
-    };
-    let task = Task { id: stored.id.clone(), spec, record: std::mem::take(&mut stored.record) };
-    Ok((stored, task))
+    })
 }
 
 /// Reads whole tasks.
