@@ -31,6 +31,8 @@ use crate::output::did_you_mean;
 
 /// Most tasks that are looked at for one answer, where the store cannot look up what is asked: some 25 ms.
 const LOOKED_AT_MAX: usize = 5_000;
+/// How much larger each page of the store is than the one before, while an answer is not full.
+const PAGE_GROWTH: usize = 4;
 /// Longest query, in bytes.
 const QUERY_BYTES_MAX: usize = 2_048;
 /// What a term may begin with.
@@ -208,20 +210,27 @@ impl Filter {
         limit: usize,
         now: Timestamp,
     ) -> Result<Found> {
-        let simple = self.tests.is_empty() && self.scope.is_none();
-        let page = if simple { limit.min(PAGE_MAX) } else { PAGE_MAX };
-        let mut query = TaskQuery { cursor: from, limit: page, ..self.stored.clone() };
+        let mut query = TaskQuery { cursor: from, limit: limit.min(PAGE_MAX), ..self.stored.clone() };
         let mut found = Found { tasks: Vec::new(), next: from };
         let mut looked_at = 0;
         while found.tasks.len() < limit && looked_at < LOOKED_AT_MAX {
-            // No more than what is still wanted, lest a place within a page were needed to go on at.
-            query.limit = page.min(limit - found.tasks.len());
+            let wanted = limit - found.tasks.len();
             let listed = store.list(&query).await?;
+            let mut held = listed.tasks.iter().enumerate().filter(|(_, task)| self.holds(task, now));
+            if let Some((last, _)) = held.nth(wanted - 1)
+                && held.next().is_some()
+            {
+                // Only a page has a place to go on at: one that ends with the last that is wanted. It is shorter.
+                query.limit = last + 1;
+                continue;
+            }
             looked_at += listed.tasks.len();
             // A short page: the store has looked at as many as it does at once.
             let enough = listed.tasks.len() < query.limit;
             found.next = listed.next;
             query.cursor = listed.next;
+            // Few of them are asked for: more are read at a time.
+            query.limit = (query.limit * PAGE_GROWTH).min(PAGE_MAX);
             found.tasks.extend(listed.tasks.into_iter().filter(|task| self.holds(task, now)));
             if found.next.is_none() || enough {
                 break;
@@ -398,6 +407,41 @@ mod tests {
         assert_eq!(count("attempt:<1").await, 4);
         assert_eq!(count("attempt:>0").await, 0);
         assert_eq!(count("error:x").await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_checked_is_found_once_whatever_lies_between() {
+        let store = MemoryStore::by_priority();
+        // Many at once, then few and far between, then many again.
+        let wanted = |number: usize| !(40..3_000).contains(&number) || number.is_multiple_of(500);
+        let tasks = (0..3_100).map(|number| {
+            let payload = format!(r#"{{"wanted": {}}}"#, wanted(number));
+            let payload = light_task_scheduler::Payload::from_bytes(payload.as_bytes());
+            let mut task = NewTask::with_payload(Name::new("k").unwrap(), payload);
+            task.id = Some(TaskId::new(&format!("t{number}")).unwrap());
+            task
+        });
+        for part in tasks.collect::<Vec<_>>().chunks(1_000) {
+            store.insert(part.to_vec()).await.unwrap();
+        }
+        let filter = filter("payload.wanted:true").unwrap();
+        for limit in [1, 7, 50, 1_500] {
+            let (mut ids, mut at) = (Vec::new(), None);
+            loop {
+                let found = filter.find(&store, at, limit, Timestamp::default()).await.unwrap();
+                assert!(found.tasks.len() <= limit, "{limit}");
+                ids.extend(found.tasks.iter().map(|task| task.id.to_string()));
+                at = found.next;
+                if at.is_none() {
+                    break;
+                }
+            }
+            let mut expected: Vec<String> =
+                (0..3_100).filter(|number| wanted(*number)).map(|number| format!("t{number}")).collect();
+            // The newest come first.
+            expected.reverse();
+            assert_eq!(ids, expected, "{limit}");
+        }
     }
 
     #[test]
