@@ -361,6 +361,7 @@ mod tests {
             expired,
             proven_dead: false,
             dead: false,
+            draining: false,
             expires_at: Timestamp::default(),
             owned: 1,
         }

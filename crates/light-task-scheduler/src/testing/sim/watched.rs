@@ -154,6 +154,11 @@ impl Store for Watched {
         self.sim.memory.leave(replica).await
     }
 
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.note(23, 0, || format!("has {replica} drain"));
+        self.sim.memory.drain(replica).await
+    }
+
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         let answer = self.sim.memory.replicas().await?;
         self.note(18, answer.len() as u64, || {

@@ -17,7 +17,8 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "LTS1": says in the file's header whose it is.
 const APPLICATION_ID: i32 = 0x4c54_5331;
 /// Each brings the schema from the version of its index to the next. Never changed, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_tasks.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/sqlite/0001_tasks.sql"), include_str!("../migrations/sqlite/0002_drains.sql")];
 
 /// How long to wait for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
