@@ -1,5 +1,5 @@
 // One task: where it stands, what it writes, what it was given and gave, and what can be done with it.
-import { address, Ago, ask, Button, bytes, Card, Clock, Copy, Dialog, duration, Empty, failureKind, Fetched, Field, get, getText, go, html, Icon, IconButton, Json, Log, mayOperate, memberText, Meter, Name, now, PageHead, parseSpan, part, percent, pretty, Problem, request, send, StateMark, t, taskHref, titleOf, toast, toastError, Took, typedSpan, useAction, useEffect, useLive, useState, visible } from "../kit.js";
+import { address, Ago, Button, bytes, Card, Clock, Copy, Dialog, duration, Empty, failureKind, Fetched, Field, get, getText, go, html, Icon, IconButton, Json, Log, Mark, mayOperate, memberText, Meter, Name, now, PageHead, parseSpan, part, percent, pretty, Problem, request, send, StateMark, t, taskHref, titleOf, toast, toastError, Took, typedSpan, useAction, useEffect, useLive, useState, visible, warn } from "../kit.js";
 
 /** How often a running task is looked at for its progress, in ms. */
 const PROGRESS_MS = 2_000;
@@ -182,7 +182,7 @@ function Attempts({ task, shown, choose }) {
             title=${t("task.show_log")}
             onClick=${() => choose(attempt.execution === task.execution ? null : attempt.execution)}
           >
-            <span class="state" data-state=${state}><${Icon} name=${state} /> ${t("task.attempt", { n: attempt.attempt })}</span>
+            <${Mark} as=${state}>${t("task.attempt", { n: attempt.attempt })}<//>
             <span class="muted number"><${Took} from=${attempt.started_at} to=${attempt.ended_at} /></span>
             <span class="attempt-why muted">
               ${attempt.failure
@@ -228,30 +228,21 @@ function Actions({ task, refresh }) {
       refresh();
     }, toastError);
   const cancel = () =>
-    ask({
-      title: t("ask.cancel"),
-      text: html`<p>${t("ask.cancel_text")}</p>`,
-      action: t("ask.cancel_do"),
-      danger: true,
-      run: async () => {
-        await send("POST", `${path}/cancel`);
-        toast(t("done.cancel"));
-        refresh();
-      },
+    warn("cancel", async () => {
+      await send("POST", `${path}/cancel`);
+      toast(t("done.cancel"));
+      refresh();
     });
   const remove = () =>
-    ask({
-      title: t("ask.delete"),
-      text: html`<p>${t("ask.delete_text")}</p>
-        <p class="mono small"><bdi>${visible(task.id)}</bdi></p>`,
-      action: t("action.delete"),
-      danger: true,
-      run: async () => {
+    warn(
+      "delete",
+      async () => {
         await request(path, { method: "DELETE" });
         toast(t("done.delete"));
         go("tasks");
       },
-    });
+      task.id,
+    );
   const done = ended(task);
   const exportFailed = task.state === "failed" && task.failure?.kind === "export";
   return html`

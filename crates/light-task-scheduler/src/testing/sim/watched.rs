@@ -156,7 +156,14 @@ impl Store for Watched {
 
     async fn drain(&self, replica: ReplicaId) -> Result<()> {
         self.note(23, 0, || format!("has {replica} drain"));
-        self.sim.memory.drain(replica).await
+        let answer = self.sim.memory.drain(replica).await;
+        if answer.is_ok() {
+            self.sim.check(|checker| {
+                checker.drains(replica);
+                Ok(())
+            });
+        }
+        answer
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
