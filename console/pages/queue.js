@@ -1,5 +1,5 @@
 // One queue: its numbers, its limits, which can be changed while it runs, and its newest tasks.
-import { address, Button, Card, Empty, Fetched, Field, get, html, Icon, mayOperate, Name, number, PageHead, Problem, send, STATES, t, TaskTable, toast, typedSpan, useAction, useLive, useState, visible, warn, withParams } from "../kit.js";
+import { address, Button, Card, Empty, Fetched, Field, get, html, Icon, mayOperate, Name, number, PageHead, Problem, send, STATES, t, TaskTable, toast, typedSpan, useAction, useLive, useState, visible, warn, withField, withParams } from "../kit.js";
 import { adopt, phasesOf, Paused, queueHref, rateText, setPaused } from "./queues.js";
 
 const NEWEST = 10;
@@ -90,7 +90,7 @@ const valuesOf = ({ concurrency, rate }) => ({
 function Limits({ name, settings, changed }) {
   const [edited, edit] = useState(null);
   const values = edited ?? valuesOf(settings);
-  const set = (field) => (event) => edit({ ...values, [field]: event.target.value });
+  const set = (field) => (event) => edit(withField(values, field, event));
   const { act, busy, error } = useAction(async () => {
     const rate = values.count ? { count: Number(values.count), period: values.period || "1s", burst: Number(values.burst || 1) } : null;
     adopt(await send("PUT", queueHref(name), { concurrency: Number(values.concurrency) || null, rate, paused: settings.paused }));

@@ -1,5 +1,5 @@
 // Queues: how deep they are, how they are limited, and whether they run.
-import { address, Button, Dialog, duration, Fetched, Field, get, go, html, IconButton, ListCard, Mark, mayOperate, Meter, Name, PageHead, parseSpan, part, Problem, send, short, stats, t, Table, toast, toastError, useAction, useLive, useState, visible } from "../kit.js";
+import { actionsHead, address, Button, Dialog, duration, Fetched, Field, get, go, html, IconButton, ListCard, Mark, mayOperate, Meter, Name, PageHead, parseSpan, part, Problem, send, short, stats, t, Table, toast, toastError, useAction, useLive, useState, visible } from "../kit.js";
 
 export const queueHref = (name) => `queues/${part(name)}`;
 
@@ -60,7 +60,7 @@ const columns = (brief) => [
   [t("state.running")],
   ...["waiting", "scheduled", "succeeded", "failed"].map((state) => [t(`state.${state}`), "right"]),
   [t("column.limits"), "wide-only"],
-  !brief && mayOperate() && [html`<span class="off-screen">${t("column.actions")}</span>`],
+  !brief && actionsHead(),
 ];
 
 export const QueueTable = ({ queues, brief, changed }) => html`<${Table} label=${t("page.queues")} head=${columns(brief)}>

@@ -1,5 +1,5 @@
 // Workers: who takes tasks, and how they do.
-import { address, Ago, Fetched, get, html, IconButton, ListCard, Mark, mayOperate, Name, now, number, PageHead, send, t, Table, toast, useLive, visible, warn } from "../kit.js";
+import { actionsHead, address, Ago, Fetched, get, html, IconButton, ListCard, Mark, mayOperate, Name, now, number, PageHead, send, t, Table, toast, useLive, visible, warn } from "../kit.js";
 
 /** How often is looked: of heartbeats no event tells. */
 const EVERY_MS = 2_000;
@@ -22,7 +22,7 @@ const columns = () => [
   [t("state.running"), "right"],
   [t("column.lease"), "right"],
   [t("column.beats"), "right wide-only"],
-  mayOperate() && [html`<span class="off-screen">${t("column.actions")}</span>`],
+  actionsHead(),
 ];
 
 const drain = (id, name, refresh) =>
