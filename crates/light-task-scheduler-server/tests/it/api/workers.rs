@@ -1,10 +1,25 @@
 //! Workers, seen and drained by the API.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use light_task_scheduler::ReplicaId;
 use serde_json::{Value, json};
 
 use super::{Answer, Site};
+
+/// Within this time everything here has happened, or something hangs.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Looks until something is so.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let looked = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, looked).await.expect("it is so in the end");
+}
 
 impl Site {
     async fn workers(&self) -> Vec<Value> {
@@ -19,9 +34,7 @@ impl Site {
     async fn submitted(&self, kind: &str, state: &str) -> String {
         let task = self.post("/api/v1/tasks", json!({ "kind": kind }).to_string()).await.json();
         let id = task["id"].as_str().unwrap().to_owned();
-        while self.get(&format!("/api/v1/tasks/{id}")).await.json()["state"] != state {
-            tokio::task::yield_now().await;
-        }
+        until(async || self.get(&format!("/api/v1/tasks/{id}")).await.json()["state"] == state).await;
         id
     }
 }
@@ -45,18 +58,14 @@ async fn a_server_that_drains_ends_what_it_runs_and_goes_on_answering() {
     }
     let [seen] = site.workers().await.try_into().unwrap();
     assert_eq!((&seen["state"], &seen["draining"]), (&json!("alive"), &json!(true)));
-    while site.get("/api/v1/capabilities").await.json()["draining"] == false {
-        tokio::task::yield_now().await;
-    }
+    until(async || site.get("/api/v1/capabilities").await.json()["draining"] == true).await;
     let waiting = site.submitted("ok", "waiting").await;
 
     // Its last run ends: it leaves, and what is asked is answered still.
     site.post(&format!("/api/v1/tasks/{stuck}/cancel"), "").await;
     let ended = site.get(&format!("/api/v1/tasks/{stuck}?wait=30s")).await.json();
     assert_eq!(ended["state"], "cancelled");
-    while !site.workers().await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(async || site.workers().await.is_empty()).await;
     assert_eq!(site.drain(id).await.code(), "not_found");
     assert_eq!(site.get(&format!("/api/v1/tasks/{waiting}")).await.json()["attempt"], 0);
     assert_eq!(site.get("/readyz").await.status, StatusCode::OK);
