@@ -263,13 +263,9 @@ pub(super) async fn leave(tx: &mut Tx<'_>, id: &ReplicaId) -> Work<()> {
 
 /// Has a replica take nothing more. A claim of it that is under way holds the row until its commit.
 pub(super) async fn drain(tx: &mut Tx<'_>, id: ReplicaId) -> Work<()> {
-    let drained = tx.query(DRAIN).bind(uuid(id)).execute(tx.connection()).await?;
-    // Of a row that drains already nothing is changed, and none is counted.
-    if drained.rows_affected() == 0 {
-        let row = tx.query(LIVING).bind(uuid(id)).fetch_optional(tx.connection()).await?;
-        if row.map(|row| Replica::read(tx, &row, 0)).transpose()?.is_none_or(|replica| replica.dead) {
-            return Err(no_replica(id).into());
-        }
+    // Rows that were found count, changed or not.
+    if tx.query(DRAIN).bind(uuid(id)).execute(tx.connection()).await?.rows_affected() == 0 {
+        return Err(no_replica(id).into());
     }
     tx.hint.wishes = true;
     Ok(())
