@@ -6,6 +6,7 @@ const SECOND_MS = 1_000;
 const MINUTE_MS = 60 * SECOND_MS;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
+const UNITS = [[DAY_MS, "day"], [HOUR_MS, "hour"], [MINUTE_MS, "minute"], [SECOND_MS, "second"]];
 
 /** How far the server's clock is before ours, in ms. */
 let ahead = 0;
@@ -66,10 +67,8 @@ export function relative(ms) {
   const format = new Intl.RelativeTimeFormat(language.value, { numeric: "auto", style: "short" });
   const [sign, size] = [Math.sign(ms), Math.abs(ms)];
   if (size < 5 * SECOND_MS) return t("time.now");
-  if (size < MINUTE_MS) return format.format(sign * Math.floor(size / SECOND_MS), "second");
-  if (size < HOUR_MS) return format.format(sign * Math.floor(size / MINUTE_MS), "minute");
-  if (size < DAY_MS) return format.format(sign * Math.floor(size / HOUR_MS), "hour");
-  return format.format(sign * Math.floor(size / DAY_MS), "day");
+  const [length, unit] = UNITS.find(([length]) => size >= length);
+  return format.format(sign * Math.floor(size / length), unit);
 }
 
 /** A moment, exactly. */

@@ -1,4 +1,5 @@
 // Addresses within the console, relative to where it is mounted.
+import { withParams } from "./api.js";
 import { signal } from "./view.js";
 
 const base = () => new URL(document.baseURI).pathname;
@@ -20,10 +21,7 @@ export function go(to, { replace = false, state = null } = {}) {
 }
 
 /** The address of a page with parameters; those without a value are left out. */
-export function address(path, params = {}) {
-  const given = Object.entries(params).filter(([, value]) => value != null && value !== "");
-  return given.length ? `${path}?${new URLSearchParams(given)}` : path || ".";
-}
+export const address = (path, params = {}) => withParams(path, params) || ".";
 
 /** Which of these patterns (`tasks/{id}`) an address is, and its parts. */
 export function matched(patterns, path) {

@@ -1,5 +1,5 @@
 // What failed alike, together.
-import { actOn, address, Ago, Button, Empty, failureKind, Fetched, Field, get, go, html, IconButton, isOf, mayOperate, Name, number, PageHead, place, queryOf, short, stats, t, taskHref, useLive, visible, withParams } from "../kit.js";
+import { actOn, address, Ago, Button, failureKind, Fetched, Field, get, go, html, IconButton, isOf, ListCard, mayOperate, Name, number, PageHead, place, queryOf, short, stats, t, taskHref, useLive, visible, withParams } from "../kit.js";
 
 /** How often is looked: the server gathers them from many tasks. */
 const EVERY_MS = 3_000;
@@ -21,10 +21,8 @@ export function Failures() {
     <//>
     <${Fetched} of=${fetched}>
       ${({ groups, looked_at }) =>
-        groups.length
-          ? html`<div class="card flush"><${FailureList} groups=${groups} actions=${mayOperate()} refresh=${fetched.refresh} /></div>
-              <p class="muted small">${t("failures.looked_at", { n: looked_at })}</p>`
-          : html`<div class="card"><${Empty} icon="succeeded" title=${t("failures.none")}>${t("failures.none_text")}<//></div>`}
+        html`<${ListCard} of=${groups} name="failures" icon="succeeded"><${FailureList} groups=${groups} actions=${mayOperate()} refresh=${fetched.refresh} /><//>
+          ${groups.length > 0 && html`<p class="muted small">${t("failures.looked_at", { n: looked_at })}</p>`}`}
     <//>
   `;
 }

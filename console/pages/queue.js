@@ -1,6 +1,6 @@
 // One queue: its numbers, its limits, which can be changed while it runs, and its newest tasks.
-import { address, ask, Button, Card, Empty, Fetched, Field, get, html, Icon, mayOperate, Name, number, PageHead, Problem, send, STATES, t, TaskTable, toast, typedSpan, useAction, useLive, useState, visible, withParams } from "../kit.js";
-import { adopt, queueHref, rateText, setPaused } from "./queues.js";
+import { address, Button, Card, Empty, Fetched, Field, get, html, Icon, mayOperate, Name, number, PageHead, Problem, send, STATES, t, TaskTable, toast, typedSpan, useAction, useLive, useState, visible, warn, withField, withParams } from "../kit.js";
+import { adopt, phasesOf, Paused, queueHref, rateText, setPaused } from "./queues.js";
 
 const NEWEST = 10;
 
@@ -15,7 +15,7 @@ export function Queue({ name }) {
     ${(found) => html`
       <${PageHead}
         name=${visible(name)}
-        title=${html`<${Name}>${name}<//> ${found.settings.paused && html`<span class="state state-pill" data-state="held"><${Icon} name="held" /> ${t("queue.paused")}</span>`}`}
+        title=${html`<${Name}>${name}<//> <${Paused} of=${found} />`}
         crumbs=${crumbs}
       >
         ${mayOperate() && html`<${Actions} name=${name} queue=${found} refresh=${queue.refresh} />`}
@@ -40,7 +40,7 @@ export function Queue({ name }) {
 const Counts = ({ name, counts }) => html`<ul class="counts" aria-label=${t("tasks.states")}>
   ${STATES.map(
     (state) => html`<li key=${state}>
-      <a data-state=${state} href=${address("tasks", { q: `state:${state === "scheduled" ? "scheduled,retrying" : state} queue:"${name}"` })}>
+      <a data-state=${state} href=${address("tasks", { q: `state:${phasesOf(state)} queue:"${name}"` })}>
         <span class="tile-label"><${Icon} name=${state} /> ${t(`state.${state}`)}</span>
         <span class="count-value number">${number(counts[state])}</span>
       </a>
@@ -52,13 +52,9 @@ function Actions({ name, queue, refresh }) {
   const { paused } = queue.settings;
   const waiting = queue.counts.held + queue.counts.waiting + queue.counts.scheduled;
   const purge = () =>
-    ask({
-      title: t("ask.purge"),
-      text: html`<p>${t("ask.purge_text", { n: waiting })}</p>
-        <p><${Name}>${name}<//></p>`,
-      action: t("ask.purge_do"),
-      danger: true,
-      run: async () => {
+    warn(
+      "purge",
+      async () => {
         let removed = 0;
         for (let more = true; more; ) {
           const answer = await send("POST", `${queueHref(name)}/purge`);
@@ -68,7 +64,9 @@ function Actions({ name, queue, refresh }) {
         toast(t("done.purge", { n: removed }));
         refresh();
       },
-    });
+      name,
+      { n: waiting },
+    );
   return html`
     <${Button} icon="trash" disabled=${waiting === 0} onClick=${purge}>${t("action.purge")}<//>
     <${Button}
@@ -92,7 +90,7 @@ const valuesOf = ({ concurrency, rate }) => ({
 function Limits({ name, settings, changed }) {
   const [edited, edit] = useState(null);
   const values = edited ?? valuesOf(settings);
-  const set = (field) => (event) => edit({ ...values, [field]: event.target.value });
+  const set = (field) => (event) => edit(withField(values, field, event));
   const { act, busy, error } = useAction(async () => {
     const rate = values.count ? { count: Number(values.count), period: values.period || "1s", burst: Number(values.burst || 1) } : null;
     adopt(await send("PUT", queueHref(name), { concurrency: Number(values.concurrency) || null, rate, paused: settings.paused }));

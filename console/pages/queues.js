@@ -1,5 +1,5 @@
 // Queues: how deep they are, how they are limited, and whether they run.
-import { address, Button, Dialog, duration, Empty, Fetched, Field, get, go, html, Icon, IconButton, mayOperate, Meter, Name, PageHead, parseSpan, part, Problem, send, short, stats, t, Table, toast, toastError, useAction, useLive, useState, visible } from "../kit.js";
+import { actionsHead, address, Button, Dialog, duration, Fetched, Field, get, go, html, IconButton, ListCard, Mark, mayOperate, Meter, Name, PageHead, parseSpan, part, Problem, send, short, stats, t, Table, toast, toastError, useAction, useLive, useState, visible } from "../kit.js";
 
 export const queueHref = (name) => `queues/${part(name)}`;
 
@@ -41,13 +41,16 @@ export function Queues() {
     <//>
     <${Fetched} of=${fetched}>
       ${(queues) =>
-        queues.length
-          ? html`<div class="card flush"><${QueueTable} queues=${queues} changed=${fetched.refresh} /></div>`
-          : html`<div class="card"><${Empty} icon="queues" title=${t("queues.none")}>${t("queues.none_text")}<//></div>`}
+        html`<${ListCard} of=${queues} name="queues"><${QueueTable} queues=${queues} changed=${fetched.refresh} /><//>`}
     <//>
     ${creating && html`<${Create} close=${() => create(false)} />`}
   `;
 }
+
+/** The phases behind a count, as a query says them. */
+export const phasesOf = (state) => (state === "scheduled" ? "scheduled,retrying" : state);
+
+export const Paused = ({ of, class: extra = "" }) => of.settings.paused && html` <${Mark} as="held" class=${`state-pill ${extra}`}>${t("queue.paused")}<//>`;
 
 const Count = ({ n, queue, state }) =>
   n ? html`<a class="plain-link number" href=${address("tasks", { q: `state:${state} queue:"${queue}"` })}>${short(n)}</a>` : html`<span class="muted number">0</span>`;
@@ -57,7 +60,7 @@ const columns = (brief) => [
   [t("state.running")],
   ...["waiting", "scheduled", "succeeded", "failed"].map((state) => [t(`state.${state}`), "right"]),
   [t("column.limits"), "wide-only"],
-  !brief && mayOperate() && [html`<span class="off-screen">${t("column.actions")}</span>`],
+  !brief && actionsHead(),
 ];
 
 export const QueueTable = ({ queues, brief, changed }) => html`<${Table} label=${t("page.queues")} head=${columns(brief)}>
@@ -66,14 +69,14 @@ export const QueueTable = ({ queues, brief, changed }) => html`<${Table} label=$
         return html`<tr key=${name}>
           <th scope="row">
             <a class="task-link" href=${queueHref(name)}><${Name}>${name}<//></a>
-            ${settings.paused && html` <span class="state state-pill small" data-state="held"><${Icon} name="held" /> ${t("queue.paused")}</span>`}
+            <${Paused} of=${{ settings }} class="small" />
           </th>
           <td>
             <span class="number">${short(running)}${settings.concurrency ? html`<span class="muted"> / ${short(settings.concurrency)}</span>` : ""}</span>
             ${settings.concurrency && html`<${Meter} value=${running} max=${settings.concurrency} label=${t("queue.used", { name: visible(name) })} />`}
           </td>
           ${["waiting", "scheduled", "succeeded", "failed"].map(
-            (state) => html`<td class="right" key=${state}><${Count} n=${counts[state]} queue=${name} state=${state === "scheduled" ? "scheduled,retrying" : state} /></td>`,
+            (state) => html`<td class="right" key=${state}><${Count} n=${counts[state]} queue=${name} state=${phasesOf(state)} /></td>`,
           )}
           <td class="wide-only muted">${limitsText(settings)}</td>
           ${!brief &&

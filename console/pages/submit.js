@@ -1,5 +1,5 @@
 // Submits a task: a command in a friendly form, anything else with its payload as JSON.
-import { address, argvOf, bodyOf, Button, Card, Choice, copy, curlOf, Empty, Field, FieldMistake, go, html, Json, mayOperate, needsShell, PageHead, place, Problem, send, stats, t, taskHref, TEMPLATES, toast, urlOf, useAction, useState } from "../kit.js";
+import { address, argvOf, bodyOf, Button, Card, Choice, copy, curlOf, Empty, Field, FieldMistake, go, html, Json, mayOperate, needsShell, PageHead, place, Problem, send, stats, t, taskHref, TEMPLATES, toast, urlOf, useAction, useState, withField } from "../kit.js";
 
 const TYPES = ["process", "docker", "http", "other"];
 const EMPTY = {
@@ -37,8 +37,7 @@ export function Submit() {
     go(taskHref(task.id));
   }
   const edit = (field) => (event) => {
-    const value = event.target.type === "checkbox" ? event.target.checked : event.target.value;
-    set({ ...typed, [field]: value });
+    set(withField(typed, field, event));
     if (mistake?.field === field) setMistake(null);
   };
   const form = { values, edit, mistake };

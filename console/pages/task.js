@@ -1,5 +1,5 @@
 // One task: where it stands, what it writes, what it was given and gave, and what can be done with it.
-import { address, Ago, ask, Button, bytes, Card, Clock, Copy, Dialog, duration, Empty, failureKind, Fetched, Field, get, getText, go, html, Icon, IconButton, Json, Log, mayOperate, memberText, Meter, Name, now, PageHead, parseSpan, part, percent, pretty, Problem, request, send, StateMark, t, taskHref, titleOf, toast, toastError, Took, typedSpan, useAction, useEffect, useLive, useState, visible } from "../kit.js";
+import { address, Ago, Button, bytes, Card, Clock, Copy, Dialog, duration, Empty, failureKind, Fetched, Field, get, getText, go, html, Icon, IconButton, Json, Log, Mark, mayOperate, memberText, Meter, Name, now, PageHead, parseSpan, part, percent, pretty, Problem, request, send, StateMark, t, taskHref, titleOf, toast, toastError, Took, typedSpan, useAction, useEffect, useLive, useState, useValues, visible, warn } from "../kit.js";
 
 /** How often a running task is looked at for its progress, in ms. */
 const PROGRESS_MS = 2_000;
@@ -182,7 +182,7 @@ function Attempts({ task, shown, choose }) {
             title=${t("task.show_log")}
             onClick=${() => choose(attempt.execution === task.execution ? null : attempt.execution)}
           >
-            <span class="state" data-state=${state}><${Icon} name=${state} /> ${t("task.attempt", { n: attempt.attempt })}</span>
+            <${Mark} as=${state}>${t("task.attempt", { n: attempt.attempt })}<//>
             <span class="muted number"><${Took} from=${attempt.started_at} to=${attempt.ended_at} /></span>
             <span class="attempt-why muted">
               ${attempt.failure
@@ -228,30 +228,21 @@ function Actions({ task, refresh }) {
       refresh();
     }, toastError);
   const cancel = () =>
-    ask({
-      title: t("ask.cancel"),
-      text: html`<p>${t("ask.cancel_text")}</p>`,
-      action: t("ask.cancel_do"),
-      danger: true,
-      run: async () => {
-        await send("POST", `${path}/cancel`);
-        toast(t("done.cancel"));
-        refresh();
-      },
+    warn("cancel", async () => {
+      await send("POST", `${path}/cancel`);
+      toast(t("done.cancel"));
+      refresh();
     });
   const remove = () =>
-    ask({
-      title: t("ask.delete"),
-      text: html`<p>${t("ask.delete_text")}</p>
-        <p class="mono small"><bdi>${visible(task.id)}</bdi></p>`,
-      action: t("action.delete"),
-      danger: true,
-      run: async () => {
+    warn(
+      "delete",
+      async () => {
         await request(path, { method: "DELETE" });
         toast(t("done.delete"));
         go("tasks");
       },
-    });
+      task.id,
+    );
   const done = ended(task);
   const exportFailed = task.state === "failed" && task.failure?.kind === "export";
   return html`
@@ -269,8 +260,7 @@ function Actions({ task, refresh }) {
 
 /** Another time, or another priority: only what is filled in is changed. */
 function Reschedule({ task, close, refresh }) {
-  const [values, set] = useState({ delay: "", priority: String(task.priority) });
-  const edit = (name) => (event) => set({ ...values, [name]: event.target.value });
+  const [values, edit] = useValues({ delay: "", priority: String(task.priority) });
   const { act, busy, error } = useAction(async () => {
     const to = {};
     if (values.delay.trim()) to.delay = values.delay.trim();
@@ -296,7 +286,7 @@ function Reschedule({ task, close, refresh }) {
 /** A new task like this one, with changes: its payload is edited as text, so that no number is changed by the way. */
 function Clone({ task, close }) {
   const first = task.payloadText === undefined ? null : pretty(task.payloadText);
-  const [values, set] = useState({
+  const [values, edit] = useValues({
     payload: first,
     queue: task.queue,
     priority: String(task.priority),
@@ -304,7 +294,6 @@ function Clone({ task, close }) {
     attempts: String(task.retry.max_attempts),
     held: false,
   });
-  const edit = (name) => (event) => set({ ...values, [name]: event.target.value });
   const { act, busy, error } = useAction(async () => {
     const made = await send("POST", `tasks/${part(task.id)}/clone`, changesText(task, first, values));
     toast(t("done.clone"));
@@ -323,7 +312,7 @@ function Clone({ task, close }) {
       <${Field} label=${t("fact.timeout")} hint=${t("submit.span_hint")}>${input("timeout")}<//>
       <${Field} label=${t("submit.attempts")}>${input("attempts", "number")}<//>
       <label class="check field-wide">
-        <input type="checkbox" checked=${values.held} onChange=${(event) => set({ ...values, held: event.target.checked })} />
+        <input type="checkbox" checked=${values.held} onChange=${edit("held")} />
         <span>${t("submit.held")}</span>
       </label>
     </form>

@@ -1,9 +1,9 @@
 // Workers: who takes tasks, and how they do.
-import { address, Ago, Empty, Fetched, get, html, Icon, Name, now, number, PageHead, t, Table, useLive, visible } from "../kit.js";
+import { actionsHead, address, Ago, Fetched, get, html, IconButton, ListCard, Mark, mayOperate, Name, now, number, PageHead, send, t, Table, toast, useLive, visible, warn } from "../kit.js";
 
 /** How often is looked: of heartbeats no event tells. */
 const EVERY_MS = 2_000;
-const STATES = { alive: "succeeded", expired: "retrying", dead: "failed" };
+const STATES = { alive: "succeeded", draining: "held", expired: "retrying", dead: "failed" };
 
 export function Workers() {
   const fetched = useLive("workers", (signal) => get("workers", signal), { every: EVERY_MS, events: false });
@@ -11,9 +11,7 @@ export function Workers() {
     <${PageHead} title=${t("page.workers")} lead=${t("workers.lead")} />
     <${Fetched} of=${fetched}>
       ${(workers) =>
-        workers.length
-          ? html`<div class="card flush"><${Rows} workers=${workers} /></div>`
-          : html`<div class="card"><${Empty} icon="workers" title=${t("workers.none")}>${t("workers.none_text")}<//></div>`}
+        html`<${ListCard} of=${workers} name="workers"><${Rows} workers=${workers} refresh=${fetched.refresh} /><//>`}
     <//>
   `;
 }
@@ -24,12 +22,26 @@ const columns = () => [
   [t("state.running"), "right"],
   [t("column.lease"), "right"],
   [t("column.beats"), "right wide-only"],
+  actionsHead(),
 ];
 
-const Rows = ({ workers }) => html`<${Table} label=${t("page.workers")} head=${columns()}>
+const drain = (id, name, refresh) =>
+  warn(
+    "drain",
+    async () => {
+      await send("POST", `workers/${id}/drain`);
+      toast(t("done.drain", { name: visible(name) }));
+      refresh();
+    },
+    name,
+  );
+
+const Rows = ({ workers, refresh }) => html`<${Table} label=${t("page.workers")} head=${columns()}>
   ${workers.map(
-    ({ id, name, state, beats, expires_at, running }) => html`<tr key=${id}>
-      <td class="state-cell"><span class="state" data-state=${STATES[state]}><${Icon} name=${STATES[state]} /> ${t(`worker.${state}`)}</span></td>
+    ({ id, name, state: life, draining, beats, expires_at, running }) => {
+      const state = draining && life === "alive" ? "draining" : life;
+      return html`<tr key=${id}>
+      <td class="state-cell"><${Mark} as=${STATES[state]}>${t(`worker.${state}`)}<//></td>
       <td class="task-cell">
         <span><${Name}>${name}<//></span>
         <span class="task-sub muted mono">${visible(id)}</span>
@@ -41,6 +53,11 @@ const Rows = ({ workers }) => html`<${Table} label=${t("page.workers")} head=${c
       </td>
       <td class="right">${Date.parse(expires_at) > now.value ? "" : html`<span class="failure-text">${t("worker.ended")}</span> `}<${Ago} at=${expires_at} /></td>
       <td class="right number wide-only">${number(beats)}</td>
-    </tr>`,
+      ${mayOperate() &&
+      html`<td class="right">
+        ${life !== "dead" && !draining && html`<${IconButton} icon="stop" label=${t("worker.drain", { name: visible(name) })} onClick=${() => drain(id, name, refresh)} />`}
+      </td>`}
+    </tr>`;
+    },
   )}
 <//>`;

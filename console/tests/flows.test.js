@@ -1,5 +1,6 @@
 // What people do with the console, done in a real browser against a real server.
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { rmSync } from "node:fs";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -254,6 +255,25 @@ test("a queue is purged of what has not begun", async () => {
     await page.getByRole("dialog").getByRole("button", { name: "Purge" }).click();
     await page.getByText("4 tasks removed").waitFor();
     assert.equal((await world.server.call("GET", "tasks?q=queue:purge")).tasks.length, 0);
+  });
+});
+
+test("a worker drains once that is confirmed", async () => {
+  const worker = randomUUID();
+  await world.server.call("POST", "leases/register", { worker, name: "old hand", ttl: "PT300S" });
+  await visit("workers", {}, async (page) => {
+    const row = page.getByRole("row").filter({ hasText: "old hand" });
+    await row.getByText("Alive").waitFor();
+    await row.getByRole("button", { name: "Drain old hand" }).click();
+    await page.getByRole("dialog").getByText("old hand").waitFor();
+    assert.equal((await world.server.call("POST", "leases/heartbeat", { worker })).drain, false, "nothing before it is confirmed");
+    await page.getByRole("dialog").getByRole("button", { name: "Drain" }).click();
+    await page.getByText("old hand drains").waitFor();
+    await row.getByText("Draining").waitFor();
+    assert.equal(await row.getByRole("button").count(), 0);
+    assert.equal((await world.server.call("POST", "leases/heartbeat", { worker })).drain, true);
+    await world.server.call("POST", "leases/leave", { worker });
+    await row.waitFor({ state: "detached" });
   });
 });
 

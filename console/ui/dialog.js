@@ -1,5 +1,5 @@
 // Dialogs: the browser's own, which keeps the focus within and gives it back.
-import { Button, html, IconButton, Problem, signal, t, useAction, useEffect, useId, useRef } from "../kit.js";
+import { Button, html, IconButton, Name, Problem, signal, t, useAction, useEffect, useId, useRef } from "../kit.js";
 
 /**
  * @param {{title: string, onClose: () => void, children: any,
@@ -50,6 +50,17 @@ const asked = signal(null);
 export function ask(question) {
   asked.value = question;
 }
+
+/** Asks so before something that cannot be undone: in the words of this name, with the values that they need. `what` it is done to. */
+export const warn = (name, run, what, values) =>
+  ask({
+    title: t(`ask.${name}`),
+    text: html`<p>${t(`ask.${name}_text`, values)}</p>
+      ${what && html`<p><${Name}>${what}<//></p>`}`,
+    action: t(`ask.${name}_do`),
+    danger: true,
+    run,
+  });
 
 /** Where questions appear. */
 export function Questions() {

@@ -1,13 +1,11 @@
 // The small parts that pages are made of.
-import { clock, dark, duration, has, html, Icon, IconButton, language, LANGUAGES, link, moment, now, relative, speak, t, toast, togglePaused, toggleTheme, useEffect, useId, useRef, useState, visible } from "../kit.js";
+import { clock, dark, duration, has, html, Icon, IconButton, language, LANGUAGES, link, mayOperate, moment, now, relative, speak, t, toast, togglePaused, toggleTheme, useEffect, useId, useRef, useState, visible } from "../kit.js";
 
-/** A state or phase: a drawing, a word and a colour. */
-export const StateMark = ({ phase, pill = false }) => html`<span
-  class=${`state ${pill ? "state-pill" : ""}`}
-  data-state=${phase}
->
-  <${Icon} name=${phase} /> ${t(`state.${phase}`)}
-</span>`;
+/** A drawing, a word and a colour: those of a phase. */
+export const Mark = ({ as, class: extra = "", children }) => html`<span class=${`state ${extra}`} data-state=${as}><${Icon} name=${as} /> ${children}</span>`;
+
+/** A state or phase. */
+export const StateMark = ({ phase, pill }) => html`<${Mark} as=${phase} class=${pill ? "state-pill" : ""}>${t(`state.${phase}`)}<//>`;
 
 /** How long ago something was, with the moment itself as a hint. */
 export function Ago({ at }) {
@@ -51,6 +49,10 @@ export const Empty = ({ title, children, icon = "tasks" }) => html`<div class="e
   <p class="empty-title">${title}</p>
   ${children && html`<div class="muted">${children}</div>`}
 </div>`;
+
+/** What a list is shown on; where there is nothing in it, this is said of things of this name. */
+export const ListCard = ({ of, name, icon = name, children }) =>
+  of.length ? html`<div class="card flush">${children}</div>` : html`<div class="card"><${Empty} icon=${icon} title=${t(`none.${name}`)}>${t(`none_text.${name}`)}<//></div>`;
 
 /** Something that is done upon a wish: whether it goes on, and why it failed. `act` serves as a handler of events. */
 export function useAction(run) {
@@ -139,6 +141,15 @@ export function Field({ label, hint, error, children, wide }) {
   </div>`;
 }
 
+/** The values of a form, with what was typed or ticked in the field of a name. */
+export const withField = (values, name, { target }) => ({ ...values, [name]: target.type === "checkbox" ? target.checked : target.value });
+
+/** The values of a form, and what makes the handler of a field. */
+export function useValues(first) {
+  const [values, set] = useState(first);
+  return [values, (name) => (event) => set(withField(values, name, event))];
+}
+
 /** How much of a whole is taken. */
 export function Meter({ value, max, label }) {
   const bar = useRef(null);
@@ -171,6 +182,9 @@ export const Table = ({ label, head, children, class: extra, scroll = "" }) => h
     </tbody>
   </table>
 </div>`;
+
+/** The head of a column of buttons. */
+export const actionsHead = () => mayOperate() && [html`<span class="off-screen">${t("column.actions")}</span>`];
 
 /** The kind of a failure in words. */
 export const failureKind = (kind) => (has(`failure.${kind}`) ? t(`failure.${kind}`) : kind);

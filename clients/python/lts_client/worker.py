@@ -287,7 +287,7 @@ class Worker:
         return register
 
     def run(self, *, signals: bool = True, grace: float = 30.0) -> None:
-        """Takes and runs tasks until SIGTERM, Ctrl-C, or :meth:`stop`. Then it takes nothing more, lets what runs come to
+        """Takes and runs tasks until SIGTERM, Ctrl-C, :meth:`stop`, or an operator has it drain. Then it takes nothing more, lets what runs come to
         its end for ``grace`` seconds, and gives the rest back to be run elsewhere."""
         if not self._kinds:
             raise ValueError("there is no handler; add one with @worker.task(kind)")
@@ -524,6 +524,9 @@ class Worker:
         beat = {"worker": self._id, "holdings": {"count": len(ours), "hash": f"{digest:016x}"}}
         reply = self._call("/heartbeat", beat, timeout=min(5.0, self._lease))
         self._clock_offset = _time(reply["now"]) - time.time()
+        if reply.get("drain"):
+            # As an operator wishes: what runs here comes to its end, and this worker leaves.
+            self.stop()
         for id in reply["cancel"]:
             if id in held:
                 held[id]._end("cancelled")

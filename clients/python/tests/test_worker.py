@@ -199,6 +199,38 @@ class WorkerTest(ServerCase):
         self.assertEqual(self.client.result(task.id, WITHIN), 2, "an interruption is not charged to its one attempt")
 
 
+    def test_a_worker_that_an_operator_has_drain_ends_what_runs_and_leaves(self) -> None:
+        worker = self.worker(concurrency=1)
+        started, go = threading.Event(), threading.Event()
+        self.addCleanup(go.set)
+
+        @worker.task("gated")
+        def gated(context: Context, _: Any) -> int:
+            started.set()
+            go.wait(WITHIN)
+            return context.attempt
+
+        thread = self.started(worker)
+        running = self.client.submit("gated")
+        self.assertTrue(started.wait(WITHIN))
+        waiting = self.client.submit("gated")
+        drained = self.client._call("POST", f"/api/v1/workers/{worker._id}/drain")
+        self.assertEqual((drained["draining"], drained["running"]), (True, 1))
+        until("heard", worker._stopping.is_set)
+        self.assertTrue(thread.is_alive(), "it waits for what runs")
+        go.set()
+        thread.join(WITHIN)
+        self.assertEqual((thread.is_alive(), thread.error), (False, None))
+        self.assertEqual(self.client.result(running.id, WITHIN), 1)
+        left = self.client.get(waiting.id)
+        self.assertEqual((left.state, left.attempt), ("waiting", 0))
+        self.assertNotIn(worker._id, [one["id"] for one in self.client._call("GET", "/api/v1/workers")])
+        other = self.worker()
+        other.task("gated")(gated)
+        self.started(other)
+        self.assertEqual(self.client.result(waiting.id, WITHIN), 1)
+
+
 class ProtocolTest(unittest.TestCase):
     def test_the_digest_is_that_of_the_server(self) -> None:
         self.assertEqual(f"{_hash('a', 1):016x}", "dedf9f982e43402d")

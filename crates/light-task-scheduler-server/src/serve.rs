@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use light_task_scheduler::Scheduler;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -104,6 +105,15 @@ impl Listening {
             }
         }
     }
+}
+
+/// Says what becomes of a server whose scheduler an operator has drain. Never ends.
+pub(crate) async fn tell_of_drain(scheduler: &Scheduler) {
+    scheduler.draining().await;
+    output::note("an operator has this server drain: it takes no more tasks, and waits for what runs");
+    scheduler.ended().await;
+    output::note("drained: it goes on answering, and runs tasks again when it is started again");
+    std::future::pending().await
 }
 
 /// Whether only that one connection is concerned.

@@ -51,6 +51,8 @@ pub(crate) struct Capabilities {
     read_only: bool,
     /// Anybody who reaches it may do everything.
     open: bool,
+    /// It answers, but runs no tasks itself any more: an operator has it drain. Its workers and other servers go on.
+    draining: bool,
     /// What the store can do.
     store: StoreCapabilities,
     /// Who asks.
@@ -104,6 +106,7 @@ pub(crate) async fn capabilities(State(api): State<Api>, caller: Caller) -> Json
         version: env!("CARGO_PKG_VERSION"),
         read_only: options.read_only,
         open: api.is_open(),
+        draining: api.source().is_draining(),
         store: StoreCapabilities {
             priority: store.priority,
             durable: store.durable,

@@ -253,6 +253,7 @@ impl Api {
             .routes(self.guarded(routes!(queues::resume)))
             .routes(self.guarded(routes!(actions::purge)))
             .routes(self.guarded(routes!(workers::list)))
+            .routes(self.guarded(routes!(workers::drain)))
             .routes(self.guarded(routes!(stats::read)))
             .routes(self.guarded(routes!(stats::time_series)))
             .routes(self.guarded(routes!(events::stream)))

@@ -1,5 +1,5 @@
-//! Makes modules and style sheets smaller on their way to a browser: without comments, indentation and needless blanks.
-//! No name is changed and no line is joined where that could change what it means.
+//! Makes modules and style sheets smaller on their way to a browser: without comments, indentation, and needless blanks,
+//! brackets and quotes. No name is changed and no line is joined where that could change what it means.
 
 /// What a run of blanks becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +23,27 @@ pub(super) fn packed(name: &str, data: &[u8]) -> Option<String> {
 struct Script<'a> {
     rest: &'a str,
     out: String,
-    /// The braces that are open in the code of each template that is open.
-    templates: Vec<usize>,
+    /// The templates that are open.
+    templates: Vec<Template>,
+    /// Of each round bracket that is open whether it is the head of a statement, which may be all of it.
+    brackets: Vec<bool>,
+    /// The same of the bracket that was closed last.
+    head_closed: bool,
     blank: Blank,
+}
+
+/// A template that is open.
+struct Template {
+    /// The braces that are open in its code.
+    braces: usize,
+    /// It is markup.
+    markup: bool,
 }
 
 impl<'a> Script<'a> {
     fn new(text: &'a str) -> Self {
-        Script { rest: text, out: String::with_capacity(text.len()), templates: Vec::new(), blank: Blank::None }
+        let out = String::with_capacity(text.len());
+        Script { rest: text, out, templates: Vec::new(), brackets: Vec::new(), head_closed: false, blank: Blank::None }
     }
 
     fn packed(mut self) -> String {
@@ -44,27 +57,54 @@ impl<'a> Script<'a> {
                 '"' | '\'' => self.take(quoted(self.rest, next)),
                 '/' if self.expects_value() => self.take(pattern(self.rest)),
                 '`' => {
+                    let markup = self.out.ends_with("html");
                     self.take(1);
-                    self.template();
+                    self.template(markup);
                 }
-                '}' if self.templates.last() == Some(&0) => {
-                    self.templates.pop();
+                '}' if self.templates.last().is_some_and(|template| template.braces == 0) => {
+                    let markup = self.templates.pop().is_some_and(|template| template.markup);
                     self.take(1);
-                    self.template();
+                    self.template(markup);
+                }
+                '=' if self.rest.starts_with("=>") => {
+                    self.open_parameter();
+                    self.take(2);
                 }
                 next => {
-                    if let Some(depth) = self.templates.last_mut() {
-                        *depth = match next {
-                            '{' => *depth + 1,
-                            '}' => *depth - 1,
-                            _ => *depth,
-                        };
-                    }
+                    self.count(next);
                     self.take(next.len_utf8());
                 }
             }
         }
         self.out
+    }
+
+    /// Keeps count of brackets in code.
+    fn count(&mut self, next: char) {
+        if let Some(Template { braces, .. }) = self.templates.last_mut() {
+            *braces = match next {
+                '{' => *braces + 1,
+                '}' => *braces - 1,
+                _ => *braces,
+            };
+        }
+        match next {
+            '(' => self.brackets.push(["if", "for", "while"].iter().any(|word| self.out.ends_with(word))),
+            ')' => self.head_closed = self.brackets.pop().unwrap_or(true),
+            _ => {}
+        }
+    }
+
+    /// Frees a parameter that is alone and only a name, of an arrow that comes next, of its brackets.
+    fn open_parameter(&mut self) {
+        let Some(list) = self.out.strip_suffix(')') else { return };
+        let Some((before, name)) = list.rsplit_once('(') else { return };
+        let is_name = !name.is_empty() && name.chars().all(is_of_name) && !name.starts_with(|c: char| c.is_numeric());
+        if is_name && !before.ends_with(is_of_name) {
+            let (at, name) = (before.len(), name.to_owned());
+            self.out.truncate(at);
+            self.out.push_str(&name);
+        }
     }
 
     /// Notes a run of blanks, until it is known what comes after it.
@@ -102,13 +142,18 @@ impl<'a> Script<'a> {
 
     /// The text of a template up to its end or to code in it. A line end with what is around it becomes one line end:
     /// markup takes them alike.
-    fn template(&mut self) {
+    fn template(&mut self, markup: bool) {
         loop {
             let end = self.rest.find(['`', '\\', '$', '\n']).unwrap_or(self.rest.len());
-            self.copy(end);
+            if markup {
+                self.out.push_str(&tags(&self.rest[..end], self.rest[end..].starts_with('\n')));
+                self.skip(end);
+            } else {
+                self.copy(end);
+            }
             if self.rest.starts_with("${") {
                 self.copy(2);
-                self.templates.push(0);
+                self.templates.push(Template { braces: 0, markup });
                 return;
             }
             match self.rest.chars().next() {
@@ -135,12 +180,13 @@ impl<'a> Script<'a> {
     }
 
     /// Whether what was written last is needless before a closing bracket: the comma after a last item, which in an array
-    /// may stand for an item itself, or the end of a last statement, which after `)` may be a statement itself.
+    /// may stand for an item itself, or the end of a last statement, which after the head of another may be a statement itself.
     fn may_drop_last(&self, block: bool) -> bool {
         let mut last = self.out.chars().rev();
         match (last.next(), last.next()) {
             (Some(','), Some(before)) => !"[,".contains(before),
-            (Some(';'), Some(before)) => block && !"){};".contains(before),
+            (Some(';'), Some(')')) => block && !self.head_closed,
+            (Some(';'), Some(before)) => block && !"{;".contains(before),
             _ => false,
         }
     }
@@ -157,10 +203,39 @@ fn goes_on(before: char, after: char) -> bool {
     "{([,;:=&|?<>".contains(before) || ")]},;.:?=&|".contains(after)
 }
 
+/// Whether a letter may be a part of a name.
+fn is_of_name(letter: char) -> bool {
+    letter.is_alphanumeric() || "_$#\\".contains(letter)
+}
+
 /// Whether these two would be read as one without a blank.
 fn would_merge(before: char, after: char) -> bool {
-    let word = |letter: char| letter.is_alphanumeric() || "_$#\\".contains(letter);
-    (word(before) && word(after)) || (before == after && "+-/".contains(before))
+    (is_of_name(before) && is_of_name(after)) || (before == after && "+-/".contains(before))
+}
+
+/// Markup without quotes around single words, and without blanks before the end of a tag. `whole`: its line ends with it.
+fn tags(text: &str, whole: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, value)) = rest.split_once("=\"") {
+        let len = value.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').unwrap_or(value.len());
+        let ends = |after: &&str| after.starts_with([' ', '>']) || whole && after.is_empty();
+        let word = value[len..].strip_prefix('"').filter(|after| len > 0 && ends(after));
+        out.push_str(before);
+        match word {
+            Some(after) => {
+                out.push('=');
+                out.push_str(&value[..len]);
+                rest = after;
+            }
+            None => {
+                out.push_str("=\"");
+                rest = value;
+            }
+        }
+    }
+    out.push_str(rest);
+    out.replace(" />", "/>")
 }
 
 /// The length of a string that begins here.
@@ -201,8 +276,8 @@ fn style(text: &str) -> String {
         }
         if next.is_whitespace() {
             rest = rest.trim_start();
-            let needed = !out.is_empty() && !out.ends_with([' ', '{', '}', ';', ',', ':']);
-            if needed && !rest.starts_with(['{', '}', ',', '/']) {
+            let needed = !out.is_empty() && !out.ends_with([' ', '{', '}', ';', ',', ':', '>']);
+            if needed && !rest.starts_with(['{', '}', ',', '/', '>']) {
                 out.push(' ');
             }
             continue;
@@ -233,6 +308,16 @@ mod tests {
         assert_eq!(script("return a\n++b"), "return a\n++b");
         assert_eq!(script("f(a, [b, ], [, ], [, , ],)"), "f(a,[b],[,],[,,])");
         assert_eq!(script("{ while (a()); }\n{ return b; }"), "{while(a());}\n{return b}");
+        assert_eq!(script("{ if (a(b)) f(c); }\n{ if (a(b)); }"), "{if(a(b))f(c)}\n{if(a(b));}");
+        assert_eq!(script("{ x = { a }; }"), "{x={a}}");
+    }
+
+    #[test]
+    fn a_single_parameter_needs_no_brackets() {
+        assert_eq!(script("f((a) => (b) => a(b) => c)"), "f(a=>b=>a(b)=>c)");
+        for text in ["()=>a", "(a,b)=>a", "({a})=>a", "(...a)=>a", "async(a)=>a"] {
+            assert_eq!(script(text), text);
+        }
     }
 
     #[test]
@@ -251,11 +336,19 @@ mod tests {
     }
 
     #[test]
+    fn markup_loses_quotes_and_blanks_that_it_does_not_need_and_other_text_keeps_them() {
+        assert_eq!(script("html`<p\n  class=\"a\"\n  id=\"b\"\n/>`"), "html`<p\nclass=a\nid=b\n/>`");
+        let text = r#"html`<p class="a" id="b c" d="" e="f"><${X} g="h-1" i=${"j"} /> "k" />${`l="m" />`}</p>`"#;
+        let packed = r#"html`<p class=a id="b c" d="" e=f><${X} g=h-1 i=${"j"}/> "k"/>${`l="m" />`}</p>`"#;
+        assert_eq!(script(text), packed);
+    }
+
+    #[test]
     fn style_sheets_lose_what_they_do_not_need() {
         let text = "/* a */\na :is(b, c) > d {\n  margin: 0 calc(1px + 2px);\n  color: red;\n}\n\n@media (x: 1) {\n}\n";
         assert_eq!(
             packed("a.css", text.as_bytes()).unwrap(),
-            "a :is(b,c) > d{margin:0 calc(1px + 2px);color:red}@media (x:1){}"
+            "a :is(b,c)>d{margin:0 calc(1px + 2px);color:red}@media (x:1){}"
         );
     }
 

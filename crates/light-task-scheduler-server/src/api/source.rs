@@ -30,6 +30,11 @@ impl Source {
         }
     }
 
+    /// Whether a scheduler here runs nothing new any more.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self, Source::Scheduler(scheduler) if scheduler.is_draining())
+    }
+
     /// Takes tasks in.
     pub(super) async fn insert(&self, tasks: Vec<NewTask>) -> Result<Vec<Result<Inserted>>> {
         match self {

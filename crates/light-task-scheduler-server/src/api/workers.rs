@@ -1,10 +1,10 @@
 //! Workers: the replicas that take tasks from this store.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Response;
-use light_task_scheduler::Timestamp;
 use light_task_scheduler::store::ReplicaStatus;
+use light_task_scheduler::{ReplicaId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,6 +21,8 @@ pub(crate) struct WorkerView {
     name: String,
     /// `alive`, `expired` (its heartbeat is late), or `dead` (its tasks are being taken over).
     state: &'static str,
+    /// It takes nothing more, and leaves once what it holds has ended.
+    draining: bool,
     /// How many heartbeats it has sent.
     beats: u64,
     /// When its lease ends.
@@ -45,6 +47,7 @@ impl From<ReplicaStatus> for WorkerView {
             id: replica.id.to_string(),
             state: state_of(&replica),
             name: replica.name,
+            draining: replica.draining,
             beats: replica.beat,
             expires_at: replica.expires_at,
             running: replica.owned,
@@ -62,4 +65,33 @@ impl From<ReplicaStatus> for WorkerView {
 pub(crate) async fn list(State(api): State<Api>, _: Caller) -> Result<Json<Vec<WorkerView>>, Response> {
     let replicas = api.store().replicas().await.map_err(Box::<Problem>::from)?;
     Ok(Json(replicas.into_iter().map(WorkerView::from).collect()))
+}
+
+/// Has a worker take nothing more, let what it runs come to its end within its grace, and leave.
+///
+/// It cannot be taken back, and repeating it changes nothing: a worker that is started anew takes tasks again.
+#[utoipa::path(post, operation_id = "drain_worker", path = "/api/v1/workers/{id}/drain", tag = "workers",
+    params(("id" = String, Path)),
+    responses(
+        (status = 200, body = WorkerView),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"])))]
+pub(crate) async fn drain(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<WorkerView>, Response> {
+    // It may run tasks of any queue.
+    caller.check_all_queues()?;
+    Ok(Json(drained(&api, &id).await?))
+}
+
+async fn drained(api: &Api, text: &str) -> Result<WorkerView> {
+    let missing = || Problem::not_found(format_args!("worker {text}: it never was, has left, or was declared dead"));
+    let id: ReplicaId = text.parse().map_err(|_| missing())?;
+    // Once it has been told it may be gone before it is looked at.
+    let seen = api.store().replicas().await?.into_iter().find(|replica| replica.id == id).ok_or_else(missing)?;
+    api.store().drain(id).await?;
+    Ok(ReplicaStatus { draining: true, ..seen }.into())
 }

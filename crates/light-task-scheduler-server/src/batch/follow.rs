@@ -30,7 +30,7 @@ const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// With more tasks to come than this, they are asked for only if the store has fewer than we think.
 const LOOK_MAX: usize = 10 * CHUNK;
 /// How long a drain waits for what runs: until the user loses patience.
-const DRAIN_GRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Follows one batch.
 pub(crate) struct Follower {
@@ -131,6 +131,7 @@ impl Follower {
                     work.note(looked);
                     break;
                 }
+                () = scheduler.draining(), if work.ending == Ending::No => work.drained_from_afar(self),
                 () = tokio::time::sleep_until(look_at), if work.ending != Ending::Stop => {
                     let begun = Instant::now();
                     let looked = self.look_if_needed().await;
@@ -301,11 +302,7 @@ impl Work<'_> {
     fn interrupt(&mut self, follower: &Follower, durable: bool) -> bool {
         match self.ending {
             Ending::No => {
-                let running = follower.running.len();
-                follower.note(&format!(
-                    "draining: nothing new is started, {running} running commands are waited for; Ctrl-C again stops them"
-                ));
-                self.end(Ending::Drain);
+                self.drain(follower);
                 true
             }
             Ending::Drain => {
@@ -319,6 +316,20 @@ impl Work<'_> {
                 false
             }
         }
+    }
+
+    /// As a first Ctrl-C.
+    fn drained_from_afar(&mut self, follower: &Follower) {
+        follower.note("an operator has this batch drain");
+        self.drain(follower);
+    }
+
+    fn drain(&mut self, follower: &Follower) {
+        let running = follower.running.len();
+        follower.note(&format!(
+            "draining: nothing new is started, {running} running commands are waited for; Ctrl-C again stops them"
+        ));
+        self.end(Ending::Drain);
     }
 
     fn end(&mut self, ending: Ending) {

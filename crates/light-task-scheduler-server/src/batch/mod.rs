@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use light_task_scheduler::{Config, Name, QueueSettings, RateLimit, Scheduler, State, StoreExt};
+use light_task_scheduler::{Config, Name, QueueSettings, RateLimit, Scheduler, Shutdown, State, StoreExt};
 
 use crate::batch::follow::Follower;
 use crate::batch::joblog::Joblog;
@@ -220,6 +220,7 @@ async fn start(
         concurrency: usize::try_from(args.concurrency()).unwrap_or(usize::MAX),
         replica_name: format!("lts batch {batch}, pid {}", std::process::id()),
         queues: queues.into_iter().collect(),
+        drain: Shutdown { grace: follow::DRAIN_GRACE, hand_over: false },
         ..Config::default()
     };
     config.ttl = args.lease.unwrap_or(config.ttl);

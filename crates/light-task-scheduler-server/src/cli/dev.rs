@@ -14,7 +14,7 @@ use crate::exit::{OK, Problem, Result};
 use crate::interrupt::Interrupts;
 use crate::open::Executors;
 use crate::output;
-use crate::serve::Listening;
+use crate::serve::{Listening, tell_of_drain};
 
 /// Serves the HTTP API and the console, and runs tasks, all in this process; on ./lts.db, for this host only.
 #[derive(Debug, Args)]
@@ -65,7 +65,10 @@ pub(crate) async fn run(args: DevArgs) -> Result<u8> {
         demo::fill(&scheduler).await?;
     }
     greet(listening.address());
-    listening.serve(&api, interrupts.next()).await;
+    tokio::select! {
+        () = listening.serve(&api, interrupts.next()) => {}
+        () = tell_of_drain(&scheduler) => {}
+    }
     // Whatever still runs goes on, and is taken up by the next start.
     scheduler.shutdown(Shutdown { grace: std::time::Duration::ZERO, hand_over: true }).await?;
     Ok(OK)

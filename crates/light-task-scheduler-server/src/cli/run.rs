@@ -232,7 +232,7 @@ async fn follow(
     tokio::pin!(ended);
     let mut tail = Tail::new(Shown::AsIs);
     let mut cancel_at: Option<Instant> = None;
-    let mut cancelled = false;
+    let (mut cancelled, mut drained) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -255,9 +255,14 @@ async fn follow(
                 // Refused: it has just ended, and that is how it ended.
                 let _ = scheduler.cancel(id).await;
             }
+            () = scheduler.ended(), if !drained => drained = true,
             () = tokio::time::sleep(LOOK_INTERVAL) => {
                 let task = opened.store.task(id).await?;
                 tail.copy(&Logs::In(&*opened.logs, &task.id), task.record.execution).await?;
+                if drained && !task.record.state.is_terminal() {
+                    output::note("an operator had this process drain before the task has ended");
+                    return Ok(None);
+                }
             }
         }
     }

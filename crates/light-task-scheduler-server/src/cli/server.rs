@@ -12,7 +12,7 @@ use crate::exit::{OK, Result};
 use crate::interrupt::Interrupts;
 use crate::open::{Executors, services};
 use crate::output;
-use crate::serve::Listening;
+use crate::serve::{Listening, tell_of_drain};
 
 /// How long tasks that run may go on when the server is asked to end; the rest is handed over to the next start.
 const GRACE: Duration = Duration::from_secs(1);
@@ -132,7 +132,10 @@ async fn serve(settings: &Settings) -> Result<u8> {
     let guard = if settings.tokens.value.is_some() { "by tokens" } else { "open to everybody on this host" };
     let api = Api::new(scheduler.clone(), opened.logs.clone(), options);
     output::note(&format!("lts server listens on http://{address}{}, {guard}", settings.base_path.value));
-    listening.serve(&api, interrupts.next()).await;
+    tokio::select! {
+        () = listening.serve(&api, interrupts.next()) => {}
+        () = tell_of_drain(&scheduler) => {}
+    }
     scheduler.shutdown(Shutdown { grace: GRACE, hand_over: true }).await?;
     Ok(OK)
 }

@@ -9,13 +9,15 @@ use light_task_scheduler::{Config, Name, RemoteStore, Scheduler, Shutdown, Store
 
 use crate::api::state_of;
 use crate::batch::parse_name;
+use crate::cli::act::Consent;
 use crate::cli::select::StoreArgs;
+use crate::cli::target::{Target, TargetArgs};
 use crate::command::{DOCKER_KIND, HTTP_KIND};
 use crate::duration::parse_duration;
-use crate::exit::{OK, Problem, Result};
+use crate::exit::{CONFLICT, NOT_FOUND, OK, Problem, Result};
 use crate::interrupt::Interrupts;
 use crate::open::{Executors, Opened, open_remote};
-use crate::output;
+use crate::output::{self, Form, FormArgs};
 
 /// How long an engine for containers may take to answer whether it is there.
 const ENGINE_WITHIN: Duration = Duration::from_secs(5);
@@ -24,7 +26,8 @@ const ENGINE_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   lts worker run --server http://tasks.example.org:7600 --queues gpu
-  lts worker ls --server http://tasks.example.org:7600")]
+  lts worker ls --server http://tasks.example.org:7600
+  lts worker drain 0198c5 --server http://tasks.example.org:7600")]
 pub(crate) struct WorkerArgs {
     #[command(subcommand)]
     ask: Ask,
@@ -35,7 +38,7 @@ enum Ask {
     /// Takes tasks of a server and runs them on this host
     #[command(after_help = "\
 Ctrl-C takes nothing more and lets what runs come to its end, within --grace; what is left is stopped and given back. \
-Ctrl-C twice: at once. Workers of one server on one host name it by the same URL: then each can take over what another \
+So does `lts worker drain`. Ctrl-C twice: at once. Workers of one server on one host name it by the same URL: then each can take over what another \
 has left running.
 
 Example:
@@ -46,6 +49,14 @@ Example:
         after_help = "Examples:\n  lts worker ls --server http://127.0.0.1:7600\n  lts worker ls --store ./lts.db"
     )]
     Ls(LsArgs),
+    /// Has a worker take nothing more, and end once what it runs has ended, within its grace
+    #[command(after_help = "\
+It ends with the exit code 0, as after Ctrl-C; what outlasts its grace is given back, and runs elsewhere. Of a server that \
+runs tasks itself only that ends: it goes on answering, and runs tasks again when it is started again.
+
+Example:
+  lts worker drain 0198c5 --server http://127.0.0.1:7600")]
+    Drain(DrainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +103,18 @@ struct LsArgs {
     store: StoreArgs,
 }
 
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// Its id, or the beginning of it
+    worker: String,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    form: FormArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Process,
@@ -104,6 +127,7 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<u8> {
     match args.ask {
         Ask::Run(args) => work(args).await,
         Ask::Ls(args) => list(args).await,
+        Ask::Drain(args) => drain(args).await,
     }
 }
 
@@ -116,20 +140,25 @@ async fn work(args: RunArgs) -> Result<u8> {
         concurrency: args.concurrency.unwrap_or(cores),
         queues: args.queues,
         replica_name: name,
+        drain: Shutdown { grace: args.grace, hand_over: false },
         ..Config::default()
     };
+    let drain = config.drain;
     config.ttl = args.lease.unwrap_or(config.ttl);
     let mut interrupts = Interrupts::listen()?;
     let scheduler = start(&opened, &store, &args.kinds, config).await?;
     output::note(&format!("takes tasks of {}; Ctrl-C lets what runs end, a second one stops it", args.server));
-    interrupts.next().await;
+    tokio::select! {
+        () = interrupts.next() => {}
+        () = scheduler.draining() => output::note("an operator has this worker drain"),
+    }
     output::note("takes nothing more, and waits for what runs");
-    let ending = scheduler.shutdown(Shutdown { grace: args.grace, hand_over: false });
+    let ending = scheduler.shutdown(drain);
     tokio::pin!(ending);
     tokio::select! {
         ended = &mut ending => ended?,
         () = interrupts.next() => {
-            let at_once = scheduler.shutdown(Shutdown { grace: Duration::ZERO, hand_over: false });
+            let at_once = scheduler.shutdown(Shutdown { grace: Duration::ZERO, ..drain });
             let (first, second) = tokio::join!(ending, at_once);
             first.and(second)?;
         }
@@ -199,7 +228,36 @@ async fn list(args: LsArgs) -> Result<u8> {
     Ok(OK)
 }
 
+async fn drain(args: DrainArgs) -> Result<u8> {
+    let target = args.target.open().await?;
+    let id = find(&target, &args.worker).await?;
+    args.consent.to(&target, &format!("drain the worker {id}"))?;
+    let worker = target.post(&format!("/api/v1/workers/{id}/drain"), None).await?;
+    match args.form.form() {
+        Form::Table | Form::Wide => output::line(&format!("{id}: draining, {} running", worker["running"]))?,
+        form => output::one(form, "id", &worker, Vec::new)?,
+    }
+    Ok(OK)
+}
+
+/// The id of the only worker that lives and whose id begins so.
+async fn find(target: &Target, text: &str) -> Result<String> {
+    let workers = target.get("/api/v1/workers").await?;
+    let alive = workers.as_array().into_iter().flatten().filter(|worker| worker["state"] != "dead");
+    let ids: Vec<&str> = alive.filter_map(|worker| worker["id"].as_str()).filter(|id| id.starts_with(text)).collect();
+    match ids.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        [] => Err(Problem::new(NOT_FOUND, format!("there is no worker {text}; see `lts worker ls`"))),
+        several => {
+            let message = format!("several workers begin with {text}: {}", several.join(", "));
+            Err(Problem::new(CONFLICT, message))
+        }
+    }
+}
+
 fn row(worker: &ReplicaStatus) -> Vec<String> {
     let lease_ends = output::time(Some(worker.expires_at));
-    vec![worker.id.to_string(), state_of(worker).to_owned(), worker.owned.to_string(), lease_ends, worker.name.clone()]
+    let state = state_of(worker);
+    let state = if worker.draining && state == "alive" { "draining" } else { state };
+    vec![worker.id.to_string(), state.to_owned(), worker.owned.to_string(), lease_ends, worker.name.clone()]
 }

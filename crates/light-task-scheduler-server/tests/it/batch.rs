@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{Place, said};
+use crate::support::{Place, Running, said};
 use crate::witness::wait;
 
 #[test]
@@ -149,10 +149,25 @@ fn waiting_batch() -> Place {
 
 #[test]
 fn ctrl_c_drains() {
+    drained_by(|_, batch| batch.signal(Signal::INT));
+}
+
+#[test]
+fn an_operator_drains_it_from_afar() {
+    drained_by(|place, batch| {
+        let listed = place.lts(&["worker", "ls", "--json"]).json();
+        let drained = place.lts(&["worker", "drain", listed[0]["id"].as_str().unwrap()]);
+        assert_eq!(drained.code, 0, "{drained:?}");
+        batch.hear("an operator has this batch drain");
+    });
+}
+
+/// What has begun ends, and the rest is left to the next run.
+fn drained_by(how: impl FnOnce(&Place, &mut Running)) {
     let place = waiting_batch();
     let mut batch = place.start(&["batch", "f", "--concurrency", "1"]);
     place.read("ready");
-    batch.signal(Signal::INT);
+    how(&place, &mut batch);
     batch.hear("draining");
     fs::write(place.path("go"), "go\n").unwrap();
     let said = batch.end();

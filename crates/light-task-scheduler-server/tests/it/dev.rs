@@ -87,6 +87,24 @@ impl Server {
 }
 
 #[test]
+fn a_server_that_drains_runs_tasks_again_when_it_is_started_again() {
+    let place = Place::new();
+    let mut server = Server::dev(&place);
+    let worker = server.json("GET", "/api/v1/workers", "")[0]["id"].as_str().unwrap().to_owned();
+    let said =
+        place.lts(&["worker", "drain", &worker, "--server", &format!("http://{}", server.address), "-o", "jsonl"]);
+    assert_eq!((said.code, &said.json()[0]["draining"]), (0, &json!(true)), "{said:?}");
+    server.running.as_mut().unwrap().hear("drained: it goes on answering");
+    assert_eq!(server.json("GET", "/api/v1/workers", ""), json!([]));
+    assert_eq!(server.json("GET", "/api/v1/capabilities", "")["draining"], true);
+    let id = server.submit("true");
+    assert_eq!(server.json("GET", &format!("/api/v1/tasks/{id}"), "")["state"], "waiting");
+    assert_eq!(server.end(Signal::TERM), 0);
+    let server = Server::dev(&place);
+    assert_eq!(server.ended(&id)["state"], "succeeded");
+}
+
+#[test]
 fn the_printed_line_works_as_it_is() {
     let place = Place::new();
     let mut server = Server::dev(&place);

@@ -22,6 +22,22 @@ fn output_and_exit_code_are_the_commands_own() {
 }
 
 #[test]
+fn what_an_operator_drains_from_afar_comes_to_its_end() {
+    let place = Place::new();
+    place.fifo("ready");
+    place.fifo("go");
+    let run = place.start(&["run", "--", "sh", "-c", "echo > ready; cat go; exit 3"]);
+    place.read("ready");
+    let listed = place.lts(&["worker", "ls", "--json"]).json();
+    let drained = place.lts(&["worker", "drain", listed[0]["id"].as_str().unwrap()]);
+    assert_eq!(drained.code, 0, "{drained:?}");
+    std::fs::write(place.path("go"), "gone").unwrap();
+    let said = run.end();
+    assert_eq!((said.code, said.stdout.as_str()), (3, "gone"), "{said:?}");
+    place.assert_no_process_stays();
+}
+
+#[test]
 fn ctrl_c_cancels() {
     let place = Place::new();
     place.fifo("ready");

@@ -147,6 +147,9 @@ impl Store for Bare {
     async fn leave(&self, replica: ReplicaId) -> Result<()> {
         self.inner.leave(replica).await
     }
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.inner.drain(replica).await
+    }
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         self.inner.replicas().await
     }

@@ -19,6 +19,8 @@ const LEASE: &str = "1s";
 const WITHIN: Duration = Duration::from_secs(60);
 /// The exit code for what makes no sense.
 const USAGE: i32 = 2;
+/// The exit code for what is not there.
+const NOT_FOUND: i32 = 3;
 
 fn shell(line: &str) -> NewTask {
     let argv = ["/bin/sh", "-c", line].map(str::to_owned).to_vec();
@@ -93,6 +95,40 @@ fn two_workers_share_a_servers_queue() {
         worker.signal(rustix::process::Signal::TERM);
         assert_eq!(worker.end().code, 0);
     }
+    place.assert_no_process_stays();
+}
+
+#[test]
+fn a_worker_that_an_operator_has_drain_ends_what_it_runs_and_leaves() {
+    let (place, server) = place();
+    place.fifo("go");
+    let url = server.url();
+    let args =
+        ["worker", "run", "--server", url.as_str(), "--kinds", "process", "--concurrency", "1", "--grace", "60s"];
+    let mut worker = place.start(&args);
+    worker.hear("takes tasks of");
+    let line = |line: &str| shell(&format!("cd '{}'; {line}", place.path("").display()));
+    let ids = server.submit(vec![line("cat go")]);
+    let owner = server.running(&ids[0]).record.owner.unwrap().to_string();
+    let waiting = server.submit(vec![line("true")]).remove(0);
+
+    let drain = |worker: &str| place.lts(&["worker", "drain", worker, "--server", &url]);
+    let drained = drain(&owner);
+    assert_eq!((drained.code, drained.stdout.contains("draining, 1 running")), (0, true), "{drained:?}");
+    worker.hear("an operator has this worker drain");
+    let listed = place.lts(&["worker", "ls", "--server", &url]).stdout;
+    let row = listed.lines().find(|row| row.starts_with(&owner)).unwrap();
+    assert!(row.contains("draining"), "{listed}");
+    // A second wish changes nothing; the beginning of an id is enough where it is the only one.
+    assert_eq!(drain(&owner[..owner.len() - 1]).code, 0);
+
+    std::fs::write(place.path("go"), "done").unwrap();
+    assert_eq!(worker.end().code, 0);
+    let task = server.ended(&ids[0]);
+    assert_eq!((task.record.state, task.record.attempt), (State::Succeeded, 1), "{:?}", task.record);
+    assert_eq!(server.wait(server.scheduler().get(&waiting)).unwrap().record.attempt, 0, "it took nothing more");
+    let gone = drain(&owner);
+    assert_eq!((gone.code, gone.stderr.contains("there is no worker")), (NOT_FOUND, true), "{gone:?}");
     place.assert_no_process_stays();
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::retry::RetryPolicy;
+use crate::scheduler::Shutdown;
 use crate::store::QueueSettings;
 use crate::task::{Name, State};
 
@@ -82,6 +83,9 @@ pub struct Config {
     pub store_poll: Duration,
     /// How long a run that is to be stopped may take to stop by itself. Default 5 s.
     pub stop_grace: Duration,
+    /// How it ends when an operator has it drain ([`Store::drain`](crate::Store::drain)). Default: as
+    /// [`Shutdown::default`].
+    pub drain: Shutdown,
     /// How saving a result is retried, apart from the task's own attempts. Default: 10 attempts, 1 s to 1 min.
     pub export_retry: RetryPolicy,
     /// Removes ended tasks. Default: none are removed.
@@ -103,6 +107,7 @@ impl Default for Config {
             ttl: Duration::from_secs(15),
             store_poll: Duration::from_secs(1),
             stop_grace: Duration::from_secs(5),
+            drain: Shutdown::default(),
             export_retry: RetryPolicy {
                 max_attempts: 10,
                 max_delay: Duration::from_secs(60),

@@ -46,10 +46,13 @@ pub(super) struct Core {
 impl Core {
     /// Starts a task of this scheduler: it ends at the latest when the scheduler is dropped or has shut down.
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let kill = self.life.kill.token();
-        tokio::spawn(async move {
-            kill.run_until_cancelled_owned(future).await;
-        });
+        spawn_until(self.life.kill.token(), future);
+    }
+
+    /// Starts a task of this scheduler that its users need also when nothing runs here any more: it ends when they are
+    /// done with the scheduler.
+    pub(super) fn spawn_beside(&self, future: impl Future<Output = ()> + Send + 'static) {
+        spawn_until(self.life.closed.clone(), future);
     }
 
     /// A claimed or adopted task, ready to run by an executor of its kind; see [`Run::claimed_here`].
@@ -89,6 +92,12 @@ impl Core {
     pub(super) fn chance(&self) -> f64 {
         unit_random(&*self.clock)
     }
+}
+
+fn spawn_until(end: CancellationToken, future: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move {
+        end.run_until_cancelled_owned(future).await;
+    });
 }
 
 /// A kind that this scheduler can run.
@@ -217,15 +226,20 @@ impl Replica {
 
 /// The stages of a scheduler's end.
 pub(super) struct Life {
+    /// An operator has it drain.
+    pub(super) told: CancellationToken,
     /// Nothing new is claimed.
     pub(super) draining: CancellationToken,
-    /// Everything ends where it stands, as in a crash.
+    /// Everything that claims or runs tasks ends where it stands, as in a crash.
     pub(super) kill: Kill,
+    /// Nobody uses the scheduler any more.
+    pub(super) closed: CancellationToken,
 }
 
 impl Life {
     pub(super) fn new() -> Self {
-        Life { draining: CancellationToken::new(), kill: Kill::default() }
+        let (told, draining, closed) = Default::default();
+        Life { told, draining, kill: Kill::default(), closed }
     }
 }
 

@@ -135,6 +135,9 @@ impl Heart {
     }
 
     fn deliver(&self, reply: &HeartbeatReply, sent: Instant) {
+        if reply.drain {
+            self.core.life.told.cancel();
+        }
         for id in &reply.cancel {
             // A run that came after the question may be a later one than the wish is for. If the wish is for it, the
             // next heartbeat brings it again.
@@ -361,6 +364,7 @@ mod tests {
             expired,
             proven_dead: false,
             dead: false,
+            draining: false,
             expires_at: Timestamp::default(),
             owned: 1,
         }

@@ -82,6 +82,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.core.life.kill.cancel();
+        self.core.life.closed.cancel();
     }
 }
 
@@ -193,8 +194,9 @@ fn start_loops(core: &Arc<Core>) -> Result<()> {
     } else {
         core.spawn(leases::beat(core.clone(), ticker));
     }
-    core.spawn(housekeeping::sweep(core.clone()));
-    core.spawn(events::follow(core.hub.clone(), core.store.clone(), core.config.store_poll));
+    core.spawn_beside(shutdown::once_told(core.clone()));
+    core.spawn_beside(housekeeping::sweep(core.clone()));
+    core.spawn_beside(events::follow(core.hub.clone(), core.store.clone(), core.config.store_poll));
     if core.kind_names.is_empty() {
         return Ok(());
     }
@@ -397,7 +399,32 @@ impl Scheduler {
     /// Ends in order: claims nothing new, lets what runs go on for the grace, then stops or hands over the
     /// rest, writes the last words, and leaves the store. See [`Shutdown`].
     pub async fn shutdown(&self, how: Shutdown) -> Result<()> {
-        shutdown::shutdown(self.core(), how).await
+        let ended = shutdown::shutdown(self.core(), how).await;
+        self.core().life.closed.cancel();
+        ended
+    }
+
+    /// Who it is to the store, for [`Store::drain`] and [`Store::replicas`]. It changes if this replica was declared dead
+    /// while it lived: then it has registered anew.
+    pub fn replica(&self) -> ReplicaId {
+        self.core().replica.id()
+    }
+
+    /// Whether it claims nothing any more: an operator has it [drain](Store::drain), or it was
+    /// [shut down](Scheduler::shutdown). Everything else goes on: tasks are taken in and awaited, for others to run.
+    pub fn is_draining(&self) -> bool {
+        self.core().life.draining.is_cancelled()
+    }
+
+    /// Waits until it claims nothing any more.
+    pub async fn draining(&self) {
+        self.core().life.draining.cancelled().await;
+    }
+
+    /// Waits until it runs nothing any more and has left the store, because it has drained or was shut down.
+    /// It also ends, without [draining](Scheduler::is_draining), if one of its loops panics.
+    pub async fn ended(&self) {
+        self.core().life.kill.token().cancelled().await;
     }
 
     fn core(&self) -> &Arc<Core> {

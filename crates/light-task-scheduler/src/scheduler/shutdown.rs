@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::monotonic;
 use crate::error::Result;
 use crate::scheduler::core::{Core, StoreRetry};
@@ -14,7 +16,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const STOP_LOOK: Duration = Duration::from_millis(500);
 
 /// How a scheduler ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
     /// How long what runs may go on before it is stopped or handed over. 0: not at all.
     pub grace: Duration,
@@ -36,7 +39,7 @@ pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
     idle_within(core, how.grace).await;
     // A claim that was answered late may still add runs: tell those too.
     let end = monotonic() + core.config.stop_grace + LAST_WORDS;
-    while !is_idle(core) && monotonic() < end {
+    while !is_idle(core) && !core.life.kill.is_cancelled() && monotonic() < end {
         for held in core.registry.all() {
             let detach = how.hand_over && held.executor.adoptable();
             held.tell(|mail| if detach { mail.detach = true } else { mail.drain = true });
@@ -49,6 +52,16 @@ pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
     left.unwrap_or_else(|_| {
         Err(crate::Error::unavailable("the store did not answer; this replica's lease will expire"))
     })
+}
+
+/// Ends, as it is configured, once an operator wishes so.
+pub(super) async fn once_told(core: Arc<Core>) {
+    core.life.told.cancelled().await;
+    tracing::info!(replica = %core.replica.id(), "an operator has this replica drain");
+    match shutdown(&core, core.config.drain).await {
+        Ok(()) => tracing::info!("drained: this replica has left"),
+        Err(error) => tracing::warn!(%error, "drained, but this replica could not leave"),
+    }
 }
 
 /// Leaves the store; one that cannot be reached is asked again.

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::rate::RateLimit;
 use crate::state::{Command, Refusal, RunEvent};
 use crate::task::{Name, NewTask, Outcome, Progress, ReplicaId, State, Task, TaskId, Token};
@@ -79,6 +79,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// Before that it fails the held and waiting tasks whose deadline has passed.
     ///
+    /// One that [drains](Store::drain) is given nothing, and no time to ask again; but a repeated number is
+    /// answered as ever, so that nothing is lost with an answer.
+    ///
     /// With [`ClaimRequest::among`] only tasks named there are taken; everything else is as without it.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim>;
 
@@ -118,13 +121,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Ends a replica's registration: it is dead from here on, and what it still owns can be adopted at once.
     async fn leave(&self, replica: ReplicaId) -> Result<()>;
 
+    /// Has a replica come to its end, as an operator wishes: from here on it claims and adopts nothing, and its heartbeats
+    /// tell it so ([`HeartbeatReply::drain`]). What it owns stays its own, and it reports and leaves as ever.
+    ///
+    /// It cannot be taken back, and repeating it changes nothing. A replica that registers under another id does not
+    /// drain. Fails as [`NotFound`](crate::ErrorKind::NotFound) if the replica is unknown, dead, or has left.
+    async fn drain(&self, replica: ReplicaId) -> Result<()>;
+
     /// The replicas that are alive, and the dead ones that still own tasks.
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>>;
 
     /// Declares the suspects dead that still are what the rescuer saw (same `beat`, and expired or proven dead),
     /// then adopts up to `limit` tasks of the asked kinds and queues that have no living owner, oldest claim first.
     ///
-    /// The rescuer must be registered and alive, as for a claim. An owner counts as dead if it was
+    /// The rescuer must be registered and alive, as for a claim; one that [drains](Store::drain) declares nobody dead and
+    /// adopts nothing. An owner counts as dead if it was
     /// declared dead, has left, or is unknown to the store.
     async fn rescue(&self, request: RescueRequest) -> Result<Rescued>;
 
@@ -395,6 +406,8 @@ pub struct HeartbeatReply {
     /// [`State::Running`]): a reply may be lost, or come before the run is known, and
     /// nobody asks again.
     pub reports: Vec<Report>,
+    /// An operator wishes that it takes nothing more and leaves once what it owns has ended; repeated until it has left.
+    pub drain: bool,
     /// On a mismatch of the holdings: every task the store says it owns, with its run.
     pub owned: Option<Vec<(TaskId, u64)>>,
     /// Counts how often the store lost acknowledged writes, as far as it knows.
@@ -419,6 +432,8 @@ pub struct ReplicaStatus {
     pub proven_dead: bool,
     /// Declared dead, or has left.
     pub dead: bool,
+    /// It was told to take nothing more and to leave ([`Store::drain`]).
+    pub draining: bool,
     /// When its lease ends.
     pub expires_at: Timestamp,
     /// How many tasks it owns.
@@ -590,10 +605,16 @@ pub struct Sweep {
 pub struct Changes {
     /// Tasks may have become claimable.
     pub work: u64,
-    /// Cancellations were wished or reports posted: an early heartbeat brings them.
+    /// Cancellations or the drain of a replica were wished, or reports posted: an early heartbeat brings them.
     pub wishes: u64,
     /// A task ended that somebody may await.
     pub ends: u64,
+}
+
+/// The answer to a wish for a replica that is not there.
+pub(crate) fn no_replica(id: ReplicaId) -> Error {
+    let message = format!("there is no replica {id}: it never registered, has left, or was declared dead");
+    Error::new(ErrorKind::NotFound, message)
 }
 
 /// Refuses a call with more than [`BATCH_MAX`] items: every store calls this first.

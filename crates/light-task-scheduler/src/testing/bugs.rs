@@ -44,11 +44,13 @@ pub enum Bug {
     UnconfirmedIsDead,
     /// A run that is gone counts as a success.
     LostIsSuccess,
+    /// Who drains is given tasks until it has heard of it.
+    DrainerClaims,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 18] = [
+    pub const ALL: [Bug; 19] = [
         Bug::NoFenceCheck,
         Bug::AttemptNotCounted,
         Bug::RunResetByRequeue,
@@ -67,6 +69,7 @@ impl Bug {
         Bug::ExportOutputReleased,
         Bug::UnconfirmedIsDead,
         Bug::LostIsSuccess,
+        Bug::DrainerClaims,
     ];
 }
 

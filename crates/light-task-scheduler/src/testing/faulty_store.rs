@@ -29,6 +29,7 @@ pub enum Call {
     Register,
     Heartbeat,
     Leave,
+    Drain,
     Replicas,
     Rescue,
     Get,
@@ -122,6 +123,10 @@ impl Store for FaultyStore {
 
     async fn leave(&self, replica: ReplicaId) -> Result<()> {
         faulty!(self, Leave, self.inner.leave(replica))
+    }
+
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        faulty!(self, Drain, self.inner.drain(replica))
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {

@@ -246,6 +246,22 @@ mod bad_weather {
     }
 
     #[tokio::test]
+    async fn replicas_from_before_there_were_drains_do_not_drain() {
+        let database = Database::fresh();
+        let store = open(&database).await;
+        assert_eq!(claim(&store, 1).await, Vec::<String>::new());
+        drop(store);
+        let name = database.url().rsplit_once('/').unwrap().1.to_owned();
+        let before = format!("UPDATE {name}.lts_versions SET version = 3");
+        execute(format!("{before}; ALTER TABLE {name}.lts_replicas DROP COLUMN draining"));
+        let store = open(&database).await;
+        let former = store.replicas().await.unwrap().remove(0);
+        assert!(!former.draining, "nobody has wished it");
+        store.drain(former.id).await.unwrap();
+        assert!(store.replicas().await.unwrap()[0].draining);
+    }
+
+    #[tokio::test]
     async fn two_that_make_the_tables_at_once_do_not_harm_each_other() {
         let database = Database::fresh();
         let url = database.url();

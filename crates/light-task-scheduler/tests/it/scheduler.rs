@@ -222,6 +222,73 @@ async fn shutdown_waits_then_gives_back() {
     assert_eq!(stuck.record.failure().unwrap().kind, FailureKind::Drained);
 }
 
+fn closed_gate() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(0))
+}
+
+/// A function that ends when it is let go, and one that never does.
+fn gated(gate: &Arc<tokio::sync::Semaphore>) -> FunctionExecutor {
+    let gate = gate.clone();
+    let functions = FunctionExecutor::new().register("gated", move |_: Context, (): ()| {
+        let gate = gate.clone();
+        async move { gate.acquire().await.map(|permit| permit.forget()).map_err(|_| TaskError::new("no gate")) }
+    });
+    functions.register("stuck", |_: Context, (): ()| std::future::pending::<Result<(), TaskError>>())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_an_operator_has_drain_ends_what_runs_and_leaves() {
+    let gate = closed_gate();
+    let store = MemoryStore::fifo();
+    let start = || {
+        let config = Config { concurrency: 1, ..config() };
+        Scheduler::builder(store.clone()).functions(gated(&gate)).config(config).start()
+    };
+    let drained = start().await.unwrap();
+    let mut events = drained.subscribe();
+    let running = drained.submit(NewTask::new("gated", &()).unwrap()).await.unwrap();
+    events.next().await;
+    let waiting = drained.submit(NewTask::new("gated", &()).unwrap()).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    store.drain(drained.replica()).await.unwrap();
+    tokio::time::timeout(second(), drained.draining()).await.expect("the hint brings the heartbeat at once");
+    assert!(drained.is_draining() && begun.elapsed() == Duration::ZERO);
+    gate.add_permits(1);
+    tokio::time::timeout(second(), drained.ended()).await.expect("it ends with its last run, not with the grace");
+    let task = running.wait().await.unwrap();
+    assert_eq!((task.record.state, task.record.attempt), (State::Succeeded, 1));
+    assert_eq!(store.replicas().await.unwrap(), [], "it has left");
+    assert_eq!(store.task(waiting.id()).await.unwrap().record.attempt, 0, "what waited still does");
+    // Its users go on, with what another one runs.
+    let other = start().await.unwrap();
+    let late = drained.submit(NewTask::new("gated", &()).unwrap()).await.unwrap();
+    gate.add_permits(2);
+    for handle in [waiting, late] {
+        let task = handle.wait().await.unwrap();
+        assert_eq!((task.record.state, task.record.owner), (State::Succeeded, Some(other.replica())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_from_afar_gives_back_what_outlasts_its_grace() {
+    let store = MemoryStore::fifo();
+    let drain = Shutdown { grace: 10 * second(), hand_over: false };
+    let config = Config { drain, ..config() };
+    let scheduler = Scheduler::builder(store.clone()).functions(gated(&closed_gate())).config(config).start();
+    let scheduler = scheduler.await.unwrap();
+    let mut events = scheduler.subscribe();
+    let stuck = scheduler.submit(NewTask::new("stuck", &()).unwrap()).await.unwrap();
+    events.next().await;
+    let begun = tokio::time::Instant::now();
+    store.drain(scheduler.replica()).await.unwrap();
+    tokio::time::timeout(60 * second(), scheduler.ended()).await.expect("it ends");
+    assert!(scheduler.is_draining());
+    assert!((10 * second()..20 * second()).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    let task = store.task(stuck.id()).await.unwrap();
+    assert_eq!((task.record.state, task.record.interruptions), (State::Waiting, 1));
+    assert_eq!(task.record.failure().unwrap().kind, FailureKind::Drained);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_scheduler_is_rescued_by_another() {
     let functions = || {

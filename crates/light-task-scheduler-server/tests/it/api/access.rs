@@ -114,6 +114,8 @@ async fn a_token_for_some_queues_sees_no_others() {
     assert_eq!(ask(Method::POST, "/api/v1/queues/b/pause", "").await.code(), "forbidden");
     assert_eq!(ask(Method::POST, "/api/v1/queues/b/purge", "").await.code(), "forbidden");
     assert_eq!(ask(Method::GET, "/api/v1/queues/b", "").await.code(), "not_found");
+    // A worker runs tasks of others too.
+    assert_eq!(ask(Method::POST, "/api/v1/workers/any/drain", "").await.code(), "forbidden");
     assert_ne!(ask(Method::POST, "/api/v1/tasks", r#"{"kind": "ok", "queue": "b"}"#).await.status, StatusCode::CREATED);
     assert_ne!(ask(Method::POST, "/api/v1/tasks/in-a/clone", r#"{"queue": "b"}"#).await.status, StatusCode::CREATED);
     let acted =

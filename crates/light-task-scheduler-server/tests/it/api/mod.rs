@@ -5,6 +5,7 @@ mod description;
 mod follow;
 mod leases;
 mod tasks;
+mod workers;
 
 use std::sync::Arc;
 

@@ -247,6 +247,10 @@ impl Store for CachedStore {
         self.inner().leave(replica).await
     }
 
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.inner().drain(replica).await
+    }
+
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         self.inner().replicas().await
     }

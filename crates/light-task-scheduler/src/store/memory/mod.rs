@@ -197,6 +197,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.with(|data| data.drain(replica))
+    }
+
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         Ok(self.with(|data| data.replicas()))
     }

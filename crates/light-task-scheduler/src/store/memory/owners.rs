@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::state::{Event, step};
 use crate::store::{
     BATCH_MAX, Candidate, Candidates, CandidatesRequest, Claim, ClaimRequest, Heartbeat, HeartbeatReply, Holdings,
-    NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
+    NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect, no_replica,
 };
 use crate::task::{Outcome, ReplicaId, State, Task, TaskId};
 
@@ -28,6 +28,7 @@ struct Replica {
     beat: u64,
     expires_at: Timestamp,
     dead: bool,
+    draining: bool,
     /// What it owns; each row knows its index in here.
     owned: Vec<Slot>,
     claim_number: u64,
@@ -89,6 +90,10 @@ impl Owners {
             Some(_) => return Ok(()),
         };
         Err(Error::new(ErrorKind::NotRegistered, format!("replica {id} {problem}")))
+    }
+
+    fn is_draining(&self, id: ReplicaId) -> bool {
+        self.alive(id).is_some_and(|replica| replica.draining)
     }
 
     /// Ends a registration for ever.
@@ -154,6 +159,7 @@ impl Data {
             beat: 0,
             expires_at: self.now + ttl,
             dead: false,
+            draining: false,
             owned: Vec::new(),
             claim_number: 0,
             claimed: Vec::new(),
@@ -168,6 +174,14 @@ impl Data {
         self.op_seq += 1;
     }
 
+    pub(super) fn drain(&mut self, id: ReplicaId) -> Result<()> {
+        let replica = self.owners.replicas.get_mut(&id).filter(|replica| !replica.dead);
+        replica.ok_or_else(|| no_replica(id))?.draining = true;
+        self.op_seq += 1;
+        self.changes.wishes += 1;
+        Ok(())
+    }
+
     pub(super) fn replicas(&self) -> Vec<ReplicaStatus> {
         let status = |(id, replica): (&ReplicaId, &Replica)| ReplicaStatus {
             id: *id,
@@ -176,6 +190,7 @@ impl Data {
             expired: replica.is_expired(self.now),
             proven_dead: false,
             dead: replica.dead,
+            draining: replica.draining,
             expires_at: replica.expires_at,
             owned: replica.owned.len() as u64,
         };
@@ -184,6 +199,9 @@ impl Data {
 
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Result<Claim> {
         self.owners.check(request.replica, self.now)?;
+        if self.owners.is_draining(request.replica) && !bug!(DrainerClaims) {
+            return Ok(Claim { tasks: self.repeat(request), now: self.now, ..Claim::default() });
+        }
         let expired = self.expire();
         let lanes = self.lanes.asked(&request.kinds, &request.queues);
         let mut heads = self.lanes.heads(&lanes, self.now);
@@ -295,6 +313,7 @@ impl Data {
         };
         replica.beat += 1;
         replica.expires_at = now + replica.ttl;
+        let drain = replica.draining;
         self.op_seq += 1;
 
         let rows = &self.rows;
@@ -316,7 +335,7 @@ impl Data {
                 reports.push(Report { id, execution: record.execution, said });
             }
         }
-        Ok(HeartbeatReply { now, cancel, reports, owned, epoch: 0, op_seq: self.op_seq })
+        Ok(HeartbeatReply { now, cancel, reports, drain, owned, epoch: 0, op_seq: self.op_seq })
     }
 
     pub(super) fn post(&mut self, report: Report) -> bool {
@@ -346,6 +365,9 @@ impl Data {
 
     pub(super) fn rescue(&mut self, request: &RescueRequest) -> Result<Rescued> {
         self.owners.check(request.replica, self.now)?;
+        if self.owners.is_draining(request.replica) {
+            return Ok(Rescued { now: self.now, ..Rescued::default() });
+        }
         let is_dead = |data: &mut Data, suspect: &Suspect| {
             let Some(replica) = data.owners.alive(suspect.id) else { return true };
             let unchanged = replica.beat == suspect.beat && replica.is_expired(data.now);

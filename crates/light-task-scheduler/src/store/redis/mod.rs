@@ -209,6 +209,10 @@ impl Store for RedisStore {
         replicas::leave(&self.calls, replica).await
     }
 
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        replicas::drain(&self.calls, replica).await
+    }
+
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         replicas::replicas(&self.calls).await
     }

@@ -13,6 +13,7 @@ use crate::database::redis::values::{array, bytes, items, number, text, texts, t
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
+    no_replica,
 };
 use crate::task::{Outcome, Payload, ReplicaId, TaskId};
 
@@ -37,10 +38,11 @@ pub(super) async fn heartbeat(calls: &Calls, heartbeat: &Heartbeat) -> Result<He
     command.arg("beat").arg(heartbeat.replica.to_string());
     command.arg(u8::from(heartbeat.holdings.is_some())).arg(REPORT_BYTES_MAX);
     let written = calls.beat(&SCRIPTS.replica, &command).await?;
-    let [why, owned, cancel, reports] = array(written.body)?;
+    let [why, owned, cancel, reports, drain] = array(written.body)?;
     objection(heartbeat.replica, &why)?;
-    let mut reply =
-        HeartbeatReply { now: written.now, epoch: written.epoch, op_seq: written.op_seq, ..HeartbeatReply::default() };
+    let drain = number::<u8>(&drain)? == 1;
+    let (now, epoch, op_seq) = (written.now, written.epoch, written.op_seq);
+    let mut reply = HeartbeatReply { now, drain, epoch, op_seq, ..HeartbeatReply::default() };
     for id in texts(cancel)? {
         reply.cancel.push(TaskId::new(&id)?);
     }
@@ -81,11 +83,21 @@ pub(super) async fn leave(calls: &Calls, replica: ReplicaId) -> Result<()> {
     calls.write(&SCRIPTS.replica, &command).await.map(drop)
 }
 
+/// Has a replica take nothing more.
+pub(super) async fn drain(calls: &Calls, replica: ReplicaId) -> Result<()> {
+    let mut command = calls.command(&SCRIPTS.replica);
+    command.arg("drain").arg(replica.to_string());
+    match number::<u8>(&calls.write(&SCRIPTS.replica, &command).await?.body)? {
+        1 => Ok(()),
+        _ => Err(no_replica(replica)),
+    }
+}
+
 /// The replicas that are alive, and the dead ones that still own tasks.
 pub(super) async fn replicas(calls: &Calls) -> Result<Vec<ReplicaStatus>> {
     let found = calls.read(&SCRIPTS.replicas, &calls.command(&SCRIPTS.replicas)).await?;
     let status = |value| {
-        let [id, name, beat, expired, dead, expires_at, owned, home] = array(value)?;
+        let [id, name, beat, expired, dead, expires_at, owned, home, drain] = array(value)?;
         Ok(ReplicaStatus {
             id: text(&id)?.parse()?,
             name: text(&name)?.to_owned(),
@@ -93,6 +105,7 @@ pub(super) async fn replicas(calls: &Calls) -> Result<Vec<ReplicaStatus>> {
             expired: number::<u8>(&expired)? == 1,
             proven_dead: is_proven_dead(calls, &home)?,
             dead: number::<u8>(&dead)? == 1,
+            draining: number::<u8>(&drain)? == 1,
             expires_at: time(&expires_at)?,
             owned: number(&owned)?,
         })

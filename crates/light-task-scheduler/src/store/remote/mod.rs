@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::de::IgnoredAny;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -40,7 +41,7 @@ const CHANGES_RETRY: Duration = Duration::from_secs(1);
 /// worker of that server, on whatever host.
 ///
 /// It needs no way to the database, only to the server. Where the server asks for a token, a worker's is enough for all
-/// that a scheduler does; taking tasks in, commands, and the settings of queues ask for an operator's. A token for some
+/// that a scheduler does; taking tasks in, commands, drains, and the settings of queues ask for an operator's. A token for some
 /// queues sees and takes only their tasks. Tasks are large or many as the server's memory allows.
 ///
 /// A server that cannot be reached is [`Unavailable`](crate::ErrorKind::Unavailable), a wrong token
@@ -197,6 +198,12 @@ impl Store for RemoteStore {
 
     async fn leave(&self, worker: ReplicaId) -> Result<()> {
         self.link().call("leases/leave", &wire::Worker { worker }).await
+    }
+
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        // What an operator does, and not a worker: the call for people is the only one.
+        let path = format!("workers/{replica}/drain");
+        self.link().call::<_, IgnoredAny>(&path, &()).await.map(drop)
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {

@@ -61,6 +61,7 @@ struct Member {
     host: u32,
     beat_at: Instant,
     dead: bool,
+    drains: bool,
 }
 
 /// What is known of a process.
@@ -102,7 +103,7 @@ impl Checker {
     }
 
     pub(super) fn registered(&mut self, host: u32, id: ReplicaId) {
-        self.members.insert(id, Member { host, beat_at: monotonic(), dead: false });
+        self.members.insert(id, Member { host, beat_at: monotonic(), dead: false, drains: false });
         self.hosts.entry(host).or_default().id = Some((id, Some(monotonic())));
     }
 
@@ -116,6 +117,19 @@ impl Checker {
                 Ok(())
             }
             None => broken("P dead for ever", format!("the unknown replica {id} renewed its lease")),
+        }
+    }
+
+    /// An operator has it drain.
+    pub(super) fn drains(&mut self, id: ReplicaId) {
+        self.members.entry(id).and_modify(|member| member.drains = true);
+    }
+
+    /// Who drains is given nothing new.
+    fn check_takes(&self, id: ReplicaId, tasks: &[Task]) -> Check {
+        match self.members.get(&id).is_some_and(|member| member.drains) && !tasks.is_empty() {
+            true => broken("P who drains takes nothing", format!("{id} drains and is given {}", tasks[0].id)),
+            false => Ok(()),
         }
     }
 
@@ -155,6 +169,7 @@ impl Checker {
             sim.count(Fault::ClaimRepeated);
             return Ok(());
         }
+        self.check_takes(request.replica, &claim.tasks)?;
         if gave > request.limit {
             return broken("I10", format!("{gave} tasks for {} slots", request.limit));
         }
@@ -245,6 +260,7 @@ impl Checker {
                 return broken("P two looks", message);
             }
         }
+        self.check_takes(rescuer, &rescued.tasks)?;
         for task in &rescued.tasks {
             sim.count(Fault::Adopted);
             self.moved(sim, &task.id, &Cause::Adopt(rescuer))?;

@@ -61,10 +61,12 @@ pub enum Fault {
     /// A task that waited was given another time or priority.
     Rescheduled,
     InsertRepeated,
+    /// An operator had a replica drain, and it ended.
+    DrainedFromAfar,
 }
 
 /// How many kinds there are.
-pub const FAULTS: usize = Fault::InsertRepeated as usize + 1;
+pub const FAULTS: usize = Fault::DrainedFromAfar as usize + 1;
 
 impl Fault {
     /// All of them.
@@ -124,6 +126,7 @@ impl Fault {
         Fault::HeldStarted,
         Fault::Rescheduled,
         Fault::InsertRepeated,
+        Fault::DrainedFromAfar,
     ];
 }
 

@@ -17,6 +17,7 @@ use super::plan::{Action, KINDS, Plan, QUEUES, REPLICAS};
 use super::sim::Sim;
 use super::watched::Watched;
 use crate::clock::monotonic;
+use crate::error::ErrorKind;
 use crate::scheduler::{Config, Scheduler, Shutdown};
 use crate::state::Command;
 use crate::store::{Store, StoreExt};
@@ -53,6 +54,8 @@ struct Replica {
     scheduler: Option<Scheduler>,
     /// What users of this process are about. They die with it.
     users: JoinSet<()>,
+    /// Ends the process once an operator has had it drain.
+    leaver: JoinSet<()>,
 }
 
 pub(super) struct Fleet {
@@ -173,7 +176,7 @@ impl Fleet {
             // An error means that the run is over.
             let _ = sender.send(Message::Up(host, scheduler));
         });
-        Replica { gate, scheduler: None, users }
+        Replica { gate, scheduler: None, users, leaver: JoinSet::new() }
     }
 
     /// Lets time pass, and looks after the replicas meanwhile. Ends early when a rule is broken.
@@ -217,6 +220,7 @@ impl Fleet {
                 let replica = &mut self.replicas[index];
                 replica.scheduler = None;
                 replica.users.abort_all();
+                replica.leaver.abort_all();
                 let at = monotonic() + Duration::from_millis(1) + self.sim.draw.time(Duration::from_secs(5));
                 self.restarts.entry(at).or_default().push(index);
             }
@@ -242,6 +246,7 @@ impl Fleet {
                 self.replicas[index].gate.crash();
             }
             Action::Drain(index, grace, hand_over) => self.drain(index, Shutdown { grace, hand_over }),
+            Action::HaveDrain(index) => self.have_drain(index),
             Action::Partition(index, lasts, hangs) => self.replicas[index].gate.cut_off(lasts, hangs),
             Action::Freeze(index, lasts) => {
                 self.sim.count(Fault::Pause);
@@ -350,6 +355,28 @@ impl Fleet {
             if took > bound {
                 sim.check(|_| broken("drain", format!("host {host} took {took:?} to drain, more than {bound:?}")));
             }
+            let _ = sender.send(Message::Drained(host));
+        });
+    }
+
+    /// An operator has a replica drain, and repeats it until it is answered.
+    fn have_drain(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        let Some(scheduler) = replica.scheduler.clone() else { return };
+        let (client, id) = (self.client.clone(), scheduler.replica());
+        self.clients.spawn(async move {
+            while let Err(error) = client.drain(id).await {
+                if error.kind() == ErrorKind::NotFound {
+                    // It has died, and maybe come back under another id.
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let (sender, host, sim) = (self.sender.clone(), replica.gate.host, self.sim.clone());
+        replica.leaver.spawn(async move {
+            scheduler.ended().await;
+            sim.count(Fault::DrainedFromAfar);
             let _ = sender.send(Message::Drained(host));
         });
     }

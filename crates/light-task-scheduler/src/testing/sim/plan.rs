@@ -6,7 +6,7 @@ use super::draw::Draw;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::retry::RetryPolicy;
-use crate::scheduler::{Config, Retention, Tracking};
+use crate::scheduler::{Config, Retention, Shutdown, Tracking};
 use crate::store::QueueSettings;
 use crate::task::{Name, NewTask, Start, State};
 use crate::testing::TEST_EPOCH;
@@ -37,6 +37,8 @@ pub(super) enum Action {
     Resume(usize),
     Crash(usize),
     Drain(usize, Duration, bool),
+    /// By an operator, from afar.
+    HaveDrain(usize),
     Partition(usize, Duration, bool),
     Freeze(usize, Duration),
     StepClock(Duration),
@@ -109,6 +111,7 @@ fn config(draw: &Draw, tracking: Tracking) -> Result<Config> {
         retention: draw.chance(0.3).then_some(retention),
         ttl: TTL,
         stop_grace: Duration::from_secs(1),
+        drain: Shutdown { grace: Duration::from_secs(3), hand_over: true },
         export_retry: RetryPolicy {
             max_attempts: 3,
             min_delay: Duration::from_millis(200),
@@ -225,5 +228,8 @@ fn disasters(draw: &Draw, actions: &mut Vec<(Duration, Action)>) {
     }
     for _ in times(draw, 2) {
         actions.push((draw.time(CHAOS), Action::BreakResults(draw.time(Duration::from_secs(15)))));
+    }
+    for _ in times(draw, 1) {
+        actions.push((draw.time(CHAOS), Action::HaveDrain(replica(draw))));
     }
 }

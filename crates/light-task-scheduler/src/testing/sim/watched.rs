@@ -154,6 +154,18 @@ impl Store for Watched {
         self.sim.memory.leave(replica).await
     }
 
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.note(23, 0, || format!("has {replica} drain"));
+        let answer = self.sim.memory.drain(replica).await;
+        if answer.is_ok() {
+            self.sim.check(|checker| {
+                checker.drains(replica);
+                Ok(())
+            });
+        }
+        answer
+    }
+
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         let answer = self.sim.memory.replicas().await?;
         self.note(18, answer.len() as u64, || {

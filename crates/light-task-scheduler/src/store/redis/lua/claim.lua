@@ -438,6 +438,8 @@ end
 local refused = not_living(replica)
 if refused then
   return finish({ refused, 0, tell({}), {}, '' })
+elseif drains(replica) then
+  return finish({ '', 0, claimed_before(), {}, '' })
 end
 local more = expire_overdue()
 local lanes = open_lanes()

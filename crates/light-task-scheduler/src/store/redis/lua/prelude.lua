@@ -42,7 +42,8 @@
 --   queues        S  every queue that has settings or ever had a task
 --   queue:QUEUE   H  json: its settings; limit, interval, window (of the rate), paused: the same for scripts; tat
 --   count:QUEUE   H  by number of the state: how many tasks; that of the running ones is what a limit is compared with
---   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number), home (where its process lives, '' if unknown)
+--   rep:REPLICA   H  name, ttl, beat, exp, dead, claim (the last number), home (where its process lives, '' if unknown), drain
+--                    (1, or absent: it is to take nothing more)
 --   live          S  replicas that have not been declared dead and have not left
 --   reps          S  every replica that ever registered
 --   tombs, tomb   Z  removed_at, H fingerprint and removed_at: ids of removed tasks
@@ -705,6 +706,11 @@ local function not_living(replica)
   elseif is_expired(row[2], row[3]) then
     return 'has not renewed its lease in time'
   end
+end
+
+-- Whether a replica is to take nothing more.
+local function drains(replica)
+  return call('HGET', prefix .. 'rep:' .. replica, 'drain') == '1'
 end
 
 -- Writes the records that have changed, inline results, and what else is planned.

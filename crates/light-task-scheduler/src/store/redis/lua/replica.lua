@@ -1,11 +1,13 @@
--- Registers a replica, renews it, or ends its registration.
+-- Registers a replica, renews it, has it take nothing more, or ends its registration.
 --
 -- ARGV from 5: register, id, name, ttl (microseconds), home or ''
 --           or beat, id, 1 if to list what it owns or 0, most bytes of reports
+--           or drain, id
 --           or leave, id
 -- Answers to register: 1, or 0 if the id was used before
---         to beat: { why it may not or '', owned (id, run, …), ids wished to stop, reports }; a report is
---           { id, execution, JSON, output or nothing }
+--         to beat: { why it may not or '', owned (id, run, …), ids wished to stop, reports, 1 if it is to take
+--           nothing more or 0 }; a report is { id, execution, JSON, output or nothing }
+--         to drain: 1, or 0 if it is unknown or dead
 --         to leave: 1
 
 local what, replica = ARGV[first], ARGV[first + 1]
@@ -70,16 +72,26 @@ local function owned_by(owner)
 end
 
 local function beat()
-  local row = call('HMGET', row_key, 'dead', 'ttl')
+  local row = call('HMGET', row_key, 'dead', 'ttl', 'drain')
   if not row[1] then
-    return { 'is unknown to the store', {}, {}, {} }
+    return { 'is unknown to the store', {}, {}, {}, 0 }
   elseif row[1] == '1' then
-    return { 'was declared dead or has left', {}, {}, {} }
+    return { 'was declared dead or has left', {}, {}, {}, 0 }
   end
   call('HINCRBY', row_key, 'beat', 1)
   call('HSET', row_key, 'exp', int(now + tonumber(row[2])))
   local owned = ARGV[first + 2] == '1' and owned_by(replica) or {}
-  return { '', owned, call('SMEMBERS', prefix .. 'wish:' .. replica), reports(tonumber(ARGV[first + 3])) }
+  local wished = call('SMEMBERS', prefix .. 'wish:' .. replica)
+  return { '', owned, wished, reports(tonumber(ARGV[first + 3])), row[3] == '1' and 1 or 0 }
+end
+
+local function drain()
+  if call('HGET', row_key, 'dead') ~= '0' then
+    return 0
+  end
+  call('HSET', row_key, 'drain', 1)
+  hint.wishes = true
+  return 1
 end
 
 local function leave_for_good()
@@ -95,5 +107,7 @@ if what == 'register' then
   return finish(register())
 elseif what == 'beat' then
   return finish(beat())
+elseif what == 'drain' then
+  return finish(drain())
 end
 return finish(leave_for_good())

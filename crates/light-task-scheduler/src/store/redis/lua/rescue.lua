@@ -51,6 +51,8 @@ end
 local refused = not_living(replica)
 if refused then
   return finish({ refused, {}, tell({}), {} })
+elseif drains(replica) then
+  return finish({ '', {}, tell({}), {} })
 end
 local dead = {}
 for at = first + 3, after - 1, 3 do

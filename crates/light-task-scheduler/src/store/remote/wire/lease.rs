@@ -309,6 +309,9 @@ pub struct HeartbeatReply {
     /// Tasks it runs that are to be cancelled: stop them, then report `cancelled`.
     #[serde(default)]
     pub cancel: Vec<TaskId>,
+    /// It is to take nothing more, and to leave once what it owns has ended.
+    #[serde(default)]
+    pub drain: bool,
     /// What running tasks of it have said of themselves elsewhere.
     #[serde(default)]
     pub reports: Vec<Report>,
@@ -333,19 +336,19 @@ pub struct Owned {
 
 impl From<store::HeartbeatReply> for HeartbeatReply {
     fn from(reply: store::HeartbeatReply) -> Self {
-        let store::HeartbeatReply { now, cancel, reports, owned, epoch, op_seq } = reply;
+        let store::HeartbeatReply { now, cancel, reports, drain, owned, epoch, op_seq } = reply;
         let reports = reports.into_iter().map(Into::into).collect();
         let owned = owned.map(|owned| owned.into_iter().map(|(id, run)| Owned { id, run }).collect());
-        HeartbeatReply { now, cancel, reports, owned, epoch, op_seq }
+        HeartbeatReply { now, cancel, drain, reports, owned, epoch, op_seq }
     }
 }
 
 impl From<HeartbeatReply> for store::HeartbeatReply {
     fn from(reply: HeartbeatReply) -> Self {
-        let HeartbeatReply { now, cancel, reports, owned, epoch, op_seq } = reply;
+        let HeartbeatReply { now, cancel, drain, reports, owned, epoch, op_seq } = reply;
         let reports = reports.into_iter().map(Into::into).collect();
         let owned = owned.map(|owned| owned.into_iter().map(|Owned { id, run }| (id, run)).collect());
-        store::HeartbeatReply { now, cancel, reports, owned, epoch, op_seq }
+        store::HeartbeatReply { now, cancel, reports, drain, owned, epoch, op_seq }
     }
 }
 
@@ -360,21 +363,23 @@ pub struct WorkerStatus {
     pub expired: bool,
     pub proven_dead: bool,
     pub dead: bool,
+    #[serde(default)]
+    pub draining: bool,
     pub expires_at: Timestamp,
     pub owned: u64,
 }
 
 impl From<store::ReplicaStatus> for WorkerStatus {
     fn from(status: store::ReplicaStatus) -> Self {
-        let store::ReplicaStatus { id, name, beat, expired, proven_dead, dead, expires_at, owned } = status;
-        WorkerStatus { worker: id, name, beat, expired, proven_dead, dead, expires_at, owned }
+        let store::ReplicaStatus { id, name, beat, expired, proven_dead, dead, draining, expires_at, owned } = status;
+        WorkerStatus { worker: id, name, beat, expired, proven_dead, dead, draining, expires_at, owned }
     }
 }
 
 impl From<WorkerStatus> for store::ReplicaStatus {
     fn from(status: WorkerStatus) -> Self {
-        let WorkerStatus { worker, name, beat, expired, proven_dead, dead, expires_at, owned } = status;
-        store::ReplicaStatus { id: worker, name, beat, expired, proven_dead, dead, expires_at, owned }
+        let WorkerStatus { worker, name, beat, expired, proven_dead, dead, draining, expires_at, owned } = status;
+        store::ReplicaStatus { id: worker, name, beat, expired, proven_dead, dead, draining, expires_at, owned }
     }
 }
 

@@ -104,7 +104,8 @@ pub(super) async fn peek(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Option
     let Ok(replica) = Replica::read(tx, first, REPLICA)?.check_living() else { return Ok(None) };
     tx.shared.hints.publish(tx.shared.hints.looked(hints::counters(first, COUNTERS)?, crate::clock::monotonic()));
     let view = view(tx, &found)?;
-    if request.number <= replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica))
+    if replica.draining
+        || request.number <= replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica))
         || !view.is_quiet(replica.now)
     {
         return Ok(None);
@@ -119,6 +120,9 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     let heard = tx.shared.hints.work();
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
+    if replica.draining {
+        return Ok(Claim { tasks: claimed_before(tx, request).await?, now, ..Claim::default() });
+    }
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
     let mut view = look(tx, request).await?;
     if view.deadline.is_some_and(|deadline| deadline <= now) {

@@ -63,6 +63,7 @@ const MIGRATIONS: Migrations = Migrations {
         include_str!("../migrations/mysql/0001_tasks.sql"),
         include_str!("../migrations/mysql/0002_homes.sql"),
         include_str!("../migrations/mysql/0003_ids.sql"),
+        include_str!("../migrations/mysql/0004_drains.sql"),
     ],
 };
 
@@ -439,6 +440,10 @@ impl Store for MySqlStore {
 
     async fn leave(&self, replica: ReplicaId) -> Result<()> {
         self.write(Purpose::Work, replica, |tx, replica| Box::pin(replicas::leave(tx, replica))).await
+    }
+
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.write(Purpose::Work, replica, |tx, replica| Box::pin(replicas::drain(tx, *replica))).await
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {

@@ -16,7 +16,7 @@ use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT};
 use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{
-    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
+    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect, no_replica,
 };
 use crate::task::{Name, Record, ReplicaId, State};
 
@@ -26,13 +26,13 @@ const REPORT_BYTES_MAX: i64 = 16 << 20;
 /// The columns of a [`Replica`], in the order in which it reads them, of a table called `r`.
 macro_rules! replica_columns {
     () => {
-        concat!("r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, r.home, ", now!())
+        concat!("r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, r.home, r.draining, ", now!())
     };
 }
 pub(super) use replica_columns;
 
 /// How many there are; what a statement selects beside them comes behind.
-const REPLICA_COLUMNS: usize = 9;
+const REPLICA_COLUMNS: usize = 10;
 
 const LIVING: &str = concat!("SELECT ", replica_columns!(), " FROM {p}replicas AS r WHERE r.id = ? FOR UPDATE");
 // In the order of their ids, so that two rescuers do not wait for each other in a circle.
@@ -61,11 +61,12 @@ const RENEW: &str = "UPDATE {p}replicas SET beat = beat + 1, expires_at = ? + tt
 /// The last thing in a heartbeat, as all heartbeats write this row.
 const COUNT_WRITE: &str = "UPDATE {p}hints SET writes = LAST_INSERT_ID(writes + 1)";
 const KNOWN: &str = "SELECT 1 FROM {p}replicas WHERE id = ?";
-/// The time, and what a replica holds: one row at least.
+/// The time, whether a replica is to take nothing more, and what it holds: one row at least.
 pub(super) const OWNED: &str = concat!(
     "SELECT ",
     now!(),
-    ", t.seq, t.run, t.stage, t.flags, t.id, t.created_at FROM (SELECT 1 AS one) AS o
+    ", t.seq, t.run, t.stage, t.flags, t.id, t.created_at, o.draining FROM
+        (SELECT COALESCE((SELECT r.draining FROM {p}replicas AS r WHERE r.id = ?), 0) AS draining) AS o
     LEFT JOIN {p}tasks AS t FORCE INDEX (tasks_holder) ON t.holder = ?"
 );
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
@@ -80,6 +81,7 @@ const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task
     WHERE f.ahead < ? ORDER BY f.again, f.task";
 const HANDED: &str = "UPDATE {p}reports SET handed = ? WHERE task IN ({*?*})";
 const LEAVE: &str = "UPDATE {p}replicas SET dead = 1 WHERE id = ? AND dead = 0";
+const DRAIN: &str = "UPDATE {p}replicas SET draining = 1 WHERE id = ? AND dead = 0";
 const BURY: &str = "UPDATE {p}replicas SET dead = 1 WHERE id IN ({*?*})";
 const DEAD_HOLDERS: &str = "SELECT DISTINCT t.holder, r.home FROM {p}tasks AS t
     LEFT JOIN {p}replicas AS r ON r.id = t.holder
@@ -101,6 +103,8 @@ pub(super) struct Replica {
     beat: i64,
     expires_at: i64,
     dead: bool,
+    /// It is to take nothing more.
+    pub(super) draining: bool,
     /// The number of its last claim that took something.
     pub(super) claim: i64,
     /// Where it lives.
@@ -121,7 +125,8 @@ impl Replica {
             dead: row.try_get::<i64, _>(first + 5)? != 0,
             claim: row.try_get(first + 6)?,
             home: home(row, first + 7)?,
-            now: tx.time(row.try_get(first + 8)?),
+            draining: row.try_get::<i64, _>(first + 8)? != 0,
+            now: tx.time(row.try_get(first + 9)?),
         })
     }
 
@@ -188,7 +193,7 @@ pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> 
 /// Renews a replica and tells it what it must know.
 pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<HeartbeatReply> {
     let id = uuid(heartbeat.replica);
-    let held = tx.query(OWNED).bind(id.clone()).fetch_all(tx.connection()).await?;
+    let held = tx.query(OWNED).bind(id.clone()).bind(id.clone()).fetch_all(tx.connection()).await?;
     let now = held.first().map(|row| row.try_get(0)).transpose()?;
     let now = tx.time(now.unwrap_or(0));
     let query = tx.query(RENEW).bind(now.as_micros()).bind(id.clone());
@@ -197,7 +202,8 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
         let why = if known.is_some() { "was declared dead or has left" } else { "is unknown to the store" };
         return Err(not_registered(heartbeat.replica, why).into());
     }
-    let mut reply = HeartbeatReply { now, ..HeartbeatReply::default() };
+    let drain = held.first().map(|row| row.try_get::<i64, _>(7)).transpose()?;
+    let mut reply = HeartbeatReply { now, drain: drain == Some(1), ..HeartbeatReply::default() };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
     for row in &held {
         if row.try_get::<Option<i64>, _>(1)?.is_none() {
@@ -255,6 +261,16 @@ pub(super) async fn leave(tx: &mut Tx<'_>, id: &ReplicaId) -> Work<()> {
     Ok(())
 }
 
+/// Has a replica take nothing more. A claim of it that is under way holds the row until its commit.
+pub(super) async fn drain(tx: &mut Tx<'_>, id: ReplicaId) -> Work<()> {
+    // Rows that were found count, changed or not.
+    if tx.query(DRAIN).bind(uuid(id)).execute(tx.connection()).await?.rows_affected() == 0 {
+        return Err(no_replica(id).into());
+    }
+    tx.hint.wishes = true;
+    Ok(())
+}
+
 /// The replicas that are alive, and the dead ones that still own tasks.
 pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
     let mut statuses = Vec::new();
@@ -266,6 +282,7 @@ pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
             expired: replica.is_expired(),
             proven_dead: !replica.dead && replica.is_proven_dead(tx),
             dead: replica.dead,
+            draining: replica.draining,
             expires_at: Timestamp::from_micros(replica.expires_at),
             owned: row.try_get::<i64, _>(REPLICA_COLUMNS)?.cast_unsigned(),
             name: replica.name,
@@ -294,11 +311,14 @@ pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Res
         let replica = Replica::read(tx, &row, 0)?;
         known.insert(replica.id, replica);
     }
-    let now = match known.remove(&request.replica) {
-        Some(replica) => replica.check_living()?.now,
+    let rescuer = match known.remove(&request.replica) {
+        Some(replica) => replica.check_living()?,
         None => return Err(not_registered(request.replica, "is unknown to the store").into()),
     };
-    let mut rescued = Rescued { now, ..Rescued::default() };
+    let mut rescued = Rescued { now: rescuer.now, ..Rescued::default() };
+    if rescuer.draining {
+        return Ok(rescued);
+    }
     let mut buried = Vec::new();
     for suspect in &request.suspects {
         let replica = known.get(&suspect.id);

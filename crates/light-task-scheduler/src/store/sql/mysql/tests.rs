@@ -72,7 +72,7 @@ async fn claims_and_reports_follow_an_index_and_sort_nothing() {
         (claim::RUNNING, &["'q0'"]),
         (claim::CLAIMED, &["'0123456789abcdef'", "1"]),
         (apply::RECORDS, &["1"]),
-        (replicas::OWNED, &["'0123456789abcdef'"]),
+        (replicas::OWNED, &["'0123456789abcdef'", "'0123456789abcdef'"]),
     ];
     let mut seen = 0;
     for (template, values) in statements {

@@ -130,7 +130,8 @@ pub(super) async fn peek(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Option
     hints::publish(&tx.shared, hint);
     let view = view(tx, &found, &mut looks)?;
     tx.looks = Some(looks);
-    if request.number <= replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica))
+    if replica.draining
+        || request.number <= replica.claim.cast_unsigned().max(tx.shared.empty_claims.last(request.replica))
         || !view.is_quiet(replica.now)
     {
         return Ok(None);
@@ -145,6 +146,9 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     let heard = tx.shared.hints.work();
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
+    if replica.draining {
+        return Ok(Claim { tasks: claimed_before(tx, request).await?, now, ..Claim::default() });
+    }
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
     let mut looks = tx.shared.floors.looks(crate::clock::monotonic());
     let mut view = look(tx, request, &mut looks).await?;

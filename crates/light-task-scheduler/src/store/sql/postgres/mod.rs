@@ -66,6 +66,7 @@ const MIGRATIONS: Migrations = Migrations {
         include_str!("../migrations/postgres/0002_tallies.sql"),
         include_str!("../migrations/postgres/0003_homes.sql"),
         include_str!("../migrations/postgres/0004_ids.sql"),
+        include_str!("../migrations/postgres/0005_drains.sql"),
     ],
 };
 
@@ -470,6 +471,10 @@ impl Store for PostgresStore {
 
     async fn leave(&self, replica: ReplicaId) -> Result<()> {
         self.write(Purpose::Work, replica, |tx, replica| Box::pin(replicas::leave(tx, replica))).await
+    }
+
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.write(Purpose::Work, replica, |tx, replica| Box::pin(replicas::drain(tx, *replica))).await
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {

@@ -16,7 +16,7 @@ use crate::store::sql::codec::{CANCEL_REQUESTED, HAS_REPORT, unreadable};
 use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts;
 use crate::store::{
-    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect,
+    Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Suspect, no_replica,
 };
 use crate::task::{Record, ReplicaId, State};
 
@@ -26,13 +26,13 @@ const REPORT_BYTES_MAX: i64 = 16 << 20;
 /// The columns of a [`Replica`], in the order in which it reads them, of a table called `r`.
 macro_rules! replica_columns {
     () => {
-        concat!("r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, r.home, ", now!())
+        concat!("r.id, r.name, r.ttl, r.beat, r.expires_at, r.dead, r.claim, r.home, r.draining, ", now!())
     };
 }
 pub(super) use replica_columns;
 
 /// How many there are; what a statement selects beside them comes behind.
-const REPLICA_COLUMNS: usize = 9;
+const REPLICA_COLUMNS: usize = 10;
 
 // The shared lock keeps the queues' settings as they are until the commit: a pause that was answered is in force.
 const LIVING: &str = concat!(
@@ -70,7 +70,7 @@ const REGISTER: &str = concat!(
 const RENEW: &str = concat!(
     "UPDATE {s}.replicas SET beat = beat + 1, expires_at = ",
     now!(),
-    " + $2 + ttl WHERE id = $1 AND NOT dead RETURNING ",
+    " + $2 + ttl WHERE id = $1 AND NOT dead RETURNING draining, ",
     now!(),
     // What is written ahead of it is on the disk: it goes back if and only if acknowledged commits are lost.
     ", pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint"
@@ -93,6 +93,7 @@ const HANDED: &str =
     "UPDATE {s}.reports AS r SET handed = u.run FROM unnest($1::bigint[], $2::bigint[]) AS u (task, run)
     WHERE r.task = u.task";
 const LEAVE: &str = "UPDATE {s}.replicas SET dead = true WHERE id = $1 AND NOT dead";
+const DRAIN: &str = "UPDATE {s}.replicas SET draining = true WHERE id = $1 AND NOT dead";
 const BURY: &str = "UPDATE {s}.replicas SET dead = true WHERE id = ANY($1)";
 const DEAD_OWNERS: &str = "SELECT DISTINCT t.owner, r.home FROM {s}.tasks AS t
     LEFT JOIN {s}.replicas AS r ON r.id = t.owner
@@ -116,6 +117,8 @@ pub(super) struct Replica {
     beat: i64,
     expires_at: i64,
     dead: bool,
+    /// It is to take nothing more.
+    pub(super) draining: bool,
     /// The number of its last claim that took something.
     pub(super) claim: i64,
     /// Where it lives.
@@ -136,7 +139,8 @@ impl Replica {
             dead: row.try_get(first + 5)?,
             claim: row.try_get(first + 6)?,
             home: row.try_get(first + 7)?,
-            now: tx.time(row.try_get(first + 8)?),
+            draining: row.try_get(first + 8)?,
+            now: tx.time(row.try_get(first + 9)?),
         })
     }
 
@@ -201,8 +205,9 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
         return Err(not_registered(heartbeat.replica, why).into());
     };
     let mut reply = HeartbeatReply {
-        now: tx.time(renewed.try_get(0)?),
-        op_seq: renewed.try_get::<i64, _>(1)?.cast_unsigned(),
+        now: tx.time(renewed.try_get(1)?),
+        drain: renewed.try_get(0)?,
+        op_seq: renewed.try_get::<i64, _>(2)?.cast_unsigned(),
         ..HeartbeatReply::default()
     };
     let (mut owned, mut holdings, mut has_report) = (Vec::new(), Holdings::default(), false);
@@ -255,6 +260,15 @@ pub(super) async fn leave(tx: &mut Tx<'_>, id: &ReplicaId) -> Work<()> {
     Ok(())
 }
 
+/// Has a replica take nothing more. A claim of it that is under way holds the row until its commit.
+pub(super) async fn drain(tx: &mut Tx<'_>, id: ReplicaId) -> Work<()> {
+    if tx.query(DRAIN).bind(uuid(id)).execute(tx.connection()).await?.rows_affected() == 0 {
+        return Err(no_replica(id).into());
+    }
+    tx.hint.wishes = true;
+    Ok(())
+}
+
 /// The replicas that are alive, and the dead ones that still own tasks.
 pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
     let mut statuses = Vec::new();
@@ -266,6 +280,7 @@ pub(super) async fn replicas(tx: &mut Tx<'_>) -> Work<Vec<ReplicaStatus>> {
             expired: replica.is_expired(),
             proven_dead: !replica.dead && replica.is_proven_dead(tx),
             dead: replica.dead,
+            draining: replica.draining,
             expires_at: Timestamp::from_micros(replica.expires_at),
             owned: row.try_get::<i64, _>(REPLICA_COLUMNS)?.cast_unsigned(),
             name: replica.name,
@@ -293,11 +308,14 @@ pub(super) async fn rescue(tx: &mut Tx<'_>, request: &RescueRequest) -> Work<Res
         let replica = Replica::read(tx, &row, 0)?;
         known.insert(replica.id, replica);
     }
-    let now = match known.remove(&request.replica) {
-        Some(replica) => replica.check_living()?.now,
+    let rescuer = match known.remove(&request.replica) {
+        Some(replica) => replica.check_living()?,
         None => return Err(not_registered(request.replica, "is unknown to the store").into()),
     };
-    let mut rescued = Rescued { now, ..Rescued::default() };
+    let mut rescued = Rescued { now: rescuer.now, ..Rescued::default() };
+    if rescuer.draining {
+        return Ok(rescued);
+    }
     let mut buried = Vec::new();
     for suspect in &request.suspects {
         let replica = known.get(&suspect.id);

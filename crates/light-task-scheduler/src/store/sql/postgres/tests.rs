@@ -332,13 +332,19 @@ async fn older_tables_are_brought_up_to_date() {
         INSERT INTO {{s}}.lanes (queue, kind) VALUES ('default', 'k');
         INSERT INTO {{s}}.tasks (run_at, created_at, lane, rank, stage, id, payload)
             VALUES (1, 1, 1, -1, 1, '01890000-0000-7000-8000-000000000001', '1');
-        INSERT INTO {{s}}.tallies VALUES (1, 1, 1)"
+        INSERT INTO {{s}}.tallies VALUES (1, 1, 1);
+        INSERT INTO {{s}}.replicas (id, name, ttl, beat, expires_at, dead, claim)
+            VALUES ('018bcfe5-6800-7000-8000-000000000001', '\"host\"', 1, 0, 1, false, 0)"
     );
     let older = older.replace("{s}", &format!("\"{schema}\""));
     sqlx::raw_sql(AssertSqlSafe(older)).execute(&mut connection).await.unwrap();
 
     let options = PostgresOptions { schema, connections: 2, ..PostgresOptions::default() };
     let store = PostgresStore::open_with(&url(), options).await.unwrap();
+    let former = store.replicas().await.unwrap().remove(0);
+    assert!(!former.draining, "nobody has wished it");
+    store.drain(former.id).await.unwrap();
+    assert!(store.replicas().await.unwrap()[0].draining);
     let new = store.insert(vec![NewTask::new("k", "new").unwrap()]).await.unwrap().remove(0).unwrap();
     let replica = register(&store).await;
     let tasks = store.claim(claim_request(replica, 1)).await.unwrap().tasks;

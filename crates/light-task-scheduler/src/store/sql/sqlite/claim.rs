@@ -42,6 +42,10 @@ pub(super) const CLAIMED: &str = "SELECT seq FROM tasks INDEXED BY tasks_active
 /// Takes up to `limit` due tasks for a replica.
 pub(super) fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Result<Claim> {
     let replica = replicas::living(tx, request.replica)?;
+    if replica.draining {
+        let tasks = claimed_before(tx, replica.key, request.number)?;
+        return Ok(Claim { tasks, now: tx.now, ..Claim::default() });
+    }
     let expired = expire(tx)?;
     let mut claim = Claim { tasks: Vec::new(), expired, next_at: None, now: tx.now };
     tx.write_tallies()?;

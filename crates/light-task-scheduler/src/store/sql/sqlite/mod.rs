@@ -250,6 +250,10 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    async fn drain(&self, replica: ReplicaId) -> Result<()> {
+        self.write(1, move |tx| replicas::drain(tx, replica)).await
+    }
+
     async fn replicas(&self) -> Result<Vec<ReplicaStatus>> {
         let (now, locks) = (self.now(), Arc::clone(&self.inner.locks));
         self.inner.threads.read(move |connection, _| replicas::replicas(connection, &locks, now)).await

@@ -17,7 +17,8 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "LTS1": says in the file's header whose it is.
 const APPLICATION_ID: i32 = 0x4c54_5331;
 /// Each brings the schema from the version of its index to the next. Never changed, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_tasks.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/sqlite/0001_tasks.sql"), include_str!("../migrations/sqlite/0002_drains.sql")];
 
 /// How long to wait for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -201,20 +202,25 @@ mod tests {
     fn an_older_schema_is_brought_up_to_date_and_a_newer_one_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tasks.db");
-        let steps = [MIGRATIONS[0], "CREATE TABLE later (x INTEGER) STRICT; INSERT INTO later VALUES (1);"];
-        drop(try_writer(&path, Durability::Full, &steps[..1], true).unwrap());
+        let later = "CREATE TABLE later (x INTEGER) STRICT; INSERT INTO later VALUES (1);";
+        let steps = [MIGRATIONS, &[later]].concat();
+        let (before, after) = (MIGRATIONS.len(), steps.len());
+        drop(try_writer(&path, Durability::Full, MIGRATIONS, true).unwrap());
         let old = try_writer(&path, Durability::Full, &steps, false).unwrap_err();
         assert_eq!(old.kind(), ErrorKind::Incompatible);
-        assert!(old.to_string().contains("version 1") && old.to_string().contains("lts store migrate"), "{old}");
+        assert!(
+            old.to_string().contains(&format!("version {before}")) && old.to_string().contains("lts store migrate"),
+            "{old}"
+        );
         let connection = try_writer(&path, Durability::Full, &steps, true).unwrap();
-        assert_eq!(schema(&connection, 2).unwrap(), Schema::new("tasks", 2, 2));
+        assert_eq!(schema(&connection, after).unwrap(), Schema::new("tasks", after, after));
         connection.query_row("SELECT x FROM later", [], |row| row.get::<_, i64>(0)).unwrap();
         drop(connection);
         drop(try_writer(&path, Durability::Full, &steps, false).unwrap());
-        assert_eq!(inspect(&path, &SqliteOptions::default()).unwrap().schemas, [Schema::new("tasks", 2, 1)]);
+        assert_eq!(inspect(&path, &SqliteOptions::default()).unwrap().schemas, [Schema::new("tasks", after, before)]);
         let refused = writer(&path, Durability::Full, true).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Incompatible);
-        assert!(refused.to_string().contains("tasks.db: it has version 2"), "{refused}");
+        assert!(refused.to_string().contains(&format!("tasks.db: it has version {after}")), "{refused}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::state::{Event, step};
 use crate::store::sql::ids::Place;
 use crate::store::{
     Heartbeat, HeartbeatReply, Holdings, NewReplica, ReplicaStatus, Report, RescueRequest, Rescued, Said, Suspect,
+    no_replica,
 };
 use crate::task::{Outcome, Payload, ReplicaId, State, Task};
 
@@ -25,7 +26,7 @@ pub(super) const NEXT_OWNER: &str = "SELECT owner FROM tasks INDEXED BY tasks_ac
     WHERE owner > ?1 AND stage IN (2, 3) ORDER BY owner LIMIT 1";
 pub(super) const HELD_BY: &str = "SELECT started_at, seq, lane FROM tasks INDEXED BY tasks_active
     WHERE owner IS ?1 AND stage IN (2, 3)";
-const COLUMNS: &str = "SELECT key, id, name, ttl, beat, expires_at, dead, claim, lock FROM replicas";
+const COLUMNS: &str = "SELECT key, id, name, ttl, beat, expires_at, dead, draining, claim, lock FROM replicas";
 
 /// A replica's row.
 pub(super) struct Replica {
@@ -36,6 +37,7 @@ pub(super) struct Replica {
     beat: i64,
     expires_at: i64,
     dead: bool,
+    pub(super) draining: bool,
     pub(super) claim: i64,
     lock: Option<String>,
 }
@@ -51,8 +53,9 @@ impl Replica {
             beat: row.get(4)?,
             expires_at: row.get(5)?,
             dead: row.get(6)?,
-            claim: row.get(7)?,
-            lock: row.get(8)?,
+            draining: row.get(7)?,
+            claim: row.get(8)?,
+            lock: row.get(9)?,
         };
         Ok((replica, row.get(1)?))
     }
@@ -125,6 +128,7 @@ pub(super) fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Result<Heartb
         now: tx.now,
         epoch: tx.epoch.cast_unsigned(),
         op_seq: tx.op_seq.cast_unsigned(),
+        drain: replica.draining,
         ..HeartbeatReply::default()
     };
     let (mut owned, mut holdings) = (Vec::new(), Holdings::default());
@@ -198,6 +202,16 @@ pub(super) fn leave(tx: &mut Tx<'_>, id: ReplicaId) -> Result<()> {
     Ok(())
 }
 
+/// Has a replica take nothing more.
+pub(super) fn drain(tx: &mut Tx<'_>, id: ReplicaId) -> Result<()> {
+    let set = "UPDATE replicas SET draining = 1 WHERE id = ?1 AND dead = 0";
+    if tx.connection.prepare_cached(set)?.execute([id.to_string()])? == 0 {
+        return Err(no_replica(id));
+    }
+    tx.hint.wishes = true;
+    Ok(())
+}
+
 /// The replicas that are alive, and the dead ones that still own tasks.
 pub(super) fn replicas(connection: &Connection, locks: &Locks, now: Timestamp) -> Result<Vec<ReplicaStatus>> {
     const COUNT: &str = "SELECT count(*) FROM tasks INDEXED BY tasks_active WHERE owner = ?1 AND stage IN (2, 3)";
@@ -213,6 +227,7 @@ pub(super) fn replicas(connection: &Connection, locks: &Locks, now: Timestamp) -
             expired: replica.is_expired(now),
             proven_dead: !replica.dead && locks.proves_dead(replica.id, replica.lock.as_deref()),
             dead: replica.dead,
+            draining: replica.draining,
             expires_at: Timestamp::from_micros(replica.expires_at),
             owned: owned.cast_unsigned(),
             name: replica.name,
@@ -223,8 +238,10 @@ pub(super) fn replicas(connection: &Connection, locks: &Locks, now: Timestamp) -
 
 /// Declares suspects dead and adopts tasks without a living owner.
 pub(super) fn rescue(tx: &mut Tx<'_>, locks: &Locks, request: &RescueRequest) -> Result<Rescued> {
-    living(tx, request.replica)?;
     let mut rescued = Rescued { now: tx.now, ..Rescued::default() };
+    if living(tx, request.replica)?.draining {
+        return Ok(rescued);
+    }
     for suspect in &request.suspects {
         if declare_dead(tx, locks, suspect)? {
             rescued.dead.push(suspect.id);

@@ -441,6 +441,11 @@ async fn rows_of_schema_version_1_are_read_in_every_state() {
     let counts = store.counts().await.unwrap();
     assert_eq!((counts[0].by_state, counts[0].scheduled), ([1, 2, 1, 1, 1, 1, 1], 0), "the retry is due by now");
     let replica = register(&store).await;
+    let former: ReplicaId = "018bcfe5-6800-7000-8000-000000000001".parse().unwrap();
+    let seen = |all: Vec<ReplicaStatus>| all.into_iter().find(|status| status.id == former).unwrap().draining;
+    assert!(!seen(store.replicas().await.unwrap()), "nobody has wished it");
+    store.drain(former).await.unwrap();
+    assert!(seen(store.replicas().await.unwrap()));
     assert_eq!(claim(&store, replica, 1, usize::MAX).await.tasks.len(), 2);
     drop(store);
     recount(&path);

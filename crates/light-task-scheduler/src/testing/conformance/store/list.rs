@@ -11,8 +11,8 @@ use super::transitions::{
     run_stop_unconfirmed,
 };
 use super::{
-    Case, Need, claims, deadlines, insert, limits, listing, lookalikes, order, parallel, queues, repeats, replicas,
-    reports, reschedule, rescue, retention, windows,
+    Case, Need, claims, deadlines, drains, insert, limits, listing, lookalikes, order, parallel, queues, repeats,
+    replicas, reports, reschedule, rescue, retention, windows,
 };
 
 /// Hands the list of the cases to a macro: topic, need, flavour and names.
@@ -167,6 +167,11 @@ macro_rules! __store_cases {
             holding_what_is_not_owned_is_a_mismatch unknown_holdings_list_nothing
             the_write_counter_moves_forward the_stores_time_never_goes_back
         }
+        drains Any single {
+            it_claims_nothing its_heartbeats_say_so it_is_listed_as_draining it_ends_what_it_owns
+            it_leaves_like_any_other a_claim_from_before_is_repeated it_rescues_nobody repeating_it_changes_nothing
+            who_is_not_there_cannot_drain an_expired_replica_hears_of_it_later a_fresh_registration_does_not_drain
+        }
         reports Any single {
             a_progress_reaches_its_owner_once an_outcome_is_repeated_until_its_run_has_ended
             repeated_outcomes_leave_room_for_others every_kind_of_report_comes_through an_early_report_is_kept
@@ -212,12 +217,12 @@ macro_rules! __store_cases {
         }
         durable Durable single {
             every_field_of_every_task a_new_time_and_priority counts_and_queues the_order_of_what_waits ids_and_tombstones
-            ownership_and_adoption a_limit_counts_what_ran_before a_rate_stays_spent the_dead_stay_dead
+            ownership_and_adoption a_limit_counts_what_ran_before a_rate_stays_spent the_dead_stay_dead who_drains_goes_on_draining
             reports_and_garbage time_and_write_counter_go_on
         }
         shared Shared single {
             both_see_one_store claims_are_exclusive limits_are_exact_across_handles
-            a_new_time_holds_for_both rescue_works_across_handles reports_cross_handles a_hint_or_a_poll_finds_the_others_work
+            a_new_time_holds_for_both a_drain_holds_for_both rescue_works_across_handles reports_cross_handles a_hint_or_a_poll_finds_the_others_work
         }
         lookalikes Any single {
             hostile_failures_survive hostile_handles_and_messages_survive hostile_reports_survive

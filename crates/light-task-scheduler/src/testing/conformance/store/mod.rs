@@ -38,6 +38,7 @@
 pub mod claims;
 pub mod commands;
 pub mod deadlines;
+pub mod drains;
 pub mod handles;
 pub mod insert;
 pub mod limits;

@@ -177,6 +177,19 @@ pub mod durable {
         assert_eq!(w.store.claim(left.request(1)).await.unwrap_err().kind(), ErrorKind::NotRegistered);
     }
 
+    /// Who was told to drain is told again, and claims nothing.
+    pub async fn who_drains_goes_on_draining(h: &dyn StoreHarness) {
+        let w = World::open(h).await;
+        let replica = w.replica().await;
+        w.add(task()).await;
+        w.store.drain(replica.id).await.unwrap();
+        let w = w.restart().await;
+        assert_eq!(w.claim_ids(&replica, 1).await, []);
+        assert!(w.beat(&replica).await.drain);
+        let other = w.replica().await;
+        assert_eq!(w.claim_ids(&other, 1).await.len(), 1);
+    }
+
     /// Posted reports and unconfirmed garbage are not lost.
     pub async fn reports_and_garbage(h: &dyn StoreHarness) {
         let w = World::open(h).await;
@@ -307,6 +320,21 @@ pub mod shared {
         assert_eq!(texts(&b.claim_ids(&replica, 9).await), ["now", "soon"]);
         b.pass(MINUTE * 3).await;
         assert_eq!(texts(&b.claim_ids(&replica, 9).await), ["later"]);
+    }
+
+    /// A drain that is wished through one handle holds for what the replica does through the other.
+    pub async fn a_drain_holds_for_both(h: &dyn StoreHarness) {
+        let a = World::open(h).await;
+        let b = a.again().await;
+        let replica = b.replica().await;
+        a.add_all(vec![task(); 2]).await;
+        // Whatever the other handle remembers of what it has seen must not count.
+        assert_eq!(b.claim(&replica, 1).await.tasks.len(), 1);
+        a.store.drain(replica.id).await.unwrap();
+        assert_eq!(b.claim_ids(&replica, 1).await, []);
+        assert!(b.beat(&replica).await.drain && a.beat(&replica).await.drain);
+        b.store.leave(replica.id).await.unwrap();
+        assert_eq!(a.store.drain(replica.id).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     /// Work taken in through one handle is found through the other, by a hint or by asking again.

@@ -131,6 +131,11 @@ impl<'a> Pair<'a> {
                 self.model.members.get_mut(&self.slots[*slot]).unwrap().dead = true;
                 self.w.store.leave(self.slots[*slot]).await.unwrap();
             }
+            Op::Drain { slot } => {
+                let replica = self.slots[*slot];
+                let answer = self.w.store.drain(replica).await.map_err(|error| error.kind());
+                assert_eq!(answer, self.model.drain(replica), "drain");
+            }
             Op::Register { slot } => self.register(*slot).await,
             Op::Rescue { slot, suspects, look, kinds, limit } => {
                 if *look {
@@ -190,19 +195,26 @@ impl<'a> Pair<'a> {
         let claim = answer.unwrap();
         let last = &self.model.members[&request.replica].last;
         let repeats = last.as_ref().is_some_and(|(last, _)| last.number == request.number);
+        let takes = self.model.takes(request.replica);
         let (mut overdue, mut told) = (self.model.overdue(), claim.expired.clone());
         overdue.sort();
         told.sort();
-        // A repeated claim may or may not look at deadlines again.
-        assert!(told == overdue || repeats && told.is_empty(), "expired: {told:?}, overdue: {overdue:?}");
+        // A repeated claim, or one of who drains, may or may not look at deadlines.
+        assert!(told == overdue || (repeats || !takes) && told.is_empty(), "expired: {told:?}, overdue: {overdue:?}");
         told.iter().for_each(|id| self.model.expire(id));
-        let expected = if repeats { self.model.repeated(request.replica) } else { self.model.claim(&request) };
+        let expected = match (repeats, takes) {
+            (true, _) => self.model.repeated(request.replica),
+            (false, true) => self.model.claim(&request),
+            (false, false) => vec![],
+        };
         assert_eq!(super::world::ids(&claim.tasks), expected, "claim");
         for task in &claim.tasks {
             let row = self.model.row(&task.id).unwrap();
             same(row, task);
         }
-        if !repeats {
+        if !takes {
+            assert_eq!(claim.next_at, None, "who drains need not ask again");
+        } else if !repeats {
             self.check_next(&request, &claim);
         }
     }
@@ -286,7 +298,7 @@ impl<'a> Pair<'a> {
         let id = ReplicaId::from_bytes([self.registered; 16]);
         self.slots[slot] = id;
         let until = self.model.now + LEASE;
-        self.model.members.insert(id, Member { dead: false, until, beats: 0, last: None });
+        self.model.members.insert(id, Member { dead: false, draining: false, until, beats: 0, last: None });
         self.w.store.register(NewReplica { id, name: "model".to_owned(), ttl: LEASE, remote: false }).await.unwrap();
     }
 
@@ -312,6 +324,7 @@ impl<'a> Pair<'a> {
         let mut reply = reply.unwrap();
         member.beats += 1;
         member.until = now + LEASE;
+        assert_eq!(reply.drain, member.draining, "whether it drains");
         assert!(near(reply.now, now), "now {} for {now}", reply.now);
         owned.sort();
         cancel.sort();
@@ -345,7 +358,7 @@ impl<'a> Pair<'a> {
         for status in self.w.store.replicas().await.unwrap() {
             // The one that asked for the time at the start has left.
             let Some(member) = self.model.members.get(&status.id) else { continue };
-            assert_eq!(status.dead, member.dead, "{status:?}");
+            assert_eq!((status.dead, status.draining), (member.dead, member.draining), "{status:?}");
             assert!(status.dead || status.expired != self.model.is_alive(status.id), "{status:?}");
             self.seen.insert(status.id, (status.beat, member.beats));
         }
@@ -368,6 +381,10 @@ impl<'a> Pair<'a> {
             return;
         }
         let rescued = answer.unwrap();
+        if !self.model.takes(replica) {
+            assert!(rescued.dead.is_empty() && rescued.tasks.is_empty(), "who drains rescues nobody: {rescued:?}");
+            return;
+        }
         let mut dead = Vec::new();
         for (id, (_, beats)) in known {
             let expired = !self.model.is_alive(id);

@@ -114,6 +114,9 @@ pub(super) enum Op {
     Leave {
         slot: usize,
     },
+    Drain {
+        slot: usize,
+    },
     Register {
         slot: usize,
     },
@@ -226,6 +229,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (slot(), option::of(any::<bool>())).prop_map(|(slot, holdings)| Op::Beat { slot, holdings }),
         1 => Just(Op::Look),
         1 => slot().prop_map(|slot| Op::Leave { slot }),
+        1 => slot().prop_map(|slot| Op::Drain { slot }),
         1 => slot().prop_map(|slot| Op::Register { slot }),
         3 => (slot(), vec(slot(), 0..3), any::<bool>(), bits(), 0..4_usize).prop_map(
             |(slot, suspects, look, kinds, limit)| Op::Rescue { slot, suspects, look, kinds, limit }),

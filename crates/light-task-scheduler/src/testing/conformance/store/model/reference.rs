@@ -97,6 +97,7 @@ impl Row {
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) dead: bool,
+    pub(super) draining: bool,
     pub(super) until: Timestamp,
     pub(super) beats: u64,
     /// The last claim and what it took, with the fence.
@@ -186,6 +187,17 @@ impl Reference {
     /// Whether a replica may claim and rescue.
     pub(super) fn is_alive(&self, id: ReplicaId) -> bool {
         self.members.get(&id).is_some_and(|member| !member.dead && self.now < member.until)
+    }
+
+    /// Whether a replica may take something: otherwise it is answered as if there were nothing to take.
+    pub(super) fn takes(&self, id: ReplicaId) -> bool {
+        !self.members[&id].draining
+    }
+
+    pub(super) fn drain(&mut self, id: ReplicaId) -> Result<(), ErrorKind> {
+        let member = self.members.get_mut(&id).filter(|member| !member.dead).ok_or(ErrorKind::NotFound)?;
+        member.draining = true;
+        Ok(())
     }
 
     pub(super) fn overdue(&self) -> Vec<TaskId> {
