@@ -5,10 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use light_task_scheduler::store::sql::{MySqlOptions, MySqlStore};
-use light_task_scheduler::store::{Changes, ClaimRequest, Inserted, NewReplica, TaskQuery};
+use light_task_scheduler::store::{
+    Changes, ClaimRequest, Inserted, NewReplica, RescueRequest, SweepRequest, TaskQuery,
+};
 use light_task_scheduler::{
     Config, Context, Error, ErrorKind, FunctionExecutor, Name, NewTask, Payload, QueueSettings, ReplicaId, Result,
-    Scheduler, Shutdown, Start, State, Store, SystemClock, TaskId, Timestamp,
+    ResultRef, Scheduler, Shutdown, Start, State, Store, SystemClock, TaskId, Timestamp,
 };
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, Row};
 
@@ -554,7 +556,11 @@ async fn who_has_ended_on_this_host_is_rescued_at_once() {
 
 /// What is done to the tables, and what is said of it.
 const DAMAGE: &[(&str, &str)] = &[
-    ("UPDATE lts_tasks SET owner = NULL WHERE id = 'running'", "task running runs without an owner"),
+    ("UPDATE lts_tasks SET owner = REPEAT(x'00', 16) WHERE id = 'running'", "task running runs without an owner"),
+    (
+        "UPDATE lts_tasks SET started_at = 0 WHERE id = 'running'",
+        "task running runs without an owner, a run or a start",
+    ),
     (
         "UPDATE lts_tasks SET owner = REPEAT(x'01', 16) WHERE id = 'running'",
         "task running runs for a replica that is not there",
@@ -573,10 +579,14 @@ const DAMAGE: &[(&str, &str)] = &[
         "INSERT INTO lts_tombstones VALUES ('waiting', REPEAT(x'00', 16), 0)",
         "task waiting is there although it was removed",
     ),
-    (
-        "DROP INDEX tasks_id ON lts_tasks; UPDATE lts_tasks SET id = 'waiting' WHERE id = 'running'",
-        "task waiting has an id that another task",
-    ),
+    ("UPDATE lts_tasks SET id = 'waiting' WHERE id = 'running'", "task waiting has an id that another task"),
+    ("DELETE FROM lts_ids WHERE id = 'waiting'", "task waiting is not found by its id"),
+    ("UPDATE lts_ids SET id = 'other' WHERE id = 'waiting'", "1 ids lead to tasks that do not have them"),
+    ("UPDATE lts_tasks SET deadline = 1 WHERE id = 'waiting'", "task waiting has a deadline that no claim sees"),
+    ("INSERT INTO lts_deadlines SELECT seq, 1 FROM lts_tasks WHERE id = 'running'", "1 deadlines are of tasks that do"),
+    ("UPDATE lts_tasks SET stage = 0 WHERE id = 'waiting'", "task waiting is not listed among those of its state"),
+    ("INSERT INTO lts_rare SELECT 5, seq FROM lts_tasks WHERE id = 'waiting'", "1 tasks are listed among those of a"),
+    ("UPDATE lts_tasks SET flags = 8 WHERE id = 'waiting'", "task waiting has the result null and"),
     ("UPDATE lts_queues SET paused = 1 WHERE name = 'q'", "the columns of queue q are not its settings"),
 ];
 
@@ -596,6 +606,100 @@ async fn verify_finds_what_was_broken_by_hand_and_nothing_else() {
         // The connection was given back in order.
         store.set_queue(Name::new("after").unwrap(), QueueSettings::default()).await.unwrap();
     }
+}
+
+/// The tables as each earlier release has made them, one step after the other.
+const STEPS: [&str; 4] = [
+    include_str!("../../src/store/sql/migrations/mysql/0001_tasks.sql"),
+    include_str!("../../src/store/sql/migrations/mysql/0002_homes.sql"),
+    include_str!("../../src/store/sql/migrations/mysql/0003_ids.sql"),
+    include_str!("../../src/store/sql/migrations/mysql/0004_drains.sql"),
+];
+/// Tasks in every state, as those releases have written them: what each has of lane, stage, place in order, times and the
+/// rest. The owner is a replica that is dead.
+const OLD_ROWS: &str = "INSERT INTO lts_lanes VALUES (1, 'default', 'k');
+    INSERT INTO lts_replicas (id, name, ttl, beat, expires_at, dead, claim) VALUES (REPEAT(x'07', 16), 'old', 1, 1, 1, 1, 3);
+    INSERT INTO lts_tasks (id, lane, stage, nice, run_at, created_at, payload, deadline, owner, claim, run, execution,
+        attempt, started_at, finished_at, details, result, flags, options) VALUES
+    ('held', 1, 0, -1, 1, 1, '1', NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL),
+    ('later', 1, -1, -1, 9000000000000000, 1, '1', NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL),
+    ('ready', 1, 1, -1, 1, 1, '1', NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL),
+    ('first', 1, 1, -6, 1, 1, '1', NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL),
+    ('overdue', 1, 1, -1, 1, 1, '1', 5, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, '{\"deadline\":\"1970-01-01T00:00:00.000005Z\"}'),
+    ('running', 1, 2, -1, 1, 1, '1', NULL, REPEAT(x'07', 16), 3, 1, 1, 1, 2, NULL, NULL, NULL, 0, NULL),
+    ('nobody', 1, 3, -1, 1, 1, '1', NULL, NULL, NULL, 1, 1, 1, 2, NULL, NULL, 'null', 0, NULL),
+    ('succeeded', 1, 4, -1, 1, 1, '1', NULL, NULL, NULL, 1, 1, 1, 2, 3, NULL, 'null', 0, NULL),
+    ('failed', 1, 5, -1, 1, 1, '1', NULL, NULL, NULL, 1, 1, 1, 2, 4, NULL, NULL, 0, NULL),
+    ('cancelled', 1, 6, -1, 1, 1, '1', NULL, NULL, NULL, 0, 0, 0, NULL, 5, NULL, NULL, 1, NULL);";
+
+/// Tasks in every state are what they were once the tables of an earlier release have become those of this one, also
+/// when that is interrupted after any of its statements.
+#[tokio::test]
+async fn tables_of_every_earlier_release_become_those_of_this_one() {
+    for steps in 1..=STEPS.len() {
+        let database = Database::fresh();
+        let statements = STEPS[..steps].iter().flat_map(|step| step.split(";\n"));
+        let statements: Vec<&str> = statements.filter(|statement| !statement.trim().is_empty()).collect();
+        let (made, sql) = (statements.len(), statements.join(";\n").replace("{p}", "lts_"));
+        execute(format!(
+            "USE {}; {sql};
+            CREATE TABLE lts_versions (component VARBINARY(100) NOT NULL PRIMARY KEY, version INT NOT NULL);
+            INSERT INTO lts_versions VALUES ('tasks', {made}); {OLD_ROWS}",
+            database.name()
+        ));
+        check_old_tasks(&open(&database).await).await;
+        // As if it had been interrupted before it could note the last statement, or the one before it …
+        for version in made..made + 6 {
+            execute(format!("UPDATE {}.lts_versions SET version = {version}", database.name()));
+            assert_eq!(open(&database).await.verify().await.unwrap(), Vec::<String>::new(), "from {version}");
+        }
+    }
+}
+
+async fn check_old_tasks(store: &MySqlStore) {
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    let of = async |state| {
+        let page = store.list(&TaskQuery { states: vec![state], ..TaskQuery::default() }).await.unwrap();
+        page.tasks.iter().map(|task| task.id.to_string()).collect::<Vec<_>>()
+    };
+    let expected: [&[&str]; 7] = [
+        &["held"],
+        &["overdue", "first", "ready", "later"],
+        &["running"],
+        &["nobody"],
+        &["succeeded"],
+        &["failed"],
+        &["cancelled"],
+    ];
+    for (state, ids) in State::ALL.into_iter().zip(expected) {
+        assert_eq!(of(state).await, ids, "{state:?}");
+    }
+    let known = ["succeeded", "held", "nobody"].map(|id| TaskId::new(id).unwrap());
+    let tasks = store.get(&known).await.unwrap();
+    let [ended, held, exported] = &tasks[..] else { panic!("{tasks:?}") };
+    let ended = &ended.as_ref().unwrap().record;
+    assert_eq!(ended.finished_at, Some(Timestamp::from_micros(3)));
+    assert_eq!(ended.result(), Some(&ResultRef::Inline(Payload::from_bytes(&b"null"[..]))));
+    let held = &held.as_ref().unwrap().record;
+    assert_eq!((held.owner, held.started_at, held.finished_at), (None, None, None));
+    assert_eq!(exported.as_ref().unwrap().record.owner, None);
+    assert!(matches!(store.insert(vec![task("held")]).await.unwrap()[..], [Err(_)]), "of another payload");
+    assert_eq!(claim(store, 9).await, ["first", "ready"]);
+    assert_eq!(of(State::Failed).await, ["failed", "overdue"]);
+    let replica = ReplicaId::generate(&SystemClock);
+    let new = NewReplica { id: replica, name: "r".to_owned(), ttl: Duration::from_secs(60), remote: false };
+    store.register(new).await.unwrap();
+    let kinds = vec![Name::new("k").unwrap()];
+    let request = RescueRequest { replica, suspects: vec![], kinds, queues: vec![], limit: 9 };
+    let mut rescued: Vec<_> =
+        store.rescue(request).await.unwrap().tasks.iter().map(|task| task.id.to_string()).collect();
+    rescued.sort();
+    assert_eq!(rescued, ["nobody", "running"]);
+    let states = vec![State::Succeeded, State::Cancelled, State::Failed];
+    let old = SweepRequest { states, older_than: Some(Duration::from_secs(60)), limit: 2, ..SweepRequest::default() };
+    assert_eq!(store.sweep(old).await.unwrap().removed, 2, "the oldest first");
+    assert_eq!((of(State::Succeeded).await.len(), of(State::Cancelled).await.len()), (0, 1));
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
 }
 
 /// Who opens without migrating makes nothing, and says what to do; looking makes nothing either.

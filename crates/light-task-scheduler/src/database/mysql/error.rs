@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind};
 
 /// A row with this key is there already.
 const DUPLICATE: u16 = 1062;
-/// A column that is to be added is there already.
-const DOUBLE_COLUMN: u16 = 1060;
+/// A column that is to be added is there already, one that is to be renamed is not, nor is one or a key to be dropped.
+const ALTERED: [u16; 3] = [1060, 1054, 1091];
 /// Another transaction has held a lock for too long.
 const LOCK_TIMEOUT: u16 = 1205;
 /// The server has undone this transaction, so that others can go on.
@@ -95,9 +95,9 @@ impl Trouble {
     }
 }
 
-/// Whether a column that was to be added was there already.
-pub(super) fn is_double_column(error: &sqlx::Error) -> bool {
-    number(error) == Some(DOUBLE_COLUMN)
+/// Whether a table that was to be altered is so already.
+pub(super) fn is_altered(error: &sqlx::Error) -> bool {
+    number(error).is_some_and(|number| ALTERED.contains(&number))
 }
 
 fn number(error: &sqlx::Error) -> Option<u16> {

@@ -2,11 +2,11 @@
 //!
 //! A statement that makes or changes a table commits by itself here: each step is a list of statements, and the
 //! version counts the statements that were executed, so that a step that was interrupted goes on where it stopped.
-//! Executing one twice does no harm. One that adds a column adds no more than that.
+//! Executing one twice does no harm. One that alters a table does all of it or nothing.
 
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
-use super::error::{Trouble, Work, is_double_column};
+use super::error::{Trouble, Work, is_altered};
 use super::sql::with_prefix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspection::{Inspection, Schema};
@@ -18,6 +18,8 @@ const MYSQL_MIN: (u32, u32) = (8, 0);
 const PACKET_BYTES_MIN: i64 = 16 << 20;
 /// Separates the statements of a step.
 const SEPARATOR: &str = ";\n";
+/// In a statement that alters a table.
+const ALTER: &str = "ALTER TABLE";
 /// Seconds to wait for another process that makes the tables.
 const PATIENCE: i64 = 60;
 
@@ -114,8 +116,8 @@ async fn make(connection: &mut MySqlConnection, prefix: &str, migrations: Migrat
     for statement in &statements[done.min(statements.len())..] {
         done += 1;
         let made = sqlx::raw_sql(AssertSqlSafe(with_prefix(statement, prefix))).execute(&mut *connection).await;
-        // Added before an interruption: MySQL cannot be asked to add a column only if it is not there.
-        if let Some(error) = made.err().filter(|error| !is_double_column(error)) {
+        // Altered before an interruption: MySQL cannot be asked to add a column only if it is not there.
+        if let Some(error) = made.err().filter(|error| !(statement.contains(ALTER) && is_altered(error))) {
             return Err(error.into());
         }
         let reached = i64::try_from(done).unwrap_or(i64::MAX);

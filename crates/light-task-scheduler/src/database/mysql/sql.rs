@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Most values in one list, and most rows in one statement: a power of two.
+/// Most values in one list: a power of two.
 pub(crate) const LIST_MAX: usize = 512;
+/// Most rows in one statement: what many calls have, so that one statement is enough for them.
+const ROWS_MAX: usize = 1_000;
 /// Most bytes of values in one statement (4 MiB), unless one row has more.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 4 << 20;
 
@@ -54,7 +56,7 @@ pub(crate) fn with_repeated(template: &str, times: usize) -> String {
 }
 
 /// `items`, each statement's share after the other: as many as it may have, with no more bytes than it may have, but
-/// one at least. In a few sizes only, powers of two, so that each connection keeps all its statements prepared:
+/// one at least. In a few sizes only, the largest and powers of two, so that each connection keeps all its statements prepared:
 /// one that is prepared for a single use is closed after it, which the server does not answer, and what is sent next
 /// then waits for the acknowledgement that TCP delays (40 ms; sqlx 0.9 has no `TCP_NODELAY`).
 pub(crate) fn parts<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
@@ -65,8 +67,9 @@ pub(crate) fn parts<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterato
             sum = sum.saturating_add(bytes(item));
             sum <= STATEMENT_BYTES_MAX
         };
-        let fitting = rest.iter().take(LIST_MAX).take_while(fits).count().max(1);
-        let (part, others) = rest.split_at_checked(1 << fitting.ilog2())?;
+        let fitting = rest.iter().take(ROWS_MAX).take_while(fits).count().max(1);
+        let size = if fitting == ROWS_MAX { ROWS_MAX } else { 1 << fitting.ilog2() };
+        let (part, others) = rest.split_at_checked(size)?;
         rest = others;
         Some(part)
     })
@@ -86,7 +89,8 @@ mod tests {
     #[test]
     fn a_statement_takes_one_row_at_least_and_never_more_than_it_may_hold() {
         let sizes = |items: &[usize]| parts(items, |bytes| *bytes).map(<[usize]>::len).collect::<Vec<_>>();
-        assert_eq!(sizes(&[1; 1_000]), [LIST_MAX, 256, 128, 64, 32, 8]);
+        assert_eq!(sizes(&[1; 999]), [512, 256, 128, 64, 32, 4, 2, 1]);
+        assert_eq!(sizes(&[1; 2_001]), [ROWS_MAX, ROWS_MAX, 1]);
         assert_eq!(sizes(&[STATEMENT_BYTES_MAX + 1; 2]), [1, 1]);
         assert_eq!(sizes(&[STATEMENT_BYTES_MAX / 3; 5]), [2, 2, 1]);
         assert_eq!(sizes(&[]), [0; 0]);

@@ -35,7 +35,7 @@ impl Question {
     }
 }
 
-const fn ask(says: &'static str, sql: &'static str) -> Question {
+pub(super) const fn ask(says: &'static str, sql: &'static str) -> Question {
     Question { sql, says }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::Row;
 
+use super::quick;
 use super::rows::{self, RECORD_COLUMNS, TASK_COLUMNS, record_columns, task_columns};
 use super::tx::{Tx, now};
 use crate::clock::Timestamp;
@@ -34,7 +35,7 @@ const SAID: &str = "SELECT task, execution, ended FROM {p}reports WHERE task IN 
 const KEEP: &str = "INSERT INTO {p}reports (task, execution, ended, said, output) VALUES {*(?, ?, ?, ?, ?)*}
     ON DUPLICATE KEY UPDATE execution = VALUES(execution), ended = VALUES(ended), said = VALUES(said),
         output = VALUES(output), handed = NULL";
-const PRIORITISE: &str = "UPDATE {p}tasks SET nice = ? WHERE seq = ?";
+const PRIORITISE: &str = "UPDATE {p}tasks SET precedence = ? WHERE seq = ?";
 const MARK: &str = "UPDATE {p}tasks SET flags = flags | 4 WHERE seq IN ({*?*})";
 
 /// Records that were read and locked, and the store's time.
@@ -48,8 +49,17 @@ async fn lock<'i>(tx: &mut Tx<'_>, ids: impl Iterator<Item = &'i TaskId>) -> Wor
 
 /// Applies what owners report.
 pub(super) async fn apply(tx: &mut Tx<'_>, changes: &[Change]) -> Work<Vec<Answer>> {
+    let answers = quick::complete(tx, changes).await?;
+    let rest = changes.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+    let rest: Vec<&Change> = rest.map(|(change, _)| change).collect();
+    let mut late = if rest.is_empty() { Vec::new() } else { apply_rest(tx, &rest).await? }.into_iter();
+    Ok(answers.into_iter().map(|answer| answer.or_else(|| late.next()).unwrap_or(Answer::Missing)).collect())
+}
+
+/// Applies what has to be read and locked first.
+async fn apply_rest(tx: &mut Tx<'_>, changes: &[&Change]) -> Work<Vec<Answer>> {
     let (mut locked, now) = lock(tx, changes.iter().map(|change| &change.id)).await?;
-    let Applied { answers, changed, left } = moves::apply(&mut locked, &changes.iter().collect::<Vec<_>>(), now);
+    let Applied { answers, changed, left } = moves::apply(&mut locked, changes, now);
     let changed = |ends: bool| -> Vec<moves::Change<'_>> {
         let those = changed.iter().filter(|(_, is_end)| *is_end == ends);
         those.filter_map(|(index, _)| locked.get(*index)).map(|stored| (stored, &stored.record)).collect()

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
+use super::aside;
 use super::hints::{self, counter_columns};
 use super::replicas::{self, Replica, replica_columns};
 use super::rows::{self, NICE, task_columns, uuid};
@@ -39,7 +40,7 @@ macro_rules! look {
             ORDER BY t.place, t.run_at, t.seq LIMIT 1) AS ready,
         (SELECT t.run_at FROM {p}tasks AS t FORCE INDEX (tasks_ready) WHERE t.lane = l.id AND t.stage = -1
             AND t.place = 0 ORDER BY t.run_at LIMIT 1) AS scheduled
-    FROM (SELECT MIN(t.expires) AS deadline FROM {p}tasks AS t) AS d
+    FROM (SELECT MIN(deadline) AS deadline FROM {p}deadlines) AS d
     LEFT JOIN ({p}lanes AS l LEFT JOIN {p}queues AS q ON q.name = l.queue)
         ON l.kind IN ({*?*}) AND (? OR l.queue IN ({*?*}))"
     };
@@ -58,11 +59,11 @@ pub(super) const PEEK: &str = concat!(
 /// Where in such a row what stands that [`LOOK`] does not have.
 const COUNTERS: usize = 8;
 const REPLICA: usize = 12;
-pub(super) const OVERDUE: &str = concat!(
+/// Those of these tasks that have not run, locked.
+pub(super) const OPEN: &str = concat!(
     "SELECT ",
     task_columns!(),
-    " FROM {p}tasks AS t FORCE INDEX (tasks_expires) WHERE t.expires <= ? ORDER BY t.expires LIMIT ?
-    FOR UPDATE SKIP LOCKED"
+    " FROM {p}tasks AS t FORCE INDEX (PRIMARY) WHERE t.seq IN ({*?*}) AND t.stage < 2 FOR UPDATE SKIP LOCKED"
 );
 pub(super) const DUE: &str = "{+(SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_ready)
     WHERE t.lane = ? AND t.stage = -1 AND t.place = 0 AND t.run_at <= ? ORDER BY t.run_at LIMIT ?
@@ -89,7 +90,8 @@ pub(super) const RUNNING: &str = "SELECT l.queue, COUNT(*) FROM {p}lanes AS l
 pub(super) const CLAIMED: &str = concat!(
     "SELECT ",
     task_columns!(),
-    " FROM {p}tasks AS t FORCE INDEX (tasks_holder) WHERE t.holder = ? AND t.claim = ? AND t.stage = 2"
+    " FROM {p}lanes AS l STRAIGHT_JOIN {p}tasks AS t FORCE INDEX (tasks_ready)
+    ON t.lane = l.id AND t.stage = 2 AND t.place = ? AND t.owner = ? AND t.claim = ?"
 );
 const SAVE_CLAIM: &str = "UPDATE {p}replicas SET claim = ? WHERE id = ?";
 const SAVE_RATE: &str = "UPDATE {p}queues SET tat = ? WHERE name = ?";
@@ -243,9 +245,13 @@ async fn open(tx: &mut Tx<'_>, view: &View, limit: usize, now: Timestamp) -> Wor
 
 /// Fails what is overdue.
 async fn expire(tx: &mut Tx<'_>, now: Timestamp) -> Work<Vec<TaskId>> {
-    let query = tx.query(OVERDUE).bind(now.as_micros()).bind(EXPIRE_MAX);
-    let found = query.fetch_all(tx.connection()).await?;
-    let tasks = rows::tasks(tx, &found).await?;
+    // The tasks are locked before the rows that are kept aside of them, as everywhere.
+    let query = tx.query(aside::OVERDUE).bind(now.as_micros()).bind(EXPIRE_MAX);
+    let overdue = query.fetch_all(tx.connection()).await?;
+    let overdue = overdue.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    let found = tx.find_all(OPEN, &overdue).await?;
+    let mut tasks = rows::tasks(tx, &found).await?;
+    tasks.sort_by_key(|(stored, task)| (task.spec.deadline(), stored.seq));
     expire_these(tx, tasks, now).await
 }
 
@@ -370,13 +376,18 @@ async fn take_these(
     }
     let changes: Vec<(&Stored, &Record)> = taken.iter().map(|(stored, task)| (stored, &task.record)).collect();
     rows::save_owned(tx, &changes, request.replica, Some(request.number)).await?;
+    aside::claimed(tx, &taken).await?;
     claim.tasks = taken.into_iter().map(|(_, task)| task).collect();
     Ok(())
 }
 
 /// The tasks of an earlier claim that its replica still runs.
 async fn claimed_before(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Vec<Task>> {
-    let query = tx.query(CLAIMED).bind(uuid(request.replica)).bind(request.number.cast_signed());
+    let query = tx
+        .query(CLAIMED)
+        .bind(rows::place(request.replica))
+        .bind(uuid(request.replica))
+        .bind(request.number.cast_signed());
     let mut found = query.fetch_all(tx.connection()).await?;
     sort(&mut found)?;
     Ok(rows::tasks(tx, &found).await?.into_iter().map(|(_, task)| task).collect())

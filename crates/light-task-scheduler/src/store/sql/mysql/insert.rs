@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::Row;
 
+use super::aside::{self, New};
 use super::lanes;
 use super::rows::{self, nice};
 use super::tx::{Tx, now, text, texts};
@@ -21,17 +22,27 @@ use crate::task::{Name, NewTask, Options, Payload, Start, State, TaskId};
 
 /// The time, and how far apart the numbers of rows are.
 const NOW: &str = concat!("SELECT ", now!(), ", CAST(@@auto_increment_increment AS SIGNED)");
-/// The tasks that have ids, by these or by their numbers.
+/// What is known of tasks, which are found among these tables by this column.
 macro_rules! tasks {
-    ($index:literal, $column:literal, $lock:literal) => {
+    ($tables:literal, $column:literal, $lock:literal) => {
         concat!(
-            "SELECT t.id, l.kind, t.payload, t.stage, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (",
-            $index,
-            ") JOIN {p}lanes AS l ON l.id = t.lane WHERE t.",
+            "SELECT t.id, l.kind, t.payload, t.stage, t.seq, t.created_at FROM ",
+            $tables,
+            " JOIN {p}lanes AS l ON l.id = t.lane WHERE ",
             $column,
             " IN ({*?*})",
             $lock
         )
+    };
+}
+macro_rules! by_id {
+    ($lock:literal) => {
+        tasks!("{p}ids AS i STRAIGHT_JOIN {p}tasks AS t FORCE INDEX (PRIMARY) ON t.seq = i.task", "i.id", $lock)
+    };
+}
+macro_rules! by_number {
+    ($lock:literal) => {
+        tasks!("{p}tasks AS t FORCE INDEX (PRIMARY)", "t.seq", $lock)
     };
 }
 /// The tombstones of tasks that had them.
@@ -41,17 +52,17 @@ macro_rules! tombstones {
     };
 }
 /// What is known of ids: by given ids, by numbers, and of removed tasks.
-const KNOWN: [&str; 3] = [tasks!("tasks_id", "id", ""), tasks!("PRIMARY", "seq", ""), tombstones!("")];
+const KNOWN: [&str; 3] = [by_id!(""), by_number!(""), tombstones!("")];
 /// The same as they are now, also in a transaction of somebody else's that sees an older state.
-const KNOWN_NOW: [&str; 3] = [
-    tasks!("tasks_id", "id", " LOCK IN SHARE MODE"),
-    tasks!("PRIMARY", "seq", " LOCK IN SHARE MODE"),
-    tombstones!(" LOCK IN SHARE MODE"),
-];
+const KNOWN_NOW: [&str; 3] =
+    [by_id!(" LOCK IN SHARE MODE"), by_number!(" LOCK IN SHARE MODE"), tombstones!(" LOCK IN SHARE MODE")];
 const FORGET: &str = "DELETE FROM {p}tombstones WHERE id IN ({*?*})";
 const INSERT: &str =
-    "INSERT INTO {p}tasks (id, lane, stage, nice, run_at, created_at, payload, deadline, options, labels)
+    "INSERT INTO {p}tasks (lane, stage, precedence, run_at, created_at, payload, id, deadline, options, labels)
     VALUES {*(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)*}";
+/// The same without what none of the rows has: every value costs both sides.
+const INSERT_PLAIN: &str = "INSERT INTO {p}tasks (lane, stage, precedence, run_at, created_at, payload)
+    VALUES {*(?, ?, ?, ?, ?, ?)*}";
 
 /// How to look up ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,26 +125,43 @@ async fn known(tx: &mut Tx<'_>, incoming: &[Incoming], look: Look, now: Timestam
 async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming], now: Timestamp, step: i64) -> Work<Vec<i64>> {
     let lanes = numbers(tx, new).await?;
     let rows = new.iter().zip(lanes).map(|(one, lane)| NewRow::of(one, lane, now)).collect::<Result<Vec<_>>>()?;
-    let mut made = Vec::with_capacity(new.len());
+    let (mut made, mut aside) = (Vec::with_capacity(new.len()), New::default());
     for part in parts(&rows, NewRow::bytes) {
-        let mut query = tx.rows(INSERT, part.len());
+        let are_plain = part.iter().all(NewRow::is_plain);
+        let mut query = tx.rows(if are_plain { INSERT_PLAIN } else { INSERT }, part.len());
         for row in part {
             query = query
-                .bind(row.id.map(|id| id.with_str(|id| id.as_bytes().to_vec())))
                 .bind(row.lane)
                 .bind(row.stage)
                 .bind(row.nice)
                 .bind(row.run_at.as_micros())
                 .bind(now.as_micros())
-                .bind(row.payload.as_bytes())
+                .bind(row.payload.as_bytes());
+            if are_plain {
+                continue;
+            }
+            query = query
+                .bind(row.id.map(|id| id.with_str(|id| id.as_bytes().to_vec())))
                 .bind(row.deadline)
                 .bind(row.options.as_ref().map(|json| json.as_bytes().to_vec()))
                 .bind(row.labels.as_ref().map(|labels| labels.as_bytes().to_vec()));
         }
         // Of rows that are written out in one statement the numbers follow one another, and the first one is told.
         let seqs = (query.execute(tx.connection()).await?.last_insert_id().cast_signed()..).step_by(step as usize);
-        made.extend(part.iter().zip(seqs).filter(|(row, _)| row.id.is_none()).map(|(_, seq)| seq));
+        for (row, seq) in part.iter().zip(seqs) {
+            match row.id {
+                None => made.push(seq),
+                Some(_) => aside.with_id.push(seq),
+            }
+            if row.deadline.is_some() {
+                aside.with_deadline.push(seq);
+            }
+            if aside::is_rare(row.stage) {
+                aside.rare.push(seq);
+            }
+        }
     }
+    aside::keep(tx, &aside).await?;
     let given = texts(new.iter().filter_map(|one| one.id.as_ref()));
     // From now on nobody can use these ids, so that this sees whoever has inserted and removed one before.
     if !tx.find_all(KNOWN_NOW[2], &given).await?.is_empty() {
@@ -211,6 +239,11 @@ impl<'t> NewRow<'t> {
             options: options.map(options_json).transpose()?,
             labels: options.filter(|options| !options.labels.is_empty()).map(labels),
         })
+    }
+
+    /// Whether it has nothing but what every row has.
+    fn is_plain(&self) -> bool {
+        self.id.is_none() && self.options.is_none()
     }
 
     fn bytes(&self) -> usize {

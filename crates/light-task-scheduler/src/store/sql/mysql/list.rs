@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::Row;
 
+use super::aside::is_rare;
 use super::insert::element;
 use super::lanes;
-use super::rows::{self, TASK_COLUMNS, task_columns};
+use super::rows::{self, TASK_COLUMNS, active, task_columns};
 use super::tx::{Tx, text};
 use crate::database::mysql::Work;
 use crate::error::Error;
@@ -57,6 +58,7 @@ impl Value {
 /// Lists tasks, newest first.
 pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
     let limit = if query.limit == 0 { PAGE_MAX } else { query.limit.min(PAGE_MAX) };
+    let tables = tables(&query.states);
     let (condition, values) = condition(tx.shared.salt, query);
     // One row more than the page holds, to see whether there is another page. The lengths are added up without the
     // bytes, which are fetched for the page alone.
@@ -67,10 +69,10 @@ pub(super) async fn list(tx: &mut Tx<'_>, query: &TaskQuery) -> Work<Page> {
             ", p.more FROM (SELECT seq, ahead, more FROM (
                 SELECT seq, SUM(bytes) OVER (ORDER BY seq DESC) - bytes AS ahead, COUNT(*) OVER () AS more FROM (
                     SELECT t.seq, LENGTH(t.payload) + COALESCE(LENGTH(t.output), 0) AS bytes
-                    FROM {{p}}tasks AS t WHERE {} ORDER BY t.seq DESC LIMIT ?) AS a) AS b
+                    FROM {} WHERE {} ORDER BY t.seq DESC LIMIT ?) AS a) AS b
                 WHERE ahead <= ? ORDER BY seq DESC LIMIT ?) AS p JOIN {{p}}tasks AS t ON t.seq = p.seq"
         ),
-        condition
+        tables, condition
     );
     let mut bound = tx.session.database().dynamic(&sql);
     for value in values {
@@ -130,33 +132,36 @@ fn condition(salt: i64, query: &TaskQuery) -> (String, Vec<Value>) {
             let seqs = format!("t.seq BETWEEN {} AND {}", seqs.start(), seqs.end());
             format!(" OR t.id IS NULL AND t.created_at BETWEEN {from} AND {to} AND {seqs}")
         });
-        terms.push(format!("(t.id >= ? AND t.id < ?{made})"));
+        terms.push(format!("(t.seq IN (SELECT task FROM {{p}}ids WHERE id >= ? AND id < ?){made})"));
     }
     if !query.states.is_empty() {
-        terms.extend(stages(&query.states));
+        terms.push(format!("t.stage IN ({})", numbers(&stages(&query.states))));
     }
     (terms.join(" AND "), values)
 }
 
-/// The terms for these states. Those that name another column are for its index.
-fn stages(states: &[State]) -> Vec<String> {
-    let mut stages: Vec<i64> = states.iter().map(|state| *state as i64).collect();
-    let only = |allowed: &[i64]| stages.iter().all(|stage| allowed.contains(stage));
-    let mut terms = Vec::new();
-    if only(&[0, 5, 6]) {
-        terms.push(format!("t.rare IN ({})", numbers(&stages)));
-    } else if only(&[2, 3]) {
-        terms.push("t.holder IS NOT NULL".to_owned());
+/// The tables from which tasks in these states, of which there may be few, are read as `t`.
+pub(super) fn tables(states: &[State]) -> String {
+    let stages = stages(states);
+    let are_all = |those: fn(i64) -> bool| !stages.is_empty() && stages.iter().copied().all(those);
+    if are_all(is_rare) {
+        let stages = numbers(&stages);
+        format!("{{p}}rare AS r STRAIGHT_JOIN {{p}}tasks AS t ON t.seq = r.task AND r.stage IN ({stages})")
+    } else if are_all(rows::is_active) {
+        active!().to_owned()
+    } else {
+        "{p}tasks AS t".to_owned()
     }
-    if states.contains(&State::Waiting) {
-        stages.push(SCHEDULED);
-    }
-    terms.push(format!("t.stage IN ({})", numbers(&stages)));
-    terms
+}
+
+/// The stages of tasks in these states.
+fn stages(states: &[State]) -> Vec<i64> {
+    let scheduled = states.contains(&State::Waiting).then_some(SCHEDULED);
+    states.iter().map(|state| *state as i64).chain(scheduled).collect()
 }
 
 /// Numbers as a list in a statement.
-pub(super) fn numbers(numbers: &[i64]) -> String {
+fn numbers(numbers: &[i64]) -> String {
     numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
 

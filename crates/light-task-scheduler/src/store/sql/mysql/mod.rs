@@ -5,7 +5,9 @@
 //! | `tx` | one transaction, and what a handle's transactions share |
 //! | `rows` | tasks as rows |
 //! | `lanes` | small numbers for queues and kinds |
+//! | `aside` | what only few tasks have, in tables of its own |
 //! | `insert`, `claim`, `apply`, `replicas`, `list`, `sweep` | the methods of the contract |
+//! | `quick` | the end that most tasks come to, without reading them |
 //! | `window` | `candidates` |
 //! | `hints` | `changed` |
 //! | `verify` | what contradicts itself |
@@ -13,11 +15,13 @@
 //! Connections, migrations and errors are those of [`database::mysql`](crate::database::mysql).
 
 mod apply;
+mod aside;
 mod claim;
 mod hints;
 mod insert;
 mod lanes;
 mod list;
+mod quick;
 mod replicas;
 mod rows;
 mod sweep;
@@ -64,6 +68,7 @@ const MIGRATIONS: Migrations = Migrations {
         include_str!("../migrations/mysql/0002_homes.sql"),
         include_str!("../migrations/mysql/0003_ids.sql"),
         include_str!("../migrations/mysql/0004_drains.sql"),
+        include_str!("../migrations/mysql/0005_one_index.sql"),
     ],
 };
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::rows::{self, replica_id, task_columns, uuid};
+use super::rows::{self, active, place_of, replica_id, task_columns, uuid};
 use super::tx::{Tx, bind_all, filled, now, text};
 use crate::clock::{Timestamp, micros};
 use crate::database::home::{self, Home};
@@ -38,19 +38,24 @@ const LIVING: &str = concat!("SELECT ", replica_columns!(), " FROM {p}replicas A
 // In the order of their ids, so that two rescuers do not wait for each other in a circle.
 const LOCK: &str =
     concat!("SELECT ", replica_columns!(), " FROM {p}replicas AS r WHERE r.id IN ({*?*}) ORDER BY r.id FOR UPDATE");
-const ALL: &str = concat!(
+pub(super) const ALL: &str = concat!(
     "SELECT ",
     replica_columns!(),
-    ", COALESCE(o.n, 0) FROM {p}replicas AS r LEFT JOIN (SELECT holder, COUNT(*) AS n FROM {p}tasks
-        WHERE holder IS NOT NULL GROUP BY holder) AS o ON o.holder = r.id
-    WHERE r.dead = 0 OR o.n IS NOT NULL ORDER BY r.id"
+    ", COALESCE(o.n, 0) FROM {p}replicas AS r LEFT JOIN (SELECT t.place, COUNT(*) AS n FROM ",
+    active!(),
+    " GROUP BY t.place) AS o ON o.place = ",
+    place_of!("r.id"),
+    " WHERE r.dead = 0 OR o.n IS NOT NULL ORDER BY r.id"
 );
 /// A replica, and whether any task has no living owner.
 pub(super) const PEEK: &str = concat!(
     "SELECT ",
     replica_columns!(),
-    ", EXISTS (SELECT 1 FROM {p}tasks AS t FORCE INDEX (tasks_holder) WHERE t.holder IS NOT NULL
-        AND NOT EXISTS (SELECT 1 FROM {p}replicas AS o WHERE o.id = t.holder AND o.dead = 0))
+    ", EXISTS (SELECT 1 FROM ",
+    active!(),
+    " LEFT JOIN (SELECT DISTINCT ",
+    place_of!("o.id"),
+    " AS place FROM {p}replicas AS o WHERE o.dead = 0) AS living ON living.place = t.place WHERE living.place IS NULL)
     FROM {p}replicas AS r WHERE r.id = ?"
 );
 /// Keeps all from registering that register in another transaction while the settings of a queue change.
@@ -67,15 +72,20 @@ pub(super) const OWNED: &str = concat!(
     now!(),
     ", t.seq, t.run, t.stage, t.flags, t.id, t.created_at, o.draining FROM
         (SELECT COALESCE((SELECT r.draining FROM {p}replicas AS r WHERE r.id = ?), 0) AS draining) AS o
-    LEFT JOIN {p}tasks AS t FORCE INDEX (tasks_holder) ON t.holder = ?"
+    LEFT JOIN (",
+    active!(),
+    ") ON t.place = ? AND t.owner = ?"
 );
 // First those that were not given to this owner yet, then, as a reply may be lost, the outcomes that were.
-const REPORTS: &str = "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again, t.created_at FROM (
+pub(super) const REPORTS: &str =
+    "SELECT t.id, r.execution, r.said, r.output, t.run, r.task, f.again, t.created_at FROM (
         SELECT s.task, s.again, SUM(s.bytes) OVER (ORDER BY s.again, s.task) - s.bytes AS ahead FROM (
             SELECT r.task, CASE WHEN r.handed <=> t.run THEN 1 ELSE 0 END AS again,
                 LENGTH(r.said) + COALESCE(LENGTH(r.output), 0) AS bytes
-            FROM {p}tasks AS t FORCE INDEX (tasks_holder) JOIN {p}reports AS r ON r.task = t.seq
-            WHERE t.holder = ? AND t.stage = 2 AND t.execution = r.execution
+            FROM {p}lanes AS l STRAIGHT_JOIN {p}tasks AS t FORCE INDEX (tasks_ready)
+                ON t.lane = l.id AND t.stage = 2 AND t.place = ? AND t.owner = ?
+            STRAIGHT_JOIN {p}reports AS r ON r.task = t.seq
+            WHERE t.execution = r.execution
                 AND (r.ended = 1 OR NOT r.handed <=> t.run)) AS s) AS f
     JOIN {p}reports AS r ON r.task = f.task JOIN {p}tasks AS t ON t.seq = f.task
     WHERE f.ahead < ? ORDER BY f.again, f.task";
@@ -83,16 +93,22 @@ const HANDED: &str = "UPDATE {p}reports SET handed = ? WHERE task IN ({*?*})";
 const LEAVE: &str = "UPDATE {p}replicas SET dead = 1 WHERE id = ? AND dead = 0";
 const DRAIN: &str = "UPDATE {p}replicas SET draining = 1 WHERE id = ? AND dead = 0";
 const BURY: &str = "UPDATE {p}replicas SET dead = 1 WHERE id IN ({*?*})";
-const DEAD_HOLDERS: &str = "SELECT DISTINCT t.holder, r.home FROM {p}tasks AS t
-    LEFT JOIN {p}replicas AS r ON r.id = t.holder
-    WHERE t.holder IS NOT NULL AND (r.id IS NULL OR r.dead = 1)";
+const DEAD_HOLDERS: &str = concat!(
+    "SELECT DISTINCT t.owner, r.home FROM ",
+    active!(),
+    " LEFT JOIN {p}replicas AS r ON r.id = t.owner WHERE r.id IS NULL OR r.dead = 1"
+);
 // Read first and locked after: a locking read that sorts would lock all that it sorts.
-const ORPHANS: &str = "SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_holder) JOIN {p}lanes AS l ON l.id = t.lane
-    WHERE t.holder IN ({*?*}) AND l.kind IN ({*?*}) AND (? OR l.queue IN ({*?*})) ORDER BY t.started_at, t.seq LIMIT ?";
+pub(super) const ORPHANS: &str = concat!(
+    "SELECT t.seq FROM ",
+    active!(),
+    " WHERE t.place IN ({*?*}) AND t.owner IN ({*?*}) AND l.kind IN ({*?*}) AND (? OR l.queue IN ({*?*}))
+    ORDER BY t.started_at, t.seq LIMIT ?"
+);
 const LOCK_ORPHANS: &str = concat!(
     "SELECT ",
     task_columns!(),
-    " FROM {p}tasks AS t WHERE t.seq IN ({*?*}) AND t.holder IS NOT NULL FOR UPDATE SKIP LOCKED"
+    " FROM {p}tasks AS t WHERE t.seq IN ({*?*}) AND t.stage IN (2, 3) FOR UPDATE SKIP LOCKED"
 );
 
 /// A replica's row.
@@ -193,7 +209,8 @@ pub(super) async fn register(tx: &mut Tx<'_>, replica: &NewReplica) -> Work<()> 
 /// Renews a replica and tells it what it must know.
 pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<HeartbeatReply> {
     let id = uuid(heartbeat.replica);
-    let held = tx.query(OWNED).bind(id.clone()).bind(id.clone()).fetch_all(tx.connection()).await?;
+    let query = tx.query(OWNED).bind(id.clone()).bind(rows::place(heartbeat.replica)).bind(id.clone());
+    let held = query.fetch_all(tx.connection()).await?;
     let now = held.first().map(|row| row.try_get(0)).transpose()?;
     let now = tx.time(now.unwrap_or(0));
     let query = tx.query(RENEW).bind(now.as_micros()).bind(id.clone());
@@ -222,7 +239,7 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
         reply.owned = Some(owned);
     }
     if has_report {
-        reply.reports = hand_out_reports(tx, id).await?;
+        reply.reports = hand_out_reports(tx, heartbeat.replica).await?;
     }
     // Of all writes it counts the heartbeats and the hints: fewer than before means that the server has lost some.
     let counted = tx.query(COUNT_WRITE).execute(tx.connection()).await?;
@@ -230,9 +247,15 @@ pub(super) async fn heartbeat(tx: &mut Tx<'_>, heartbeat: &Heartbeat) -> Work<He
     Ok(reply)
 }
 
-async fn hand_out_reports(tx: &mut Tx<'_>, owner: Vec<u8>) -> Work<Vec<Report>> {
+async fn hand_out_reports(tx: &mut Tx<'_>, owner: ReplicaId) -> Work<Vec<Report>> {
     let (mut reports, mut handed) = (Vec::new(), Vec::new());
-    let found = tx.query(REPORTS).bind(owner).bind(REPORT_BYTES_MAX).fetch_all(tx.connection()).await?;
+    let found = tx
+        .query(REPORTS)
+        .bind(rows::place(owner))
+        .bind(uuid(owner))
+        .bind(REPORT_BYTES_MAX)
+        .fetch_all(tx.connection())
+        .await?;
     for row in &found {
         let id = rows::id(tx.shared.salt, row, [0, 5, 7])?;
         let execution = row.try_get::<i64, _>(1)?.cast_unsigned();
@@ -352,7 +375,7 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, rescued: &mut Rescued) 
     }
     let orphans = orphans(tx, request, dead.keys().copied()).await?;
     let mut found = tx.find_all(LOCK_ORPHANS, &orphans).await?;
-    found.sort_by_cached_key(|row| (row.try_get::<Option<i64>, _>(13).ok().flatten(), row.try_get::<i64, _>(0).ok()));
+    found.sort_by_cached_key(|row| (row.try_get::<i64, _>(13).ok(), row.try_get::<i64, _>(0).ok()));
     let mut adopted = rows::tasks(tx, &found).await?;
     rescued.claimed_here = moves::adopt(&mut adopted, request.replica, &dead, rescued.now);
     let changes: Vec<(&Stored, &Record)> = adopted.iter().map(|(stored, task)| (stored, &task.record)).collect();
@@ -364,8 +387,8 @@ async fn adopt(tx: &mut Tx<'_>, request: &RescueRequest, rescued: &mut Rescued) 
 
 /// The oldest tasks of the asked kinds that dead replicas hold.
 async fn orphans(tx: &mut Tx<'_>, request: &RescueRequest, dead: impl Iterator<Item = ReplicaId>) -> Work<Vec<i64>> {
-    let holders: Vec<Vec<u8>> = dead.map(uuid).collect();
-    if holders.is_empty() {
+    let (places, owners): (Vec<i64>, Vec<Vec<u8>>) = dead.map(|id| (rows::place(id), uuid(id))).unzip();
+    if owners.is_empty() {
         return Ok(Vec::new());
     }
     // A list needs something in it; nothing has an empty name.
@@ -374,8 +397,9 @@ async fn orphans(tx: &mut Tx<'_>, request: &RescueRequest, dead: impl Iterator<I
         names => names.iter().map(|name| name.as_str().as_bytes().to_vec()).collect(),
     };
     let (kinds, queues) = (bytes(&request.kinds), bytes(&request.queues));
-    let len = holders.len().max(kinds.len()).max(queues.len());
-    let query = bind_all(tx.listed(ORPHANS, len), filled(&holders, len));
+    let len = owners.len().max(kinds.len()).max(queues.len());
+    let query = bind_all(tx.listed(ORPHANS, len), filled(&places, len));
+    let query = bind_all(query, filled(&owners, len));
     let query = bind_all(query, filled(&kinds, len)).bind(request.queues.is_empty());
     let query = bind_all(query, filled(&queues, len)).bind(i64::try_from(request.limit).unwrap_or(i64::MAX));
     let found = query.fetch_all(tx.connection()).await?;

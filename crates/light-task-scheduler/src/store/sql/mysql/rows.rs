@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::lanes;
 use super::tx::{Tx, bind_all, filled, text, texts};
+use super::{aside, lanes};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
 use crate::database::mysql::sql::{LIST_MAX, parts};
@@ -29,10 +29,31 @@ macro_rules! record_columns {
 /// Those of a whole task, in the order in which [`task`] reads them.
 macro_rules! task_columns {
     () => {
-        concat!(super::rows::record_columns!(), ", t.nice, t.options, t.payload")
+        concat!(super::rows::record_columns!(), ", t.precedence, t.options, t.payload")
     };
 }
 pub(super) use {record_columns, task_columns};
+
+/// The column `place` of the tasks that a replica has, from its id.
+macro_rules! place_of {
+    ($id:literal) => {
+        concat!("CAST(CONV(HEX(RIGHT(", $id, ", 7)), 16, 10) AS SIGNED)")
+    };
+}
+/// What is running or being exported, as `t`, with its lane as `l`: the tables of a `FROM`, to which conditions are added
+/// by `WHERE`.
+macro_rules! active {
+    () => {
+        "(SELECT 2 AS stage UNION ALL SELECT 3) AS s CROSS JOIN {p}lanes AS l \
+         STRAIGHT_JOIN {p}tasks AS t FORCE INDEX (tasks_ready) ON t.lane = l.id AND t.stage = s.stage"
+    };
+}
+pub(super) use {active, place_of};
+
+/// Whether somebody has a task of this stage: whether it is among the [`active`].
+pub(super) fn is_active(stage: i64) -> bool {
+    [State::Running, State::Exporting].iter().any(|state| *state as i64 == stage)
+}
 
 /// How many columns a whole task has; what a statement selects beside it comes behind.
 pub(super) const TASK_COLUMNS: usize = 23;
@@ -43,11 +64,18 @@ pub(super) const ID: [usize; 3] = [18, 0, 19];
 /// Where [`nice`] is among the columns of a whole task.
 pub(super) const NICE: usize = 20;
 
+/// The owner of what nobody has.
+const NOBODY: [u8; 16] = [0; 16];
+/// Of the column `flags`: the result is [`NULL`], and its column empty, so that most ends leave rows as long as they were.
+const NULL_RESULT: i64 = 8;
+/// The result of most functions that have none.
+const NULL: &[u8] = b"null";
+
 // The rows are there and locked: an insertion that always meets them, as nothing else updates many rows with
 // different values in one statement that both MariaDB and MySQL understand.
 const SAVE: &str = "INSERT INTO {p}tasks (seq, stage, run_at, owner, claim, run, execution, generation, attempt,
         interruptions, lost_in_a_row, flags, started_at, finished_at, details, output, result,
-        lane, nice, created_at, id, payload)
+        lane, precedence, created_at, id, payload)
     VALUES {*(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, NULL, '')*}
     ON DUPLICATE KEY UPDATE stage = VALUES(stage), run_at = VALUES(run_at), owner = VALUES(owner),
         claim = VALUES(claim), run = VALUES(run), execution = VALUES(execution), generation = VALUES(generation),
@@ -60,7 +88,6 @@ const SAVE_ENDS: &str = "UPDATE {p}tasks SET stage = ?, finished_at = ?, lost_in
 const ENDS_MIN: usize = 8;
 const SAVE_OWNED: &str = "UPDATE {p}tasks SET stage = ?, owner = ?, claim = ?, run = ?, execution = ?, attempt = ?,
     started_at = ? WHERE seq IN ({*?*})";
-pub(super) const SEQS: &str = "SELECT t.seq FROM {p}tasks AS t FORCE INDEX (tasks_id) WHERE t.id IN ({*?*})";
 const FORGET_REPORTS: &str = "DELETE FROM {p}reports WHERE task IN ({*?*})";
 const REMOVE: &str = "DELETE FROM {p}tasks WHERE seq IN ({*?*})";
 const BURY: &str = "INSERT INTO {p}tombstones (id, fingerprint, removed_at) VALUES {*(?, ?, ?)*}
@@ -69,7 +96,7 @@ const KEEP_GARBAGE: &str = "INSERT INTO {p}garbage (hash, name) VALUES {*(UNHEX(
     ON DUPLICATE KEY UPDATE hash = VALUES(hash)";
 const ANY_LIMIT: &str = "SELECT COUNT(*) FROM {p}queues WHERE limited = 1";
 
-/// The column `nice`: high priorities come first. Not the negative, which the lowest number does not have.
+/// The column `precedence`: high priorities come first. Not the negative, which the lowest number does not have.
 pub(super) fn nice(priority: i32) -> i32 {
     !priority
 }
@@ -125,32 +152,33 @@ pub(super) async fn seqs(tx: &mut Tx<'_>, ids: &[TaskId]) -> Work<Vec<i64>> {
 
 /// The numbers of the tasks with these given ids.
 async fn given_seqs(tx: &mut Tx<'_>, ids: &[&TaskId]) -> Work<Vec<i64>> {
-    let found = tx.find_all(SEQS, &texts(ids.iter().copied())).await?;
+    let found = tx.find_all(aside::SEQS, &texts(ids.iter().copied())).await?;
     Ok(found.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<_>>()?)
 }
 
 /// Reads the record from the first columns of a row.
 pub(super) fn stored(salt: i64, row: &MySqlRow) -> Work<Stored> {
     let (stage, flags): (i64, i64) = (row.try_get(2)?, row.try_get(12)?);
-    let owner = row.try_get::<Option<&[u8]>, _>(4)?.map(replica_id).transpose()?;
     let payload = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&[u8]>, _>(column)?.map(Payload::from_bytes));
+    let time = |column| Ok::<_, sqlx::Error>(or_none(row.try_get(column)?).map(Timestamp::from_micros));
+    let result = if flags & NULL_RESULT == 0 { payload(17)? } else { Some(Payload::from_bytes(NULL)) };
     let record = Record {
         state: codec::state(stage)?,
         cancel_requested: flags & CANCEL_REQUESTED != 0,
         stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
         run_at: Timestamp::from_micros(row.try_get(3)?),
-        owner,
+        owner: owner(row.try_get(4)?)?,
         run: row.try_get::<i64, _>(6)?.cast_unsigned(),
         execution: row.try_get::<i64, _>(7)?.cast_unsigned(),
         generation: row.try_get::<i32, _>(8)?.cast_unsigned(),
         attempt: row.try_get::<i32, _>(9)?.cast_unsigned(),
         interruptions: row.try_get::<i32, _>(10)?.cast_unsigned(),
         lost_in_a_row: row.try_get::<i32, _>(11)?.cast_unsigned(),
-        started_at: row.try_get::<Option<i64>, _>(13)?.map(Timestamp::from_micros),
-        finished_at: row.try_get::<Option<i64>, _>(14)?.map(Timestamp::from_micros),
-        details: codec::details(row.try_get(15)?, payload(16)?, payload(17)?)?,
+        started_at: time(13)?,
+        finished_at: time(14)?,
+        details: codec::details(row.try_get(15)?, payload(16)?, result)?,
     };
-    let (seq, lane, claim) = (row.try_get(0)?, row.try_get(1)?, row.try_get(5)?);
+    let (seq, lane, claim) = (row.try_get(0)?, row.try_get(1)?, or_none(row.try_get(5)?));
     let id = id(salt, row, ID)?;
     Ok(Stored { seq, lane, stage, claim, has_report: flags & HAS_REPORT != 0, id, record })
 }
@@ -189,20 +217,30 @@ pub(super) async fn tasks(tx: &mut Tx<'_>, rows: &[MySqlRow]) -> Work<Vec<(Store
 
 /// The columns of a record that are not plain numbers.
 #[derive(PartialEq)]
-struct Wide {
+pub(super) struct Wide {
     details: Option<String>,
     output: Option<Payload>,
     result: Option<Payload>,
+    /// Of the column `flags` what says that the result is `null`.
+    flag: i64,
 }
 
 impl Wide {
-    fn of(after: &Record) -> Result<Self> {
+    pub(super) fn of(after: &Record) -> Result<Self> {
         let details = after.details.as_deref();
+        let result = details.and_then(inline_result);
+        let is_null = result.is_some_and(|result| result.as_bytes() == NULL);
         Ok(Wide {
             details: details.and_then(details_json).transpose()?,
             output: after.output().cloned(),
-            result: details.and_then(inline_result).cloned(),
+            result: result.filter(|_| !is_null).cloned(),
+            flag: if is_null { NULL_RESULT } else { 0 },
         })
+    }
+
+    /// Whether there is nothing but the result `null`.
+    pub(super) fn is_null_alone(&self) -> bool {
+        self.flag == NULL_RESULT && self.details.is_none() && self.output.is_none()
     }
 
     fn bytes(&self) -> usize {
@@ -226,17 +264,17 @@ pub(super) async fn save(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp
                 .bind(was.seq)
                 .bind(codec::stage(after, now))
                 .bind(after.run_at.as_micros())
-                .bind(after.owner.map(uuid))
-                .bind(was.claim)
+                .bind(after.owner.map_or(NOBODY.to_vec(), uuid))
+                .bind(was.claim.unwrap_or(0))
                 .bind(after.run.cast_signed())
                 .bind(after.execution.cast_signed())
                 .bind(after.generation.cast_signed())
                 .bind(after.attempt.cast_signed())
                 .bind(after.interruptions.cast_signed())
                 .bind(after.lost_in_a_row.cast_signed())
-                .bind(codec::flags(after, keeps_report(was, after)))
-                .bind(after.started_at.map(Timestamp::as_micros))
-                .bind(after.finished_at.map(Timestamp::as_micros))
+                .bind(codec::flags(after, keeps_report(was, after)) | wide.flag)
+                .bind(or_zero(after.started_at))
+                .bind(or_zero(after.finished_at))
                 .bind(wide.details.as_ref().map(|json| json.as_bytes().to_vec()))
                 .bind(bytes(&wide.output))
                 .bind(bytes(&wide.result));
@@ -276,9 +314,9 @@ pub(super) async fn save_ends(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Time
             let query = tx
                 .listed(SAVE_ENDS, seqs.len())
                 .bind(stage)
-                .bind(finished_at.map(Timestamp::as_micros))
+                .bind(or_zero(finished_at))
                 .bind(lost_in_a_row.cast_signed())
-                .bind(flags)
+                .bind(flags | wide.flag)
                 .bind(wide.details.as_ref().map(|json| json.as_bytes().to_vec()))
                 .bind(bytes(&wide.output))
                 .bind(bytes(&wide.result));
@@ -289,11 +327,13 @@ pub(super) async fn save_ends(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Time
     save(tx, &others, now).await
 }
 
-/// Forgets reports of tasks that have left `running`, and notes what these changes give a hint of.
+/// Forgets reports of tasks that have left `running`, keeps up what is kept aside, and notes what these changes give a
+/// hint of.
 async fn note(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<()> {
     let unsaid = changes.iter().filter(|(was, after)| was.has_report && !keeps_report(was, after));
     let unsaid: Vec<i64> = unsaid.map(|(was, _)| was.seq).collect();
     tx.for_all(FORGET_REPORTS, &unsaid).await?;
+    aside::follow(tx, changes, now).await?;
     moved(tx, changes, now).await
 }
 
@@ -316,11 +356,11 @@ pub(super) async fn save_owned(
                 .listed(SAVE_OWNED, seqs.len())
                 .bind(after.state as i64)
                 .bind(uuid(owner))
-                .bind(claim.map(u64::cast_signed))
+                .bind(claim.map_or(0, u64::cast_signed))
                 .bind(after.run.cast_signed())
                 .bind(after.execution.cast_signed())
                 .bind(after.attempt.cast_signed())
-                .bind(after.started_at.map(Timestamp::as_micros));
+                .bind(or_zero(after.started_at));
             bind_all(query, filled(&seqs, seqs.len())).execute(tx.connection()).await?;
         }
     }
@@ -330,6 +370,29 @@ pub(super) async fn save_owned(
 /// A replica's id as a column takes it.
 pub(super) fn uuid(id: ReplicaId) -> Vec<u8> {
     id.as_bytes().to_vec()
+}
+
+/// Where a replica's tasks are in the index: its id's last seven bytes, which are random. The column `place` of what it
+/// has, and what [`place_of`] says.
+pub(super) fn place(id: ReplicaId) -> i64 {
+    let mut last = [0; 8];
+    last[1..].copy_from_slice(&id.as_bytes()[9..]);
+    i64::from_be_bytes(last)
+}
+
+/// What is in a column that has a zero where there is nothing.
+fn or_none(number: i64) -> Option<i64> {
+    (number != 0).then_some(number)
+}
+
+/// A time as a column takes it that has a zero where there is none.
+fn or_zero(time: Option<Timestamp>) -> i64 {
+    time.map_or(0, Timestamp::as_micros)
+}
+
+/// Who has a task, from a column.
+pub(super) fn owner(bytes: &[u8]) -> Work<Option<ReplicaId>> {
+    if bytes == NOBODY { Ok(None) } else { replica_id(bytes).map(Some) }
 }
 
 /// A replica's id from a column.
@@ -350,8 +413,12 @@ async fn moved(tx: &mut Tx<'_>, changes: &[Change<'_>], now: Timestamp) -> Work<
         tx.hint.work |= matches!(stage, READY | SCHEDULED);
         tx.hint.ends |= after.state.is_terminal();
     }
-    if slot_freed && !tx.hint.work {
-        // Somebody may wait for its slot.
+    if slot_freed { self::slot_freed(tx).await } else { Ok(()) }
+}
+
+/// Tasks do not run any more: somebody may wait for their slots.
+pub(super) async fn slot_freed(tx: &mut Tx<'_>) -> Work<()> {
+    if !tx.hint.work {
         let row = tx.query(ANY_LIMIT).fetch_one(tx.connection()).await?;
         tx.hint.work = row.try_get::<i64, _>(0)? > 0;
     }
@@ -364,6 +431,7 @@ pub(super) async fn remove(tx: &mut Tx<'_>, removed: &[(Stored, Task)], now: Tim
         return Ok(());
     }
     let seqs: Vec<i64> = removed.iter().map(|(stored, _)| stored.seq).collect();
+    aside::remove(tx, removed).await?;
     tx.for_all(REMOVE, &seqs).await?;
     tx.for_all(FORGET_REPORTS, &seqs).await?;
     let mut buried: Vec<&Task> = removed.iter().map(|(_, task)| task).collect();

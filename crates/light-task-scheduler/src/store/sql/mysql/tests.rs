@@ -5,11 +5,11 @@ use std::time::Duration;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
-use super::{MySqlStore, apply, claim, replicas, rows, window};
+use super::{MySqlStore, apply, aside, claim, list, quick, replicas, sweep, window};
 use crate::clock::SystemClock;
 use crate::database::mysql::sql::{with_prefix, with_repeated};
 use crate::store::{ClaimRequest, NewReplica, Store};
-use crate::task::{Name, NewTask, ReplicaId, Start};
+use crate::task::{Name, NewTask, ReplicaId, Start, State};
 
 /// Executes a statement on the server of the tests.
 async fn execute(sql: String) {
@@ -60,19 +60,27 @@ async fn claims_and_reports_follow_an_index_and_sort_nothing() {
     let own = format!("{}/{name}", url().rsplit_once('/').unwrap().0);
     let store = full_store(&own).await;
     let mut connection = MySqlConnection::connect(&own).await.unwrap();
-    let statements: [(&str, &[&str]); 12] = [
+    let statements: [(&str, &[&str]); 20] = [
         (claim::PEEK, &["'k'", "1", "''", "'0123456789abcdef'"]),
         (replicas::PEEK, &["'0123456789abcdef'"]),
         (claim::LOOK, &["'k'", "1", "''"]),
-        (claim::OVERDUE, &[NOW, "100"]),
+        (aside::OVERDUE, &[NOW, "100"]),
+        (claim::OPEN, &["1"]),
         (claim::DUE, &["1", NOW, "100"]),
         (claim::HEADS, &["1", NOW, "100"]),
         (claim::AMONG, &["1", "1", NOW]),
-        (rows::SEQS, &["'a'"]),
+        (aside::SEQS, &["'a'"]),
+        (aside::FORGET_IDS, &["1"]),
         (claim::RUNNING, &["'q0'"]),
-        (claim::CLAIMED, &["'0123456789abcdef'", "1"]),
+        (claim::CLAIMED, &["7", "'0123456789abcdef'", "1"]),
         (apply::RECORDS, &["1"]),
-        (replicas::OWNED, &["'0123456789abcdef'", "'0123456789abcdef'"]),
+        (quick::COMPLETE, &["1", "0", "1", "5", "'0123456789abcdef'", "1"]),
+        (replicas::OWNED, &["'0123456789abcdef'", "7", "'0123456789abcdef'"]),
+        (replicas::ALL, &[]),
+        (replicas::REPORTS, &["7", "'0123456789abcdef'", "100"]),
+        (replicas::ORPHANS, &["7", "'0123456789abcdef'", "'k'", "1", "''", "100"]),
+        (sweep::OLDEST, &[NOW]),
+        (sweep::ENDED, &["1", "4", NOW, "NULL", "NULL", "100"]),
     ];
     let mut seen = 0;
     for (template, values) in statements {
@@ -81,8 +89,8 @@ async fn claims_and_reports_follow_an_index_and_sort_nothing() {
                 let bytes = row.try_get_unchecked::<Option<Vec<u8>>, _>(column).unwrap().unwrap_or_default();
                 String::from_utf8(bytes).unwrap()
             };
-            // The table of tasks is called `t` everywhere.
-            if text("table") == "t" {
+            // The table of tasks is called `t` everywhere, and those aside `i` and `d`.
+            if ["t", "i", "d"].contains(&text("table").as_str()) {
                 seen += 1;
                 let (kind, extra) = (text("type"), text("Extra"));
                 assert!(!["ALL", "index"].contains(&kind.as_str()), "{kind}, {extra}: {template}");
@@ -95,6 +103,18 @@ async fn claims_and_reports_follow_an_index_and_sort_nothing() {
     let window = explained(&mut connection, window::FIRST, &["1", NOW, "9", "1", NOW, "9"]).await;
     let extras = window.iter().map(|row| row.try_get_unchecked::<Option<String>, _>("Extra").unwrap());
     assert_eq!(extras.filter(|extra| extra.as_deref().is_some_and(|extra| extra.contains("filesort"))).count(), 1);
+    // Few tasks of a large table are listed by a table of their own, in its order, and those that run by their stage.
+    for (states, first) in [([State::Failed], "r"), ([State::Running], "l")] {
+        let listed = format!("SELECT t.seq FROM {} WHERE t.seq < ? ORDER BY t.seq DESC LIMIT 9", list::tables(&states));
+        let rows = explained(&mut connection, &listed, &[NOW]).await;
+        let text =
+            |row: &MySqlRow, column| row.try_get_unchecked::<Option<String>, _>(column).unwrap().unwrap_or_default();
+        assert!(rows.iter().any(|row| text(row, "table") == first), "{listed}");
+        for row in rows.iter().filter(|row| ["r", "t"].contains(&text(row, "table").as_str())) {
+            assert!(!["ALL", "index"].contains(&text(row, "type").as_str()), "{listed}");
+            assert!(!text(row, "Extra").contains("filesort"), "{listed}");
+        }
+    }
     connection.close().await.unwrap();
     drop(store);
     execute(format!("DROP DATABASE {name}")).await;

@@ -47,6 +47,13 @@ pub(super) struct Shared {
     pub(super) gather: Gather,
 }
 
+impl Shared {
+    /// How the store's time is made from the server's: by this factor, and this is added.
+    pub(super) fn clock(&self) -> (i64, i64) {
+        (i64::from(!self.time_stopped), self.time_offset.load(SeqCst))
+    }
+}
+
 /// A transaction, or a connection for one read.
 pub(super) struct Tx<'c> {
     pub(super) session: Session<'c>,
@@ -109,11 +116,17 @@ impl<'c> Tx<'c> {
         self.session.connection()
     }
 
+    /// Undoes all that it has done, and goes on as if it had just begun.
+    pub(super) async fn begin_anew(&mut self) -> Work<()> {
+        sqlx::raw_sql("ROLLBACK; START TRANSACTION").execute(self.connection()).await?;
+        (self.hint, self.made) = (Hint::default(), Vec::new());
+        Ok(())
+    }
+
     /// The store's time, from the server's.
     pub(super) fn time(&self, server: i64) -> Timestamp {
-        let Shared { time_offset, time_stopped, .. } = &*self.shared;
-        let server = if *time_stopped { 0 } else { server };
-        Timestamp::from_micros(server.saturating_add(time_offset.load(SeqCst)))
+        let (factor, offset) = self.shared.clock();
+        Timestamp::from_micros(server.saturating_mul(factor).saturating_add(offset))
     }
 
     /// Asks for the time, where no statement brings it along.

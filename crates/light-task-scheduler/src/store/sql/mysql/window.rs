@@ -20,11 +20,11 @@ const OPEN: &str = concat!(
 /// The first of a lane: the ready ones, and those that have become due since the last claim, which few are.
 /// One statement, so that a claim in between that makes them ready shows none twice.
 pub(super) const FIRST: &str =
-    "(SELECT t.id, t.nice, t.run_at, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (tasks_ready)
+    "(SELECT t.id, t.precedence, t.run_at, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (tasks_ready)
         WHERE t.lane = ? AND t.stage = 1 AND t.run_at <= ? ORDER BY t.place, t.run_at, t.seq LIMIT ?)
-    UNION ALL (SELECT t.id, t.nice, t.run_at, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (tasks_ready)
+    UNION ALL (SELECT t.id, t.precedence, t.run_at, t.seq, t.created_at FROM {p}tasks AS t FORCE INDEX (tasks_ready)
         WHERE t.lane = ? AND t.stage = -1 AND t.place = 0 AND t.run_at <= ?
-        ORDER BY t.nice, t.run_at, t.seq LIMIT ?)";
+        ORDER BY t.precedence, t.run_at, t.seq LIMIT ?)";
 
 /// The first due tasks of each lane that is asked for and not paused.
 pub(super) async fn candidates(tx: &mut Tx<'_>, request: &CandidatesRequest) -> Work<Candidates> {

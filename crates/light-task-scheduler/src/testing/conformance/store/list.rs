@@ -234,7 +234,7 @@ macro_rules! __store_cases {
         }
         repeats Any single {
             a_batch_of_ends_sent_again a_release_sent_again_after_the_next_claim insertions_sent_again
-            a_task_that_moves_twice_among_others
+            a_task_that_moves_twice_among_others successes_among_many_that_are_alike
             a_claim_sent_again_spends_nothing a_claim_sent_again_by_the_dead a_rescue_sent_again leaving_again
             registering_again commands_sent_again reports_sent_again a_confirmation_sent_again
         }

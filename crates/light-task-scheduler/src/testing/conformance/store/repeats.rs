@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::rate::RateLimit;
 use crate::state::{Command, RunEvent};
 use crate::store::{Answer, Change, Inserted, NewReplica, QueueSettings, Report, RescueRequest, Said, SweepRequest};
-use crate::task::{FailureKind, Outcome, Progress, State, Task};
+use crate::task::{FailureKind, Outcome, Progress, ResultRef, State, Task};
 
 /// A batch of every end, sent again: each item answers that it had been applied, and nothing has moved.
 pub async fn a_batch_of_ends_sent_again(h: &dyn StoreHarness) {
@@ -36,6 +36,52 @@ pub async fn a_batch_of_ends_sent_again(h: &dyn StoreHarness) {
         assert_eq!(again, expected);
         assert_eq!(w.store.get(&ids(&tasks)).await.unwrap(), after);
         assert_eq!(w.store.counts().await.unwrap(), counts);
+    }
+}
+
+/// Successes in one call are applied together where they are alike; each is answered and kept as it would be alone.
+pub async fn successes_among_many_that_are_alike(h: &dyn StoreHarness) {
+    const CANCELLED: usize = 3;
+    const STALE: usize = 5;
+    const SPOKEN: usize = 7;
+    let w = World::open(h).await;
+    let owner = w.replica().await;
+    for is_pure in [true, false] {
+        w.add_all(vec![task(); 20]).await;
+        let tasks = w.claim(&owner, 20).await.tasks;
+        let null = RunEvent::Complete(ResultRef::Inline(bytes(b"null")));
+        let change = |task: &Task| Change { id: task.id.clone(), token: token(task), event: null.clone() };
+        let mut batch: Vec<Change> = tasks.iter().map(change).collect();
+        if !is_pure {
+            w.command(&tasks[CANCELLED].id, Command::Cancel).await;
+            batch[STALE].token.run += 1;
+            w.must(&tasks[SPOKEN], RunEvent::StopUnconfirmed).await;
+        }
+        w.pass(MINUTE).await;
+        let answers = w.store.apply(batch.clone()).await.unwrap();
+        let now = w.now().await;
+        for (n, (answer, task)) in answers.into_iter().zip(&tasks).enumerate() {
+            let record = w.get(&task.id).await.record;
+            let expected = match n {
+                CANCELLED if !is_pure => State::Cancelled,
+                STALE if !is_pure => {
+                    assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
+                    assert_eq!((record.state, record.finished_at), (State::Running, None));
+                    continue;
+                }
+                _ => State::Succeeded,
+            };
+            assert_eq!((answer, record.state), (Answer::Applied(Some(expected)), expected), "{n}");
+            assert!(
+                record.finished_at.is_some_and(|time| time >= task.record.started_at.unwrap() + MINUTE && time <= now)
+            );
+            assert!(!record.stop_unconfirmed && record.owner == task.record.owner, "{record:?}");
+            let result = (expected == State::Succeeded).then(|| ResultRef::Inline(bytes(b"null")));
+            assert_eq!(record.result(), result.as_ref(), "{n}");
+        }
+        let again = w.store.apply(batch).await.unwrap();
+        let already = again.iter().filter(|answer| matches!(answer, Answer::Already(_))).count();
+        assert_eq!(already, if is_pure { 20 } else { 19 });
     }
 }
 
