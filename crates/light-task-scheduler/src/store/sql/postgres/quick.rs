@@ -24,8 +24,7 @@ use crate::task::{Details, Record, ReplicaId, State, Task, TaskId};
 /// What a claim takes of these lanes, from their heads on, if no queue of theirs lets less than the limit through.
 /// By the place of the row on the disk, which stays as it is while the row is locked: one whose place has changed
 /// since the statement began is not found, and is left to the next claim. What comes back of a task is read by [`claimed`].
-pub(super) const CLAIM: &str = concat!(
-    "WITH picked AS MATERIALIZED (
+pub(super) const CLAIM: &str = "WITH picked AS MATERIALIZED (
         SELECT h.tid FROM unnest($1::integer[], $6::integer[], $7::bigint[], $8::bigint[])
             AS l (lane, rank, run_at, seq) CROSS JOIN LATERAL (
             SELECT r.ctid AS tid, r.rank, r.run_at, r.seq FROM {s}.tasks AS r WHERE r.lane = l.lane AND r.stage = 1
@@ -38,8 +37,7 @@ pub(super) const CLAIM: &str = concat!(
         attempt = t.attempt + 1, started_at = $2
     FROM picked WHERE t.ctid = picked.tid
     RETURNING t.seq, t.lane, t.run_at, t.run, t.generation, t.attempt, t.interruptions, t.lost_in_a_row, t.flags,
-        t.details, t.output, t.result, t.id, t.created_at, t.rank, t.options, t.payload"
-);
+        t.details, t.output, t.result, t.id, t.created_at, t.rank, t.options, t.payload";
 /// Keys and what is written of the tasks that they name.
 macro_rules! ends {
     ($type:literal, $name:literal) => {
