@@ -31,11 +31,13 @@ mod tx;
 mod verify;
 mod window;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 
 use self::hints::Hints;
 use self::locks::Locks;
@@ -121,8 +123,25 @@ struct Inner {
     path: PathBuf,
     clock: Arc<dyn Clock>,
     poll_interval: Duration,
+    /// Whose turn it is to look for the commits of other processes.
+    looking: Mutex<()>,
     hints: Arc<Hints>,
     locks: Arc<Locks>,
+}
+
+impl Inner {
+    /// Looks for the commits of other processes at every poll interval. Of all that wait one looks for all, until it
+    /// waits no more.
+    async fn look(&self) -> Infallible {
+        let _turn = self.looking.lock().await;
+        loop {
+            tokio::time::sleep(self.poll_interval).await;
+            // A hint may be missed; the next look tries again.
+            if let Ok(changes) = self.threads.read(|connection, _| tx::changes(connection)).await {
+                self.hints.publish(changes, Timestamp::default());
+            }
+        }
+    }
 }
 
 impl SqliteStore {
@@ -148,7 +167,9 @@ impl SqliteStore {
         let hints = Arc::new(Hints::new());
         let threads = Threads::start(writer, Arc::clone(&hints), || open::reader(&path))?;
         let locks = Arc::new(Locks::new(open::lock_directory(&path)));
-        Ok(SqliteStore { inner: Arc::new(Inner { threads, path, clock, poll_interval, hints, locks }) })
+        Ok(SqliteStore {
+            inner: Arc::new(Inner { threads, path, clock, poll_interval, looking: Mutex::default(), hints, locks }),
+        })
     }
 
     /// Looks at a file without opening it as a store: nothing is made or migrated. Waits for the disk.
@@ -311,12 +332,7 @@ impl Store for SqliteStore {
             tokio::select! {
                 // The sender lives as long as this store.
                 _ = known.changed() => {}
-                () = tokio::time::sleep(inner.poll_interval) => {
-                    // A hint may be missed; the next poll tries again.
-                    if let Ok(changes) = inner.threads.read(|connection, _| tx::changes(connection)).await {
-                        inner.hints.publish(changes, Timestamp::default());
-                    }
-                }
+                _ = inner.look() => {}
             }
         }
     }
