@@ -287,8 +287,8 @@ class Worker:
         return register
 
     def run(self, *, signals: bool = True, grace: float = 30.0) -> None:
-        """Takes and runs tasks until SIGTERM, Ctrl-C, :meth:`stop`, or an operator has it drain. Then it takes nothing more, lets what runs come to
-        its end for ``grace`` seconds, and gives the rest back to be run elsewhere."""
+        """Takes and runs tasks until SIGTERM, Ctrl-C, :meth:`stop`, or an operator has it drain. Then it takes nothing
+        more, lets what runs come to its end for ``grace`` seconds, and gives the rest back to be run elsewhere."""
         if not self._kinds:
             raise ValueError("there is no handler; add one with @worker.task(kind)")
         if signals:

@@ -216,22 +216,23 @@ impl Filter {
         while found.tasks.len() < limit && looked_at < LOOKED_AT_MAX {
             let wanted = limit - found.tasks.len();
             let listed = store.list(&query).await?;
-            let mut held = listed.tasks.iter().enumerate().filter(|(_, task)| self.holds(task, now));
-            if let Some((last, _)) = held.nth(wanted - 1)
-                && held.next().is_some()
-            {
+            let seen = listed.tasks.len();
+            let (places, held): (Vec<usize>, Vec<Task>) =
+                listed.tasks.into_iter().enumerate().filter(|(_, task)| self.holds(task, now)).unzip();
+            if held.len() > wanted {
                 // Only a page has a place to go on at: one that ends with the last that is wanted. It is shorter.
-                query.limit = last + 1;
+                query.limit = places[wanted - 1] + 1;
                 continue;
             }
-            looked_at += listed.tasks.len();
+            looked_at += seen;
             // A short page: the store has looked at as many as it does at once.
-            let enough = listed.tasks.len() < query.limit;
+            let enough = seen < query.limit;
             found.next = listed.next;
             query.cursor = listed.next;
-            // Few of them are asked for: more are read at a time.
-            query.limit = (query.limit * PAGE_GROWTH).min(PAGE_MAX);
-            found.tasks.extend(listed.tasks.into_iter().filter(|task| self.holds(task, now)));
+            // Where few of them are asked for, more are read at a time; where all are, no more than is still wanted.
+            let most = if held.len() == seen { wanted - seen } else { PAGE_MAX };
+            query.limit = (query.limit * PAGE_GROWTH).min(most).clamp(1, PAGE_MAX);
+            found.tasks.extend(held);
             if found.next.is_none() || enough {
                 break;
             }

@@ -38,8 +38,8 @@ enum Ask {
     /// Takes tasks of a server and runs them on this host
     #[command(after_help = "\
 Ctrl-C takes nothing more and lets what runs come to its end, within --grace; what is left is stopped and given back. \
-So does `lts worker drain`. Ctrl-C twice: at once. Workers of one server on one host name it by the same URL: then each can take over what another \
-has left running.
+So does `lts worker drain`. Ctrl-C twice: at once. Workers of one server on one host name it by the same URL: then \
+each can take over what another has left running.
 
 Example:
   LTS_TOKEN=lts_… lts worker run --server https://tasks.example.org --queues gpu --kinds docker --concurrency 2")]

@@ -226,8 +226,8 @@ impl Replica {
 
 /// The stages of a scheduler's end.
 pub(super) struct Life {
-    /// An operator has it drain.
-    pub(super) told: CancellationToken,
+    /// An operator wishes that it drains.
+    pub(super) drain_wished: CancellationToken,
     /// Nothing new is claimed.
     pub(super) draining: CancellationToken,
     /// Everything that claims or runs tasks ends where it stands, as in a crash.
@@ -238,8 +238,8 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new() -> Self {
-        let (told, draining, closed) = Default::default();
-        Life { told, draining, kill: Kill::default(), closed }
+        let (drain_wished, draining, closed) = Default::default();
+        Life { drain_wished, draining, kill: Kill::default(), closed }
     }
 }
 

@@ -136,7 +136,7 @@ impl Heart {
 
     fn deliver(&self, reply: &HeartbeatReply, sent: Instant) {
         if reply.drain {
-            self.core.life.told.cancel();
+            self.core.life.drain_wished.cancel();
         }
         for id in &reply.cancel {
             // A run that came after the question may be a later one than the wish is for. If the wish is for it, the

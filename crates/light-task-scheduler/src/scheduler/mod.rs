@@ -194,7 +194,7 @@ fn start_loops(core: &Arc<Core>) -> Result<()> {
     } else {
         core.spawn(leases::beat(core.clone(), ticker));
     }
-    core.spawn_beside(shutdown::once_told(core.clone()));
+    core.spawn_beside(shutdown::once_wished(core.clone()));
     core.spawn_beside(housekeeping::sweep(core.clone()));
     core.spawn_beside(events::follow(core.hub.clone(), core.store.clone(), core.config.store_poll));
     if core.kind_names.is_empty() {

@@ -55,8 +55,8 @@ pub(super) async fn shutdown(core: &Arc<Core>, how: Shutdown) -> Result<()> {
 }
 
 /// Ends, as it is configured, once an operator wishes so.
-pub(super) async fn once_told(core: Arc<Core>) {
-    core.life.told.cancelled().await;
+pub(super) async fn once_wished(core: Arc<Core>) {
+    core.life.drain_wished.cancelled().await;
     tracing::info!(replica = %core.replica.id(), "an operator has this replica drain");
     match shutdown(&core, core.config.drain).await {
         Ok(()) => tracing::info!("drained: this replica has left"),

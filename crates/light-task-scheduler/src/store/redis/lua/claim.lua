@@ -435,10 +435,10 @@ local function next_scheduled(lanes)
   ask_again(next_deadline)
 end
 
-local refused = not_living(replica)
+local refused, drains = not_living(replica)
 if refused then
   return finish({ refused, 0, tell({}), {}, '' })
-elseif drains(replica) then
+elseif drains then
   return finish({ '', 0, claimed_before(), {}, '' })
 end
 local more = expire_overdue()

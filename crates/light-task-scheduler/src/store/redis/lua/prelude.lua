@@ -696,9 +696,9 @@ local function is_expired(expires_at, ttl)
   return now >= expires_at or expires_at > now + tonumber(ttl)
 end
 
--- Why a replica may not claim or rescue; nil if it is registered and alive.
+-- Why a replica may not claim or rescue; nil if it is registered and alive, and then whether it is to take nothing more.
 local function not_living(replica)
-  local row = call('HMGET', prefix .. 'rep:' .. replica, 'dead', 'exp', 'ttl')
+  local row = call('HMGET', prefix .. 'rep:' .. replica, 'dead', 'exp', 'ttl', 'drain')
   if not row[1] then
     return 'is unknown to the store'
   elseif row[1] == '1' then
@@ -706,11 +706,7 @@ local function not_living(replica)
   elseif is_expired(row[2], row[3]) then
     return 'has not renewed its lease in time'
   end
-end
-
--- Whether a replica is to take nothing more.
-local function drains(replica)
-  return call('HGET', prefix .. 'rep:' .. replica, 'drain') == '1'
+  return nil, row[4] == '1'
 end
 
 -- Writes the records that have changed, inline results, and what else is planned.

@@ -48,10 +48,10 @@ local function orphans_of(owner, orphans)
   end
 end
 
-local refused = not_living(replica)
+local refused, drains = not_living(replica)
 if refused then
   return finish({ refused, {}, tell({}), {} })
-elseif drains(replica) then
+elseif drains then
   return finish({ '', {}, tell({}), {} })
 end
 local dead = {}

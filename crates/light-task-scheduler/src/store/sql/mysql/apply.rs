@@ -88,7 +88,7 @@ pub(super) async fn command(tx: &mut Tx<'_>, commands: &[(TaskId, Command)]) -> 
 /// Gives tasks another priority.
 async fn prioritise(tx: &mut Tx<'_>, wished: &[Priority]) -> Work<()> {
     for Priority { seq, priority, .. } in wished {
-        let query = tx.query(PRIORITISE).bind(rows::nice(*priority)).bind(*seq);
+        let query = tx.query(PRIORITISE).bind(rows::precedence(*priority)).bind(*seq);
         query.execute(tx.connection()).await?;
     }
     Ok(())

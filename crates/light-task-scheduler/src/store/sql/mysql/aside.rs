@@ -10,7 +10,6 @@
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
-
 use crate::store::sql::codec;
 use crate::store::sql::moves::{Change, Stored};
 use crate::task::{State, Task};

@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlRow;
 use super::aside;
 use super::hints::{self, counter_columns};
 use super::replicas::{self, Replica, replica_columns};
-use super::rows::{self, NICE, task_columns, uuid};
+use super::rows::{self, PRECEDENCE, task_columns, uuid};
 use super::tx::{Tx, bind_all, filled, filled_len, now, text};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
@@ -350,7 +350,7 @@ async fn among(tx: &mut Tx<'_>, ids: &[TaskId], rooms: &[(i32, usize)], now: Tim
 /// Into the order of claims: by priority, due time and number.
 fn sort(heads: &mut [MySqlRow]) -> Work<()> {
     let key = |row: &MySqlRow| {
-        Ok::<_, sqlx::Error>((row.try_get::<i32, _>(NICE)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?))
+        Ok::<_, sqlx::Error>((row.try_get::<i32, _>(PRECEDENCE)?, row.try_get::<i64, _>(3)?, row.try_get::<i64, _>(0)?))
     };
     if let Some(Err(e)) = heads.iter().map(key).find(Result::is_err) {
         return Err(e.into());

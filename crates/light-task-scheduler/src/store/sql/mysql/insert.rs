@@ -6,7 +6,7 @@ use sqlx::Row;
 
 use super::aside::{self, New};
 use super::lanes;
-use super::rows::{self, nice};
+use super::rows::{self, precedence};
 use super::tx::{Tx, now, text, texts};
 use crate::clock::Timestamp;
 use crate::database::mysql::sql::parts;
@@ -133,7 +133,7 @@ async fn make_rows(tx: &mut Tx<'_>, new: &[&Incoming], now: Timestamp, step: i64
             query = query
                 .bind(row.lane)
                 .bind(row.stage)
-                .bind(row.nice)
+                .bind(row.precedence)
                 .bind(row.run_at.as_micros())
                 .bind(now.as_micros())
                 .bind(row.payload.as_bytes());
@@ -206,7 +206,7 @@ struct NewRow<'t> {
     id: Option<&'t TaskId>,
     lane: i32,
     stage: i64,
-    nice: i32,
+    precedence: i32,
     run_at: Timestamp,
     payload: &'t Payload,
     deadline: Option<i64>,
@@ -232,7 +232,7 @@ impl<'t> NewRow<'t> {
             id: one.id.as_ref(),
             lane,
             stage,
-            nice: nice(*priority),
+            precedence: precedence(*priority),
             run_at,
             payload,
             deadline: options.and_then(|options| options.deadline).map(Timestamp::as_micros),

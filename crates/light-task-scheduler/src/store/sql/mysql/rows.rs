@@ -61,8 +61,8 @@ pub(super) const TASK_COLUMNS: usize = 23;
 pub(super) const RECORD_COLUMNS: usize = 20;
 /// Where the columns of an [`id`] are among those of a record.
 pub(super) const ID: [usize; 3] = [18, 0, 19];
-/// Where [`nice`] is among the columns of a whole task.
-pub(super) const NICE: usize = 20;
+/// Where [`precedence`] is among the columns of a whole task.
+pub(super) const PRECEDENCE: usize = 20;
 
 /// The owner of what nobody has.
 const NOBODY: [u8; 16] = [0; 16];
@@ -97,7 +97,7 @@ const KEEP_GARBAGE: &str = "INSERT INTO {p}garbage (hash, name) VALUES {*(UNHEX(
 const ANY_LIMIT: &str = "SELECT COUNT(*) FROM {p}queues WHERE limited = 1";
 
 /// The column `precedence`: high priorities come first. Not the negative, which the lowest number does not have.
-pub(super) fn nice(priority: i32) -> i32 {
+pub(super) fn precedence(priority: i32) -> i32 {
     !priority
 }
 
@@ -198,7 +198,7 @@ pub(super) async fn task(tx: &mut Tx<'_>, row: &MySqlRow) -> Work<(Stored, Task)
         queue: lane.queue,
         kind: lane.kind,
         payload: Payload::from_bytes(row.try_get::<&[u8], _>(22)?),
-        priority: !row.try_get::<i32, _>(NICE)?,
+        priority: !row.try_get::<i32, _>(PRECEDENCE)?,
         created_at: Timestamp::from_micros(row.try_get(19)?),
         options,
     };
