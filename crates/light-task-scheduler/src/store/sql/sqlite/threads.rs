@@ -5,7 +5,8 @@
 //! own. A few other threads read.
 //!
 //! Callers that come again as soon as they are answered would fall into two halves, each waiting for the flush of the
-//! other: of those that have just been answered the writer waits a moment for all.
+//! other: of those that have just been answered the writer waits a moment for all, and works on the first half
+//! while the second one comes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,10 +28,12 @@ use crate::error::{Error, ErrorKind, Result};
 const QUEUE_MAX: usize = 4_096;
 /// Most items in one transaction, unless a single call has more: bounds how long a heartbeat waits.
 const GROUP_ITEMS_MAX: usize = 10_000;
-/// How long the writer waits for callers to come again: less than the flush that is spared.
+/// How long the writer waits for one half of the callers to come again: less than the flush that is spared.
 const GATHER_WAIT: Duration = Duration::from_micros(100);
 /// Fewer callers than these are not waited for: they gain little by sharing a flush.
 const GATHER_MIN: usize = 8;
+/// A group is filled this often before it is committed.
+const ROUNDS: usize = 2;
 /// For so many groups nobody is waited for after most have not come.
 const GATHER_PAUSE: u32 = 32;
 /// How many threads read.
@@ -191,43 +194,47 @@ impl Writer {
         let (mut waiting, mut crowd) = (VecDeque::new(), Crowd::default());
         loop {
             if waiting.is_empty() {
-                crowd.gather(queue);
+                crowd.gather_first(queue);
                 if !queue.take(&mut waiting, QUEUE_MAX) {
                     return;
                 }
             }
-            let mut group = Vec::with_capacity(waiting.len());
-            let mut items = 0;
-            while let Some(job) = waiting.pop_front() {
-                items = job.items().saturating_add(items);
-                if items > GROUP_ITEMS_MAX && !group.is_empty() {
-                    waiting.push_front(job);
-                    break;
+            let mut group = Group::default();
+            group.fill(&mut waiting);
+            let mut more = |group: &mut Group| {
+                if waiting.is_empty() && crowd.gather_rest(queue, group.jobs.len()) {
+                    queue.take(&mut waiting, QUEUE_MAX);
+                    group.fill(&mut waiting);
                 }
-                group.push(job);
-            }
-            let calls = group.len();
-            self.run_group(group);
-            crowd.expected = calls + waiting.len() + queue.len();
+            };
+            let outcome = self.transaction(&mut group, &mut more);
+            // Before anybody is answered, as who comes again then would be counted twice.
+            crowd.expected = group.jobs.len() + waiting.len() + queue.len();
+            self.answer(group, outcome);
         }
     }
 
-    /// Runs calls in one transaction. If one of them fails, each is tried on its own, so that one bad
-    /// call does not fail the others; if the commit fails, all have failed and nothing is stored.
-    fn run_group(&mut self, mut group: Vec<Box<dyn Write>>) {
-        match self.transaction(&mut group) {
-            Outcome::Committed => group.into_iter().for_each(|job| job.answer(Ok(()))),
-            Outcome::CallFailed(_) if group.len() > 1 => {
-                group.into_iter().for_each(|job| self.run_group(vec![job]));
+    /// Answers all calls of a group. If one of them failed, each is tried on its own, so that one bad call does not fail the
+    /// others; if the commit failed, all have failed and nothing is stored.
+    fn answer(&mut self, group: Group, outcome: Outcome) {
+        match outcome {
+            Outcome::Committed => group.jobs.into_iter().for_each(|job| job.answer(Ok(()))),
+            Outcome::CallFailed(_) if group.jobs.len() > 1 => {
+                for job in group.jobs {
+                    let mut alone = Group::of(job);
+                    let outcome = self.transaction(&mut alone, &mut |_| {});
+                    self.answer(alone, outcome);
+                }
             }
             Outcome::CallFailed(e) | Outcome::Failed(e) => {
-                group.into_iter().for_each(|job| job.answer(Err(repeat(&e))));
+                group.jobs.into_iter().for_each(|job| job.answer(Err(repeat(&e))));
             }
         }
     }
 
-    fn transaction(&mut self, group: &mut [Box<dyn Write>]) -> Outcome {
-        let outcome = self.try_transaction(group);
+    /// Runs calls in one transaction, and those that have come meanwhile.
+    fn transaction(&mut self, group: &mut Group, more: &mut dyn FnMut(&mut Group)) -> Outcome {
+        let outcome = self.try_transaction(group, more);
         if !matches!(outcome, Outcome::Committed) {
             // What was learned inside the transaction may not exist any more.
             self.names.forget();
@@ -236,7 +243,7 @@ impl Writer {
         outcome
     }
 
-    fn try_transaction(&mut self, group: &mut [Box<dyn Write>]) -> Outcome {
+    fn try_transaction(&mut self, group: &mut Group, more: &mut dyn FnMut(&mut Group)) -> Outcome {
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = match begun {
             Ok(transaction) => transaction,
@@ -246,11 +253,18 @@ impl Writer {
             Ok(tx) => tx,
             Err(e) => return Outcome::Failed(e),
         };
-        for job in group {
-            tx.advance(job.called_at());
-            if let Err(e) = job.run(&mut tx) {
-                return Outcome::CallFailed(e);
+        let mut done = 0;
+        for round in 0..ROUNDS {
+            if round > 0 {
+                more(group);
             }
+            for job in group.jobs.iter_mut().skip(done) {
+                tx.advance(job.called_at());
+                if let Err(e) = job.run(&mut tx) {
+                    return Outcome::CallFailed(e);
+                }
+            }
+            done = group.jobs.len();
         }
         let ended = tx.end();
         match ended.and_then(|ended| transaction.commit().map(|()| ended).map_err(Error::from)) {
@@ -259,6 +273,33 @@ impl Writer {
                 Outcome::Committed
             }
             Err(e) => Outcome::Failed(e),
+        }
+    }
+}
+
+/// Calls that are committed together.
+#[derive(Default)]
+struct Group {
+    jobs: Vec<Box<dyn Write>>,
+    items: usize,
+}
+
+impl Group {
+    fn of(job: Box<dyn Write>) -> Self {
+        Group { items: job.items(), jobs: vec![job] }
+    }
+
+    /// Takes of those that wait what it has room for, and one at least if it is empty.
+    fn fill(&mut self, waiting: &mut VecDeque<Box<dyn Write>>) {
+        self.jobs.reserve(waiting.len());
+        while let Some(job) = waiting.pop_front() {
+            let items = job.items().saturating_add(self.items);
+            if items > GROUP_ITEMS_MAX && !self.jobs.is_empty() {
+                waiting.push_front(job);
+                return;
+            }
+            self.items = items;
+            self.jobs.push(job);
         }
     }
 }
@@ -281,13 +322,32 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Waits a moment until all have come, if they are many and did so lately.
-    fn gather<J>(&mut self, queue: &Queue<J>) {
+    /// Whether they are many, and came again lately.
+    fn is_awaited(&self) -> bool {
+        self.pause == 0 && self.expected >= GATHER_MIN
+    }
+
+    /// Waits a moment until half of them have come.
+    fn gather_first<J>(&mut self, queue: &Queue<J>) {
+        if self.is_awaited() {
+            queue.gather(self.expected / 2);
+        }
+    }
+
+    /// Waits a moment until all have come, of whom some were there at first. Whether others are there now.
+    fn gather_rest<J>(&mut self, queue: &Queue<J>, first: usize) -> bool {
         if self.pause > 0 {
             self.pause -= 1;
-        } else if self.expected >= GATHER_MIN && queue.gather(self.expected) < self.expected / 2 {
+            return false;
+        }
+        if !self.is_awaited() || first >= self.expected {
+            return false;
+        }
+        let others = queue.gather(self.expected - first);
+        if first + others < self.expected / 2 {
             self.pause = GATHER_PAUSE;
         }
+        others > 0
     }
 }
 
@@ -415,18 +475,55 @@ mod tests {
         assert_eq!(jobs.len(), GATHER_MIN, "all are taken at once");
     }
 
+    /// A call that asks for so much.
+    struct Asks(usize);
+
+    impl Write for Asks {
+        fn run(&mut self, _: &mut Tx<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        fn answer(self: Box<Self>, _: Result<()>) {}
+
+        fn called_at(&self) -> Timestamp {
+            Timestamp::default()
+        }
+
+        fn items(&self) -> usize {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_group_takes_what_it_has_room_for_and_one_call_at_least() {
+        let mut waiting: VecDeque<Box<dyn Write>> = VecDeque::new();
+        for items in [GROUP_ITEMS_MAX + 1, GROUP_ITEMS_MAX - 1, 1, 1] {
+            waiting.push_back(Box::new(Asks(items)));
+        }
+        let mut fill = |group: &mut Group| {
+            group.fill(&mut waiting);
+            (group.jobs.len(), waiting.len())
+        };
+        let mut first = Group::default();
+        assert_eq!(fill(&mut first), (1, 3));
+        assert_eq!(fill(&mut first), (1, 3), "it has no room left");
+        assert_eq!(fill(&mut Group::default()), (2, 1));
+        assert_eq!(fill(&mut Group::of(Box::new(Asks(1)))), (2, 0), "beside what was there at first");
+    }
+
     #[test]
     fn who_does_not_come_is_not_waited_for_again() {
         let mut crowd = Crowd { expected: 2 * GATHER_MIN, pause: 0 };
-        crowd.gather(&queue(2 * GATHER_MIN));
-        crowd.gather(&queue(GATHER_MIN));
+        assert!(crowd.gather_rest(&queue(1), GATHER_MIN - 1));
+        assert!(!crowd.gather_rest(&queue(0), GATHER_MIN));
         assert_eq!(crowd.pause, 0, "most have come");
-        crowd.gather(&queue(GATHER_MIN - 1));
+        assert!(!crowd.gather_rest(&queue(0), 2 * GATHER_MIN), "all were there at first");
+        crowd.gather_rest(&queue(1), GATHER_MIN - 2);
         assert_eq!(crowd.pause, GATHER_PAUSE);
-        (0..GATHER_PAUSE).for_each(|_| crowd.gather(&queue(0)));
+        (0..GATHER_PAUSE).for_each(|_| assert!(!crowd.gather_rest(&queue(1), 1)));
         assert_eq!(crowd.pause, 0, "then they are waited for again");
         let mut few = Crowd { expected: GATHER_MIN - 1, pause: 0 };
-        few.gather(&queue(0));
-        assert_eq!(few.pause, 0, "a few are never waited for");
+        assert!(!few.gather_rest(&queue(1), 1), "a few are never waited for");
+        assert_eq!(few.pause, 0);
     }
 }
