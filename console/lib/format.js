@@ -1,6 +1,6 @@
 // Numbers, sizes and times for people, in the language of the page.
 import { signal } from "./view.js";
-import { language, t } from "./i18n.js";
+import { intl, t } from "./i18n.js";
 
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60 * SECOND_MS;
@@ -22,7 +22,7 @@ setInterval(() => {
   if (!document.hidden) now.value = Date.now() + ahead;
 }, SECOND_MS);
 
-export const number = (value, options) => new Intl.NumberFormat(language.value, options).format(value);
+export const number = (value, options) => intl("NumberFormat", options).format(value);
 
 /** A number in little room: 12,345 is 12K. */
 export const short = (value) =>
@@ -64,16 +64,15 @@ export function duration(ms) {
 
 /** How long ago, or in how long: only as exact as one cares for. */
 export function relative(ms) {
-  const format = new Intl.RelativeTimeFormat(language.value, { numeric: "auto", style: "short" });
   const [sign, size] = [Math.sign(ms), Math.abs(ms)];
   if (size < 5 * SECOND_MS) return t("time.now");
   const [length, unit] = UNITS.find(([length]) => size >= length);
-  return format.format(sign * Math.floor(size / length), unit);
+  return intl("RelativeTimeFormat", { numeric: "auto", style: "short" }).format(sign * Math.floor(size / length), unit);
 }
 
 /** A moment, exactly. */
 export const moment = (text) =>
-  new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeStyle: "long" }).format(new Date(text));
+  intl("DateTimeFormat", { dateStyle: "medium", timeStyle: "long" }).format(new Date(text));
 
 /** A moment of today as its time, another with its day. */
 export function clock(text) {
@@ -81,7 +80,7 @@ export function clock(text) {
   const same = at.toDateString() === today.toDateString();
   const time = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
   const options = same ? time : { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" };
-  return new Intl.DateTimeFormat(language.value, { ...options, hourCycle: "h23" }).format(at);
+  return intl("DateTimeFormat", { ...options, hourCycle: "h23" }).format(at);
 }
 
 /** A span as the server says it (`PT90S`), in ms. */

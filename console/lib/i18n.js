@@ -40,6 +40,12 @@ export async function speak(name, { keep = true } = {}) {
 export const startLanguage = () =>
   speak(preferred(location.search, setting.get("language"), navigator.languages ?? []), { keep: false });
 
+const formats = {};
+
+/** A format of this kind in a language: making one takes longer than using it a hundred times. */
+export const intl = (kind, options, tag = language.value) =>
+  (formats[kind + tag + JSON.stringify(options)] ??= new Intl[kind](tag, options));
+
 const PLACEHOLDER = /\{(\w+)(?:\|([^|{}]*)\|([^|{}]*))?\}/g;
 
 /** Puts values into a message. */
@@ -47,8 +53,8 @@ export function filled(message, values, tag) {
   return message.replace(PLACEHOLDER, (whole, name, one, other) => {
     if (!(name in values)) return whole;
     const value = values[name];
-    if (one !== undefined) return new Intl.PluralRules(tag).select(Number(value)) === "one" ? one : other;
-    return typeof value === "number" ? new Intl.NumberFormat(tag).format(value) : String(value);
+    if (one !== undefined) return intl("PluralRules", {}, tag).select(Number(value)) === "one" ? one : other;
+    return typeof value === "number" ? intl("NumberFormat", {}, tag).format(value) : String(value);
   });
 }
 
