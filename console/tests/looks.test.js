@@ -48,6 +48,22 @@ for (const language of ["en", "zh-CN"]) {
   }
 }
 
+test("what belongs together stands together", async () => {
+  const boxes = (page, selector) => page.locator(selector).evaluateAll((all) => all.map((one) => one.getBoundingClientRect().toJSON()));
+  await visit("", {}, async (page) => {
+    await settled(page);
+    const [icons, texts] = [await boxes(page, ".attention li > .icon"), await boxes(page, ".attention li > span")];
+    assert.ok(icons.length > 0 && icons.length === texts.length);
+    icons.forEach((icon, n) => assert.ok(texts[n].left - icon.right < icon.width, "a text begins beside its icon"));
+  });
+  await visit(`tasks/${ids.running}`, {}, async (page) => {
+    await settled(page);
+    const dots = await boxes(page, ".timeline-dot");
+    assert.ok(dots.length > 2, "there is an end ahead");
+    dots.forEach((dot) => assert.equal(dot.top, dots[0].top, "the steps are in one line"));
+  });
+});
+
 test("dialogs and open lists can be used by everybody", async () => {
   for (const theme of ["light", "dark"]) {
     await visit(`tasks/${ids.failed}`, { theme }, async (page) => {

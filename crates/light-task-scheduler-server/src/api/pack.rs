@@ -285,8 +285,24 @@ fn style(text: &str) -> String {
         if next == '}' && out.ends_with(';') {
             out.pop();
         }
-        out.push(next);
         rest = &rest[next.len_utf8()..];
+        if next == '"'
+            && out.ends_with('=')
+            && let Some((value, after)) = rest.split_once('"')
+            && after.starts_with(']')
+            && value.chars().all(|c| c.is_ascii_lowercase())
+            && !value.is_empty()
+        {
+            out.push_str(value);
+            rest = after;
+            continue;
+        }
+        // The zero of `0.5`, which is a number's first digit.
+        let is_fraction =
+            next == '0' && rest.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        if !(is_fraction && out.ends_with([' ', ':', ',', '(', '-'])) {
+            out.push(next);
+        }
     }
     out
 }
@@ -350,6 +366,9 @@ mod tests {
             packed("a.css", text.as_bytes()).unwrap(),
             "a :is(b,c)>d{margin:0 calc(1px + 2px);color:red}@media (x:1){}"
         );
+        let text = "a[b=\"c\"], d[e=\"f g\"] {\n  content: \"h\";\n  margin: -0.5em 10.5em 0;\n  opacity: 0.5;\n}\n";
+        let packed_text = "a[b=c],d[e=\"f g\"]{content:\"h\";margin:-.5em 10.5em 0;opacity:.5}";
+        assert_eq!(packed("a.css", text.as_bytes()).unwrap(), packed_text);
     }
 
     #[test]
