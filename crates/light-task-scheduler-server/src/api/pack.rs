@@ -286,6 +286,7 @@ fn style(text: &str) -> String {
             out.pop();
         }
         rest = &rest[next.len_utf8()..];
+        // The value of an attribute in a selector: a plain word needs no quotes.
         if next == '"'
             && out.ends_with('=')
             && let Some((value, after)) = rest.split_once('"')
