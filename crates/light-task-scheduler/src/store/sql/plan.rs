@@ -150,12 +150,29 @@ impl EmptyClaims {
         self.of(replica).map_or(0, |empty| empty.number)
     }
 
-    /// Whether no work was heard of since: then the next claim most likely takes nothing either.
-    pub(super) fn is_quiet(&self, replica: ReplicaId, heard: u64) -> bool {
-        self.of(replica).is_some_and(|empty| empty.heard == heard)
+    /// Whether the claim before this one took nothing and no work was heard of since: then it most likely takes nothing
+    /// either. Claims are numbered one by one.
+    pub(super) fn is_quiet(&self, replica: ReplicaId, number: u64, heard: u64) -> bool {
+        self.of(replica).is_some_and(|empty| empty.number.saturating_add(1) == number && empty.heard == heard)
     }
 
     fn of(&self, replica: ReplicaId) -> Option<Empty> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&replica).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn only_the_claim_after_an_empty_one_is_expected_to_be_empty() {
+        let (claims, replica) = (EmptyClaims::default(), ReplicaId::generate(&SystemClock));
+        assert!(!claims.is_quiet(replica, 1, 0), "nothing is known");
+        claims.note(replica, 1, 0);
+        assert!(claims.is_quiet(replica, 2, 0));
+        assert!(!claims.is_quiet(replica, 2, 1), "work was heard of");
+        assert!(!claims.is_quiet(replica, 3, 0), "the second has taken something");
     }
 }

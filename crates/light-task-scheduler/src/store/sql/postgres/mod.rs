@@ -426,7 +426,7 @@ impl Store for PostgresStore {
         let request = Arc::new(request);
         let shared = &self.inner.shared;
         // Most claims of an idle replica find nothing: one statement tells that, without a transaction.
-        if shared.empty_claims.is_quiet(request.replica, shared.hints.work()) {
+        if shared.empty_claims.is_quiet(request.replica, request.number, shared.hints.work()) {
             let peek = self.read(Arc::clone(&request), |tx, request| Box::pin(claim::peek(tx, request)));
             if let Some(claim) = peek.await? {
                 return Ok(claim);
