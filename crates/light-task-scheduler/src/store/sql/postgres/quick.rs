@@ -16,28 +16,33 @@ use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::{Error, Result};
 use crate::state::{Event, RunEvent, step};
-use crate::store::sql::codec::{CANCEL_REQUESTED, READY, STOP_UNCONFIRMED, details_json, inline_result};
+use crate::store::sql::codec::{CANCEL_REQUESTED, READY, STOP_UNCONFIRMED, details_json, inline_result, unreadable};
 use crate::store::sql::ids;
 use crate::store::{Answer, Change, ClaimRequest};
 use crate::task::{Details, Record, ReplicaId, State, Task, TaskId};
 
 /// What a claim takes of these lanes, from their heads on, if no queue of theirs lets less than the limit through.
 /// By the place of the row on the disk, which stays as it is while the row is locked: one whose place has changed
-/// since the statement began is not found, and is left to the next claim. What comes back of a task is read by [`claimed`].
-pub(super) const CLAIM: &str = "WITH picked AS MATERIALIZED (
+/// since the statement began is not found, and is left to the next claim. As an array: a join would
+/// look for each by itself. What comes back of a task is read by [`claimed`].
+pub(super) const CLAIM: &str = "WITH picked AS MATERIALIZED (SELECT ARRAY(
         SELECT h.tid FROM unnest($1::integer[], $6::integer[], $7::bigint[], $8::bigint[])
             AS l (lane, rank, run_at, seq) CROSS JOIN LATERAL (
             SELECT r.ctid AS tid, r.rank, r.run_at, r.seq FROM {s}.tasks AS r WHERE r.lane = l.lane AND r.stage = 1
                 AND (r.rank, r.run_at, r.seq) >= (l.rank, l.run_at, l.seq) AND r.run_at <= $2
                 AND (r.deadline IS NULL OR r.deadline > $2)
             ORDER BY r.rank, r.run_at, r.seq LIMIT $3 FOR UPDATE SKIP LOCKED) AS h
-        ORDER BY h.rank, h.run_at, h.seq LIMIT $3),
-    noted AS (UPDATE {s}.replicas SET claim = $5 WHERE id = $4 AND EXISTS (SELECT 1 FROM picked))
+        ORDER BY h.rank, h.run_at, h.seq LIMIT $3) AS tids),
+    noted AS (UPDATE {s}.replicas SET claim = $5 WHERE id = $4 AND (SELECT cardinality(tids) > 0 FROM picked))
     UPDATE {s}.tasks AS t SET stage = 2, owner = $4, claim = $5, run = t.run + 1, execution = t.run + 1,
         attempt = t.attempt + 1, started_at = $2
-    FROM picked WHERE t.ctid = picked.tid
-    RETURNING t.seq, t.lane, t.run_at, t.run, t.generation, t.attempt, t.interruptions, t.lost_in_a_row, t.flags,
-        t.details, t.output, t.result, t.id, t.created_at, t.rank, t.options, t.payload";
+    WHERE t.ctid = ANY((SELECT tids FROM picked)::tid[])
+    RETURNING t.seq, t.lane, t.run_at, t.created_at, t.rank, t.payload, t.id, t.options, t.details, t.output, t.result,
+        CASE WHEN t.run <> 1 OR t.attempt <> 1 OR t.generation <> 0 OR t.interruptions <> 0 OR t.lost_in_a_row <> 0
+            OR t.flags <> 0
+        THEN ARRAY[t.run, t.attempt, t.generation, t.interruptions, t.lost_in_a_row, t.flags] END";
+/// What [`CLAIM`] leaves out: run, attempt, generation, interruptions, lost in a row and flags of a task's first run.
+const FIRST_RUN: [i64; 6] = [1, 1, 0, 0, 0, 0];
 /// Keys and what is written of the tasks that they name.
 macro_rules! ends {
     ($type:literal, $name:literal) => {
@@ -56,12 +61,9 @@ macro_rules! ends {
 macro_rules! complete {
     ($ends:expr, $found:literal) => {
         concat!(
-            "WITH done AS (UPDATE {s}.tasks AS t SET stage = 4, finished_at = n.now, lost_in_a_row = 0, flags = 0,
-        details = u.details, result = u.result
-    FROM (SELECT ",
+            "WITH done AS (UPDATE {s}.tasks AS t SET stage = 4, finished_at = (SELECT ",
             now!(),
-            " + $1 AS now OFFSET 0) AS n,
-        ",
+            " + $1), lost_in_a_row = 0, flags = 0, details = u.details, result = u.result FROM ",
             $ends,
             " WHERE ",
             $found,
@@ -118,27 +120,31 @@ pub(super) async fn claim(
 
 /// A task that [`CLAIM`] has taken: what [`step`] makes of what its row was.
 async fn claimed(tx: &mut Tx<'_>, row: &PgRow, lane: i32, (owner, now): (ReplicaId, Timestamp)) -> Work<Task> {
-    let id = rows::id(tx.shared.salt, row, [12, 0, 13])?;
+    let id = rows::id(tx.shared.salt, row, [6, 0, 3])?;
     let impossible = |why: &dyn Display| Error::internal(format!("the ready task {id} cannot be claimed: {why}"));
-    let number = |column| Ok::<_, sqlx::Error>(row.try_get::<i32, _>(column)?.cast_unsigned());
-    let flags = i64::from(row.try_get::<i16, _>(8)?);
+    let counts: Option<Vec<i64>> = row.try_get(11)?;
+    let counts = counts.as_deref().unwrap_or(&FIRST_RUN);
+    let &[run, attempt, generation, interruptions, lost_in_a_row, flags] = counts else {
+        return Err(unreadable("counts of a task", counts.len()).into());
+    };
+    let number = |count| i32::try_from(count).map(i32::cast_unsigned).map_err(|e| unreadable("count of a task", e));
     // The statement has counted both up.
-    let (run, attempt) = (row.try_get::<i64, _>(3)?.cast_unsigned(), number(5)?);
+    let before = |count: i64| count.checked_sub(1).ok_or_else(|| impossible(&"it has no run"));
     let mut record = Record {
         state: State::Waiting,
         cancel_requested: flags & CANCEL_REQUESTED != 0,
         stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
         run_at: Timestamp::from_micros(row.try_get(2)?),
-        run: run.checked_sub(1).ok_or_else(|| impossible(&"it has no run"))?,
-        generation: number(4)?,
-        attempt: attempt.checked_sub(1).ok_or_else(|| impossible(&"it has no attempt"))?,
-        interruptions: number(6)?,
-        lost_in_a_row: number(7)?,
-        details: rows::details(row, [9, 10, 11])?,
+        run: before(run)?.cast_unsigned(),
+        generation: number(generation)?,
+        attempt: number(before(attempt)?)?,
+        interruptions: number(interruptions)?,
+        lost_in_a_row: number(lost_in_a_row)?,
+        details: rows::details(row, [8, 9, 10])?,
         ..Record::default()
     };
     step(&mut record, Event::Claim { owner }, now).map_err(|refusal| impossible(&refusal))?;
-    let spec = rows::spec(tx, row, (&id, lane), [13, 14, 15, 16]).await?;
+    let spec = rows::spec(tx, row, (&id, lane), [3, 4, 7, 5]).await?;
     Ok(Task { id, spec, record })
 }
 
