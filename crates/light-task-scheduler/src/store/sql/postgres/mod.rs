@@ -67,6 +67,7 @@ const MIGRATIONS: Migrations = Migrations {
         include_str!("../migrations/postgres/0003_homes.sql"),
         include_str!("../migrations/postgres/0004_ids.sql"),
         include_str!("../migrations/postgres/0005_drains.sql"),
+        include_str!("../migrations/postgres/0006_no_index_of_ends.sql"),
     ],
 };
 
@@ -208,6 +209,7 @@ impl PostgresStore {
             empty_claims: EmptyClaims::default(),
             gather: Gather::default(),
             floors: Floors::default(),
+            swept: AtomicI64::default(),
         });
         engine.spawn(hints::tell(Arc::clone(&shared)));
         Ok(PostgresStore { inner: Arc::new(Inner { engine, shared, poll_interval }) })

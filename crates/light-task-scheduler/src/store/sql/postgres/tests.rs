@@ -23,8 +23,12 @@ fn url() -> String {
 
 /// A store with tables of its own.
 async fn open() -> PostgresStore {
+    open_with(PostgresOptions::default()).await
+}
+
+async fn open_with(options: PostgresOptions) -> PostgresStore {
     let schema = format!("t_{}", Uuid::new_v4().simple());
-    let options = PostgresOptions { schema, connections: 2, ..PostgresOptions::default() };
+    let options = PostgresOptions { schema, connections: 2, ..options };
     PostgresStore::open_with(&url(), options).await.unwrap()
 }
 
@@ -161,7 +165,11 @@ async fn claims_go_by_their_indexes() {
         ];
         let counts = plan(c, &store, list::COUNTS, |q| q.bind(0_i64)).await;
         assert!(counts.contains("tasks_scheduled") && !counts.contains("Seq Scan on tasks"), "{counts}");
-        for plan in [among, here, given] {
+        let old = plan(c, &store, sweep::OLD, |q| {
+            let q = q.bind(0_i64).bind(9_i64).bind(now).bind(vec![4_i16]);
+            q.bind(None::<String>).bind(9)
+        });
+        for plan in [among, here, given, old.await] {
             let by_number = ["on tasks_pkey", "using tasks_pkey on"].iter().any(|how| plan.contains(how));
             assert!(by_number && !plan.contains("Seq Scan on tasks"), "analyzed: {analyzed}\n{plan}");
         }
@@ -169,6 +177,41 @@ async fn claims_go_by_their_indexes() {
             assert!(plan.contains(&format!("using {index} on")), "analyzed: {analyzed}, wanted {index}:\n{plan}");
             assert!(!plan.contains("Seq Scan on tasks"), "analyzed: {analyzed}\n{plan}");
         }
+    }
+    close(&store, connection).await;
+}
+
+/// What is old is removed, however much that stays or is dated ahead lies before it.
+#[tokio::test]
+async fn old_tasks_are_swept_wherever_they_are() {
+    const TASKS: usize = 101_000;
+    const MINUTE: Duration = Duration::from_secs(60);
+    let offset = Arc::new(AtomicI64::default());
+    let store = open_with(PostgresOptions { time_offset: offset.clone(), ..PostgresOptions::default() }).await;
+    let held = |_| NewTask::new("k", &()).unwrap().start(Start::Held);
+    let ended = async || {
+        let id = store.insert(vec![held(0)]).await.unwrap().remove(0).unwrap().id().clone();
+        store.command(vec![(id, Command::Cancel)]).await.unwrap();
+        offset.fetch_add(10 * MINUTE.as_micros() as i64, std::sync::atomic::Ordering::SeqCst);
+    };
+    let sweep = async || {
+        let states = vec![State::Cancelled];
+        let request = SweepRequest { states, older_than: Some(MINUTE), limit: 10, ..SweepRequest::default() };
+        store.sweep(request).await.unwrap().removed
+    };
+    for _ in 0..TASKS / 1_000 {
+        store.insert((0..1_000).map(held).collect()).await.unwrap();
+    }
+    ended().await;
+    assert_eq!([sweep().await, sweep().await, sweep().await], [0, 1, 0], "the second goes on behind the first");
+    let mut connection = PgConnection::connect(&url()).await.unwrap();
+    let ahead = store.inner.shared.database.with_schema("UPDATE {s}.tasks SET created_at = created_at * 2");
+    sqlx::raw_sql(AssertSqlSafe(ahead)).execute(&mut connection).await.unwrap();
+    ended().await;
+    let mut sweeps = 0;
+    while sweep().await == 0 {
+        sweeps += 1;
+        assert!(sweeps < TASKS / 1_000, "what is dated ahead hides what is old");
     }
     close(&store, connection).await;
 }

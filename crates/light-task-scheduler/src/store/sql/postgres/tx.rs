@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub(super) empty_claims: EmptyClaims,
     pub(super) gather: Gather,
     pub(super) floors: Floors,
+    /// The number up to which sweeps have looked for what is old, beside those who begin at the first.
+    pub(super) swept: AtomicI64,
 }
 
 impl Shared {
