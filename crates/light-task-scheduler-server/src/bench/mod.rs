@@ -41,6 +41,8 @@ use measure::Usage;
 pub(crate) const PAYLOAD_BYTES: usize = 100;
 /// Slots of the draining scheduler, unless it is said.
 const CONCURRENCY: u32 = 1_000;
+/// The same on PostgreSQL and MySQL: what a claim takes pays for the statements around it.
+const CONCURRENCY_ON_SQL: u32 = 4_000;
 /// How many tasks, unless it is said: what takes some seconds.
 const TASKS_IN_MEMORY: u64 = 1_000_000;
 const TASKS: u64 = 200_000;
@@ -67,9 +69,10 @@ pub(crate) struct BenchArgs {
     /// How many tasks [default: 1,000,000 in memory, else 200,000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     tasks: Option<u64>,
-    /// How many tasks the draining scheduler runs at once; it claims at most half of them at a time
-    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    concurrency: u32,
+    /// How many tasks the draining scheduler runs at once; it claims at most half of them at a time [default: 4,000 on
+    /// PostgreSQL and MySQL, else 1,000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    concurrency: Option<u32>,
     /// Commits of SQLite that survive a crash of the program but maybe not of the machine
     #[arg(long)]
     relaxed: bool,
@@ -197,14 +200,19 @@ impl Which {
 impl BenchArgs {
     fn wanted(&self) -> Wanted {
         let tasks = self.tasks.unwrap_or(if self.store == Which::Memory { TASKS_IN_MEMORY } else { TASKS });
-        let (store, concurrency) = (self.store.name(), self.concurrency as usize);
+        let (store, concurrency) = (self.store.name(), self.concurrency());
         Wanted { store, tasks, concurrency, idle: self.idle, waiting: self.waiting }
+    }
+
+    fn concurrency(&self) -> usize {
+        let usual = if matches!(self.store, Which::Postgres | Which::Mysql) { CONCURRENCY_ON_SQL } else { CONCURRENCY };
+        self.concurrency.unwrap_or(usual) as usize
     }
 
     /// Where the benchmark is to be; nothing is made yet.
     fn ground(&self) -> Result<Box<dyn Ground>> {
         let wanted = match self.store {
-            Which::Memory => return Ok(Box::new(Memory { concurrency: self.concurrency as usize })),
+            Which::Memory => return Ok(Box::new(Memory { concurrency: self.concurrency() })),
             Which::Sqlite => return self.sqlite(),
             Which::Cached => return Ok(Box::new(Cached(self.behind_the_cache()?))),
             Which::Postgres => Engine::Postgres,
