@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::hints;
-use super::quick;
+use super::quick::{self, Reading};
 use super::replicas::{self, Replica, replica_columns};
 use super::rows::{self, RANK, task_columns};
 use super::tx::{Statement, Tx, has_id, now};
@@ -141,15 +141,16 @@ pub(super) async fn peek(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Option
     Ok(Some(Claim { next_at, now: replica.now, ..Claim::default() }))
 }
 
-/// Takes up to `limit` due tasks for a replica.
-pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim> {
+/// Takes up to `limit` due tasks for a replica. What is still being read of them belongs to the claim once it is committed.
+pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<(Claim, Option<Reading>)> {
     let heard = tx.shared.hints.work();
     let replica = replicas::living(tx, request.replica).await?;
     let now = replica.now;
     if replica.draining {
-        return Ok(Claim { tasks: claimed_before(tx, request).await?, now, ..Claim::default() });
+        return Ok((Claim { tasks: claimed_before(tx, request).await?, now, ..Claim::default() }, None));
     }
     let mut claim = Claim { tasks: Vec::new(), expired: Vec::new(), next_at: None, now };
+    let mut reading = None;
     let mut looks = tx.shared.floors.looks(crate::clock::monotonic());
     let mut view = look(tx, request, &mut looks).await?;
     if view.deadline.is_some_and(|deadline| deadline <= now) {
@@ -167,8 +168,8 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     if request.number <= last {
         claim.tasks = claimed_before(tx, request).await?;
     } else {
-        take(tx, request, &view, &mut gates, &mut claim).await?;
-        if claim.tasks.is_empty() {
+        reading = take(tx, request, &view, &mut gates, &mut claim).await?;
+        if claim.tasks.is_empty() && reading.is_none() {
             tx.shared.empty_claims.note(request.replica, request.number, heard);
         } else {
             save_rates(tx, &gates, now).await?;
@@ -177,7 +178,7 @@ pub(super) async fn claim(tx: &mut Tx<'_>, request: &ClaimRequest) -> Work<Claim
     }
     tx.looks = Some(looks);
     claim.next_at = view.next_at(&gates, now);
-    Ok(claim)
+    Ok((claim, reading))
 }
 
 /// Places in lanes, column by column.
@@ -332,14 +333,19 @@ async fn promote(tx: &mut Tx<'_>, lanes: Vec<i32>, now: Timestamp, looks: &mut L
 }
 
 /// Claims the first ready tasks of all lanes, as far as the gates let them through.
-async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut Gates, claim: &mut Claim) -> Work<()> {
+async fn take(
+    tx: &mut Tx<'_>,
+    request: &ClaimRequest,
+    view: &View,
+    gates: &mut Gates,
+    claim: &mut Claim,
+) -> Work<Option<Reading>> {
     let rooms = gates.rooms(view, request.limit);
     if rooms.is_empty() || request.among.as_ref().is_some_and(Vec::is_empty) {
-        return Ok(());
+        return Ok(None);
     }
     if request.among.is_none() && gates.are_open() {
-        claim.tasks = quick::claim(tx, request, columns(&view.begins()), claim.now).await?;
-        return Ok(());
+        return quick::claim(tx, request, columns(&view.begins()), claim).await;
     }
     let mut heads = match &request.among {
         None => heads(tx, view, &rooms, claim.now).await?,
@@ -371,7 +377,8 @@ async fn take(tx: &mut Tx<'_>, request: &ClaimRequest, view: &View, gates: &mut 
         }
     }
     let tasks = rows::tasks(tx, &picked).await?;
-    take_these(tx, request, tasks, claim).await
+    take_these(tx, request, tasks, claim).await?;
+    Ok(None)
 }
 
 /// Locks the first of each lane, as many as there is room for.

@@ -434,7 +434,12 @@ impl Store for PostgresStore {
                 return Ok(claim);
             }
         }
-        self.write(Purpose::Work, request, |tx, request| Box::pin(claim::claim(tx, request))).await
+        let taken = self.write(Purpose::Work, request, |tx, request| Box::pin(claim::claim(tx, request)));
+        let (mut claim, reading) = taken.await?;
+        if let Some(reading) = reading {
+            claim.tasks = reading.tasks().await.map_err(|trouble| shared.database.explain(trouble))?;
+        }
+        Ok(claim)
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Answer>> {

@@ -6,19 +6,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, Encode, Postgres, Row, Type};
+use tokio::task::JoinHandle;
 
 use super::rows;
-use super::tx::{Tx, now};
+use super::tx::{Shared, Tx, now};
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
 use crate::error::{Error, Result};
 use crate::state::{Event, RunEvent, step};
 use crate::store::sql::codec::{CANCEL_REQUESTED, READY, STOP_UNCONFIRMED, details_json, inline_result, unreadable};
 use crate::store::sql::ids;
-use crate::store::{Answer, Change, ClaimRequest};
+use crate::store::{Answer, Change, Claim, ClaimRequest};
 use crate::task::{Details, Record, ReplicaId, State, Task, TaskId};
 
 /// What a claim takes of these lanes, from their heads on, if no queue of theirs lets less than the limit through.
@@ -90,17 +92,32 @@ pub(super) const COMPLETE_GIVEN: &str = complete!(
     "t.seq = u.seq"
 );
 
-/// Claims up to `limit` of the first ready tasks of these lanes, in order, and notes the claim's number.
+/// From so many claimed tasks on another thread reads their rows.
+const READ_ASIDE_MIN: usize = 64;
+
+/// The tasks of a claim, which another thread reads from their rows while the claim is committed: a thousand take as long
+/// as that, and the next claim waits for both.
+pub(super) struct Reading(JoinHandle<Work<Vec<Task>>>);
+
+impl Reading {
+    /// Waits for them.
+    pub(super) async fn tasks(self) -> Work<Vec<Task>> {
+        self.0.await.map_err(|e| Error::internal("claimed tasks were not read").with_source(e))?
+    }
+}
+
+/// Claims up to `limit` of the first ready tasks of these lanes, in order, and notes the claim's number. Few are in the
+/// claim then, many are being read.
 pub(super) async fn claim(
     tx: &mut Tx<'_>,
     request: &ClaimRequest,
     (lanes, ranks, run_ats, seqs): (Vec<i32>, Vec<i32>, Vec<i64>, Vec<i64>),
-    now: Timestamp,
-) -> Work<Vec<Task>> {
+    claim: &mut Claim,
+) -> Work<Option<Reading>> {
     let query = tx
         .query(CLAIM)
         .bind(lanes)
-        .bind(now.as_micros())
+        .bind(claim.now.as_micros())
         .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
         .bind(rows::uuid(request.replica))
         .bind(request.number.cast_signed())
@@ -108,26 +125,37 @@ pub(super) async fn claim(
         .bind(run_ats)
         .bind(seqs);
     let found = query.fetch_all(tx.connection()).await?;
-    let mut taken = Vec::with_capacity(found.len());
     for row in &found {
-        let (seq, lane) = (row.try_get::<i64, _>(0)?, row.try_get(1)?);
-        taken.push((seq, claimed(tx, row, lane, (request.replica, now)).await?));
-        tx.tally.moved(lane, READY, State::Running as i64);
+        tx.tally.moved(row.try_get(1)?, READY, State::Running as i64);
+    }
+    let (shared, owner, now) = (Arc::clone(&tx.shared), request.replica, claim.now);
+    if found.len() < READ_ASIDE_MIN {
+        claim.tasks = read(&shared, &found, owner, now)?;
+        return Ok(None);
+    }
+    Ok(Some(Reading(tokio::task::spawn_blocking(move || read(&shared, &found, owner, now)))))
+}
+
+/// The tasks that [`CLAIM`] has taken, in the order of claims.
+fn read(shared: &Shared, rows: &[PgRow], owner: ReplicaId, now: Timestamp) -> Work<Vec<Task>> {
+    let mut taken = Vec::with_capacity(rows.len());
+    for row in rows {
+        taken.push((row.try_get::<i64, _>(0)?, claimed(shared, row, owner, now)?));
     }
     taken.sort_by_key(|(seq, task)| (!task.spec.priority, task.record.run_at, *seq));
     Ok(taken.into_iter().map(|(_, task)| task).collect())
 }
 
 /// A task that [`CLAIM`] has taken: what [`step`] makes of what its row was.
-async fn claimed(tx: &mut Tx<'_>, row: &PgRow, lane: i32, (owner, now): (ReplicaId, Timestamp)) -> Work<Task> {
-    let id = rows::id(tx.shared.salt, row, [6, 0, 3])?;
+fn claimed(shared: &Shared, row: &PgRow, owner: ReplicaId, now: Timestamp) -> Work<Task> {
+    let id = rows::id(shared.salt, row, [6, 0, 3])?;
     let impossible = |why: &dyn Display| Error::internal(format!("the ready task {id} cannot be claimed: {why}"));
     let counts: Option<Vec<i64>> = row.try_get(11)?;
     let counts = counts.as_deref().unwrap_or(&FIRST_RUN);
     let &[run, attempt, generation, interruptions, lost_in_a_row, flags] = counts else {
         return Err(unreadable("counts of a task", counts.len()).into());
     };
-    let number = |count| i32::try_from(count).map(i32::cast_unsigned).map_err(|e| unreadable("count of a task", e));
+    let counted = |count| i32::try_from(count).map(i32::cast_unsigned).map_err(|e| unreadable("count of a task", e));
     // The statement has counted both up.
     let before = |count: i64| count.checked_sub(1).ok_or_else(|| impossible(&"it has no run"));
     let mut record = Record {
@@ -136,15 +164,18 @@ async fn claimed(tx: &mut Tx<'_>, row: &PgRow, lane: i32, (owner, now): (Replica
         stop_unconfirmed: flags & STOP_UNCONFIRMED != 0,
         run_at: Timestamp::from_micros(row.try_get(2)?),
         run: before(run)?.cast_unsigned(),
-        generation: number(generation)?,
-        attempt: number(before(attempt)?)?,
-        interruptions: number(interruptions)?,
-        lost_in_a_row: number(lost_in_a_row)?,
+        generation: counted(generation)?,
+        attempt: counted(before(attempt)?)?,
+        interruptions: counted(interruptions)?,
+        lost_in_a_row: counted(lost_in_a_row)?,
         details: rows::details(row, [8, 9, 10])?,
         ..Record::default()
     };
     step(&mut record, Event::Claim { owner }, now).map_err(|refusal| impossible(&refusal))?;
-    let spec = rows::spec(tx, row, (&id, lane), [3, 4, 7, 5]).await?;
+    let number = row.try_get(1)?;
+    // The look that has found it knows its lane.
+    let lane = shared.lanes.get(number).ok_or_else(|| unreadable("lane of a task", number))?;
+    let spec = rows::spec(row, (&id, lane), [3, 4, 7, 5])?;
     Ok(Task { id, spec, record })
 }
 

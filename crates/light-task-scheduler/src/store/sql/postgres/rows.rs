@@ -14,6 +14,7 @@ use crate::store::sql::codec::{
     self, CANCEL_REQUESTED, HAS_REPORT, READY, SCHEDULED, STOP_UNCONFIRMED, details_json, inline_result, unreadable,
 };
 use crate::store::sql::ids::{self, Place};
+use crate::store::sql::lanes::Lane;
 use crate::store::sql::moves::{Change, Stored, keeps_report};
 use crate::store::sql::plan::Key;
 use crate::task::{Details, Options, Payload, Record, ReplicaId, Spec, State, Task, TaskId, fingerprint};
@@ -113,16 +114,16 @@ pub(super) fn details(row: &PgRow, [json, output, result]: [usize; 3]) -> Work<O
 /// Reads a whole task. The record moves from the first to the second.
 pub(super) async fn task(tx: &mut Tx<'_>, row: &PgRow) -> Work<(Stored, Task)> {
     let mut stored = stored(tx.shared.salt, row)?;
-    let spec = spec(tx, row, (&stored.id, stored.lane), [19, RANK, 21, 22]).await?;
+    let lane = lanes::lane(tx, stored.lane).await?;
+    let spec = spec(row, (&stored.id, lane), [19, RANK, 21, 22])?;
     let task = Task { id: stored.id.clone(), spec, record: std::mem::take(&mut stored.record) };
     Ok((stored, task))
 }
 
 /// Reads what a submitter gave, from the columns `created_at`, `rank`, `options` and `payload`.
-pub(super) async fn spec(
-    tx: &mut Tx<'_>,
+pub(super) fn spec(
     row: &PgRow,
-    (id, lane): (&TaskId, i32),
+    (id, lane): (&TaskId, Lane),
     [created_at, rank, options, payload]: [usize; 4],
 ) -> Work<Spec> {
     let options = match row.try_get::<Option<&str>, _>(options)? {
@@ -132,7 +133,6 @@ pub(super) async fn spec(
         ),
         None => None,
     };
-    let lane = lanes::lane(tx, lane).await?;
     Ok(Spec {
         queue: lane.queue,
         kind: lane.kind,
