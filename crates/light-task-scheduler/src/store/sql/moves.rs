@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::clock::Timestamp;
 use crate::state::{Command, Event, Moved, step};
 use crate::store::sql::hints::Hint;
-use crate::store::{self, Answer, Report};
+use crate::store::{self, Answer, Report, SweepRequest};
 use crate::task::{Record, ReplicaId, State, Task, TaskId};
 
 /// A record and where it is.
@@ -52,6 +52,24 @@ pub(super) fn adopt(
         is_adopted
     });
     claimed_here
+}
+
+/// Deletes those of the locked tasks that have ended before this time, as a sweep wishes, and drops the others: one may have
+/// been run again since it was looked for. Answers what they leave behind.
+pub(super) fn sweep(
+    tasks: &mut Vec<(Stored, Task)>,
+    request: &SweepRequest,
+    before: Timestamp,
+    now: Timestamp,
+) -> Vec<Moved> {
+    let mut left = Vec::new();
+    tasks.retain_mut(|(_, Task { record, .. })| {
+        let is_old = record.finished_at.is_some_and(|time| time < before) && request.states.contains(&record.state);
+        let moved = if is_old { step(record, Event::Command(Command::Delete), now).ok() } else { None };
+        left.extend(moved.clone());
+        moved.is_some()
+    });
+    left
 }
 
 /// What [`apply`] made of the rows.

@@ -7,9 +7,8 @@ use super::rows::{self, task_columns};
 use super::tx::{Tx, filled_len};
 use crate::clock::Timestamp;
 use crate::database::mysql::Work;
-use crate::state::{Command, Event, step};
 use crate::store::sql::codec::unreadable;
-use crate::store::sql::moves::Stored;
+use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::texts::label_name;
 use crate::store::{Sweep, SweepRequest, TOMBSTONE_TTL};
 use crate::task::Task;
@@ -71,14 +70,7 @@ async fn remove(tx: &mut Tx<'_>, request: &SweepRequest, now: Timestamp, before:
     let seqs = ended(tx, request, before).await?;
     let found = tx.find_all(LOCK, &seqs).await?;
     let mut tasks: Vec<(Stored, Task)> = rows::tasks(tx, &found).await?;
-    let mut left = Vec::new();
-    tasks.retain_mut(|(_, Task { record, .. })| {
-        // It may have been run again since it was looked for.
-        let is_old = record.finished_at.is_some_and(|time| time < before) && request.states.contains(&record.state);
-        let moved = if is_old { step(record, Event::Command(Command::Delete), now).ok() } else { None };
-        left.extend(moved.clone());
-        moved.is_some()
-    });
+    let left = moves::sweep(&mut tasks, request, before, now);
     rows::remove(tx, &tasks, now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(tasks.len() as u64)

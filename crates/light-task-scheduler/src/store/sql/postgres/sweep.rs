@@ -13,9 +13,8 @@ use super::rows::{self, task_columns};
 use super::tx::Tx;
 use crate::clock::Timestamp;
 use crate::database::postgres::Work;
-use crate::state::{Command, Event, step};
 use crate::store::sql::codec::unreadable;
-use crate::store::sql::moves::Stored;
+use crate::store::sql::moves::{self, Stored};
 use crate::store::sql::tally::ROWS_MAX;
 use crate::store::sql::texts::label_name;
 use crate::store::{Sweep, SweepRequest, TOMBSTONE_TTL};
@@ -83,16 +82,12 @@ async fn remove(tx: &mut Tx<'_>, request: &SweepRequest, now: Timestamp, before:
         let second = walk(tx, request, before, from, &mut old).await?;
         tx.shared.swept.store(second.unwrap_or(0), SeqCst);
     }
+    if old.is_empty() {
+        return Ok(0);
+    }
     let found = tx.query(LOCK).bind(old).fetch_all(tx.connection()).await?;
     let mut tasks: Vec<(Stored, Task)> = rows::tasks(tx, &found).await?;
-    let mut left = Vec::new();
-    tasks.retain_mut(|(_, Task { record, .. })| {
-        // It may have been run again since it was looked for.
-        let is_old = record.finished_at.is_some_and(|time| time < before) && request.states.contains(&record.state);
-        let moved = if is_old { step(record, Event::Command(Command::Delete), now).ok() } else { None };
-        left.extend(moved.clone());
-        moved.is_some()
-    });
+    let left = moves::sweep(&mut tasks, request, before, now);
     rows::remove(tx, &tasks, now).await?;
     rows::keep_garbage(tx, &left).await?;
     Ok(tasks.len() as u64)
