@@ -20,9 +20,9 @@ use crate::store::sql::texts::label_name;
 use crate::store::{Sweep, SweepRequest, TOMBSTONE_TTL};
 use crate::task::Task;
 
-/// How many tasks are looked at by one statement.
+/// How many tasks are looked at by one statement: a millisecond, where they are in memory.
 const WINDOW: i64 = 5_000;
-/// Most of these statements in one walk: no more than a few milliseconds each.
+/// Most of these statements in one walk.
 const WINDOWS_MAX: usize = 10;
 /// Most old tombstones forgotten by one sweep.
 const TOMBSTONES_MAX: i64 = 10_000;
